@@ -1,0 +1,1 @@
+"""OpenSearch request bodies as plain JSON; read with importlib.resources."""

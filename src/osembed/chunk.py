@@ -1,0 +1,125 @@
+"""Texts to chunks: windows of words, cut where the model can see them whole and where sentences end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osembed.embed.tokens import Tokeniser
+from osembed.models import ModelSpec
+from osembed.paper import Paper
+from osembed.schema import ChunkRule
+
+_WORD = re.compile(r"\S+")
+_SENTENCE_END = re.compile(r"""[.!?…。！？]["'”’)\]]*$""")
+_SEARCH_BACK = 0.2  # of a window, in which a sentence end is looked for
+_LEAST_SHARE = 0.25  # of the model's window that a long title leaves to the text
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A window of a paper's text: characters [start, end)."""
+
+    start: int
+    end: int
+    text: str
+    word_count: int
+
+
+def cut(papers: Sequence[Paper], rule: ChunkRule, spec: ModelSpec, tokeniser: Tokeniser) -> list[tuple[list[Chunk], int]]:
+    """Cut papers by a rule.
+
+    Returns:
+        Per paper its chunks in order, and how many words lie beyond the last allowed chunk.
+    """
+    texts = [paper.text for paper in papers]
+    starts: Sequence[NDArray[np.int64] | None] = tokeniser.starts(texts) if rule.fit else [None] * len(papers)
+    frames = tokeniser.count([spec.passage(paper.title, "a") for paper in papers]) if rule.fit else [0] * len(papers)
+    return [
+        _cut_text(text, rule, token_starts, _room(spec.max_length - tokeniser.specials, frame))
+        for text, token_starts, frame in zip(texts, starts, frames, strict=True)
+    ]
+
+
+def start_of(text: str, words: int) -> str:
+    """Return the first words of a text, as they stand."""
+    for number, match in enumerate(_WORD.finditer(text), 1):
+        if number == words:
+            return text[: match.end()]
+    return text
+
+
+def _room(window: int, frame: int) -> int:
+    """Tokens that are left for the text beside a title of `frame` tokens."""
+    return max(window - frame, int(window * _LEAST_SHARE), 1)
+
+
+def _cut_text(text: str, rule: ChunkRule, starts: NDArray[np.int64] | None, room: int) -> tuple[list[Chunk], int]:
+    spans = [match.span() for match in _WORD.finditer(text)]
+    if not spans:
+        return [], 0
+    if starts is None:
+        windows = _fixed_windows(len(spans), rule)
+    else:
+        before = np.append(np.searchsorted(starts, [start for start, _ in spans]), len(starts))
+        ends = [bool(_SENTENCE_END.search(text, max(start, end - 8), end)) for start, end in spans]
+        windows = _fitted_windows(before, ends, rule, room)
+    beyond = len(spans) - windows[rule.max_chunks - 1][1] if len(windows) > rule.max_chunks else 0
+    chunks = []
+    for first, last in windows[: rule.max_chunks]:
+        start, end = spans[first][0], spans[last - 1][1]
+        chunks.append(Chunk(start, end, text[start:end], last - first))
+    return chunks, beyond
+
+
+def _fixed_windows(words: int, rule: ChunkRule) -> list[tuple[int, int]]:
+    """Windows [first, last) of `rule.words` words; the last one ends at the end of the text."""
+    windows, first = [], 0
+    while True:
+        last = min(first + rule.words, words)
+        windows.append((first, last))
+        if last == words:
+            return windows
+        first = last - rule.overlap
+
+
+def _fitted_windows(before: NDArray[np.int64], ends: list[bool], rule: ChunkRule, room: int) -> list[tuple[int, int]]:
+    """Windows of at most `room` tokens and `rule.words` words.
+
+    Args:
+        before: tokens before each word, and in all, ascending: [words + 1].
+        ends: whether each word ends a sentence.
+        rule: gives the most words, and the overlap as a share of them.
+        room: tokens that the model can see beside the title.
+    """
+    words, windows, first = len(ends), [], 0
+    while True:
+        last = int(np.searchsorted(before, before[first] + room, side="right")) - 1
+        last = min(max(last, first + 1), first + rule.words, words)
+        if last < words:
+            last = _back_to_sentence(first, last, ends)
+        windows.append((first, last))
+        if last == words:
+            return windows
+        overlap = round((last - first) * rule.overlap / rule.words)
+        first = _on_to_sentence(max(last - overlap, first + 1), last, ends)
+
+
+def _back_to_sentence(first: int, last: int, ends: list[bool]) -> int:
+    """Return the last sentence end in the closing fifth of a window, else its end."""
+    for word in range(last, last - int((last - first) * _SEARCH_BACK), -1):
+        if ends[word - 1]:
+            return word
+    return last
+
+
+def _on_to_sentence(first: int, last: int, ends: list[bool]) -> int:
+    """Return where the first sentence begins within the overlap, else where the overlap begins."""
+    for word in range(first, last):
+        if ends[word - 1]:
+            return word
+    return first

@@ -1,0 +1,271 @@
+"""Everything that touches one index or the aliases of one collection: resolve, create, publish, mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from opensearchpy.exceptions import NotFoundError, RequestError, TransportError
+
+from osembed import schema
+from osembed.client import OpenSearch, Server
+from osembed.errors import AuthError, CollectionError
+from osembed.journal import Journal
+from osembed.schema import LEVELS, IndexMeta, Level, alias_name, staging_alias, write_alias
+
+_RESOLVE = (
+    "*.aliases,*.mappings._meta,*.mappings.properties.meta,*.settings.index.uuid,"
+    "*.settings.index.refresh_interval,*.settings.index.provided_name"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One concrete index: where requests go, and what it says of itself.
+
+    Attributes:
+        meta_types: the mapped metadata fields and their OpenSearch types, `authors.name` style.
+        healed: whether `_meta` had been wiped and was restored from the journal.
+    """
+
+    index: str
+    uuid: str
+    meta: IndexMeta
+    meta_types: Mapping[str, str]
+    refresh_interval: str = ""
+    healed: bool = False
+
+    @property
+    def write_alias(self) -> str:
+        """The private alias that writes go through."""
+        return write_alias(self.index)
+
+
+Targets = dict[Level, Target]
+
+
+def resolve(client: OpenSearch, collection: str) -> Targets | None:
+    """Return the indexes that a collection's aliases point to now; None where there is neither alias.
+
+    Raises CollectionError for every state in which a search or a write could go to the wrong place.
+    """
+    names: dict[Level, str] = {level: alias_name(collection, level) for level in LEVELS}
+    found = _read_indexes(client, list(names.values()))
+    for name in names.values():
+        if name in found:
+            raise CollectionError(
+                f"'{name}' is an index, not an alias.",
+                "osembed moves collections by moving aliases, and would have to delete this index to take the name.",
+                "Use another name: --collection NAME.",
+            )
+    holders = {level: [index for index, info in found.items() if name in info["aliases"]] for level, name in names.items()}
+    if not any(holders.values()):
+        return None
+    for level, name in names.items():
+        _check_single(name, holders[level])
+    return {level: _target(client, holders[level][0], found[holders[level][0]]) for level in LEVELS}
+
+
+def resolve_indexes(client: OpenSearch, names: Mapping[Level, str]) -> Targets:
+    """Return the given concrete indexes. Raises NotFoundError where one is missing."""
+    found = {name: info for name, info in _read_indexes(client, list(names.values())).items()}
+    for name in names.values():
+        if name not in found:
+            raise NotFoundError(404, "index_not_found_exception", {"error": name})
+    return {level: _target(client, name, found[name]) for level, name in names.items()}
+
+
+def create_index(client: OpenSearch, meta: IndexMeta, shape: Mapping[str, Any]) -> str:
+    """Create an index in load settings behind its staging alias, unless it exists; return its name.
+
+    Args:
+        client: the connection.
+        meta: what the index will say of itself.
+        shape: settings that the operator chose, such as number_of_shards.
+    """
+    name = schema.index_name(meta.collection, meta.level, meta.identity, meta.generation)
+    body = schema.index_body(meta, [staging_alias(meta.collection), write_alias(name)])
+    body["settings"]["index"].update(shape)
+    try:
+        client.indices.create(index=name, body=body)
+    except RequestError as error:
+        if error.error != "resource_already_exists_exception":
+            raise CollectionError(f"The index {name} could not be created: {error.info['error']['reason']}.") from error
+    return name
+
+
+def ensure_pipeline(client: OpenSearch) -> bool:
+    """Create the cluster-wide default search pipeline unless it is there; return whether it was missing.
+
+    A missing default pipeline turns every query of every client into an error, so each writer sees to it.
+    """
+    path = f"/_search/pipeline/{schema.PIPELINE}"
+    try:
+        client.transport.perform_request("GET", path)
+    except NotFoundError:
+        client.transport.perform_request("PUT", path, body=schema.read_mapping("pipeline.json"))
+        return True
+    return False
+
+
+def put_in_service(client: OpenSearch, target: Target, wanted: Mapping[str, Any]) -> None:
+    """Give an index its wanted settings and make all it holds visible."""
+    client.indices.put_settings(index=target.index, body={"index": dict(wanted)})
+    client.indices.refresh(index=target.index)
+    if target.meta.profile == "faiss":  # graphs were deferred: the threshold is 0 again, merging builds them
+        client.indices.forcemerge(index=target.index, max_num_segments=1, request_timeout=3600)
+
+
+def publish(client: OpenSearch, targets: Targets) -> None:
+    """Point the collection's aliases at indexes that stood behind the staging alias: both in one request, or not at all."""
+    collection = targets["papers"].meta.collection
+    actions: list[dict[str, Any]] = []
+    for level in LEVELS:
+        index = targets[level].index
+        actions.append({"remove": {"index": index, "alias": staging_alias(collection), "must_exist": True}})
+        actions.append({"add": {"index": index, "alias": alias_name(collection, level), "is_write_index": True}})
+    try:
+        client.indices.update_aliases(body={"actions": actions})
+    except NotFoundError:  # the other of two loaders that ended together was faster
+        if resolve(client, collection) is None:
+            raise
+    except TransportError as error:
+        raise CollectionError(
+            f"The aliases of '{collection}' could not be set: {error.error}.",
+            "Something else uses these names; what was loaded stays behind the staging alias.",
+            f"Look at `GET _alias/{collection}*`, free the names, then run ingest again.",
+        ) from error
+
+
+def add_meta_fields(client: OpenSearch, target: Target, types: Mapping[str, str]) -> Target:
+    """Map new metadata fields. Where somebody mapped one differently meanwhile, theirs holds: the returned target says what is."""
+    fields = {name: kind for name, kind in types.items() if name not in target.meta_types}
+    if not fields:
+        return target
+    body = {"properties": {"meta": {"properties": _nested(fields)}}}
+    try:
+        client.indices.put_mapping(index=target.index, body=body)
+    except RequestError:
+        for name, kind in fields.items():  # one by one, so that one conflict does not cost the others
+            _try_mapping(client, target.index, {name: kind})
+    return replace(target, meta_types=read_meta_types(client, target.index))
+
+
+def read_meta_types(client: OpenSearch, index: str) -> dict[str, str]:
+    """Return the mapped metadata fields of an index and their types."""
+    return _flat_types(_read_indexes(client, [index])[index])
+
+
+def exist(client: OpenSearch, names: Iterable[str]) -> bool:
+    """Whether any of these indexes exists."""
+    wanted = list(names)
+    return bool(wanted) and bool(_read_indexes(client, wanted))
+
+
+def doc_count(client: OpenSearch, index: str) -> int:
+    """Return how many documents are visible."""
+    return int(client.count(index=index)["count"])
+
+
+def default_replicas(client: OpenSearch, server: Server) -> int:
+    """Return one copy where there is a second node to hold it, else none."""
+    if server.embedded:
+        return 0
+    return 1 if int(client.cluster.health(filter_path="number_of_data_nodes")["number_of_data_nodes"]) > 1 else 0
+
+
+def _read_indexes(client: OpenSearch, names: Sequence[str]) -> dict[str, Any]:
+    found = client.indices.get(
+        index=",".join(names),
+        params={"ignore_unavailable": "true", "expand_wildcards": "none", "filter_path": _RESOLVE},
+    )
+    return {name: {"aliases": {}, **info} for name, info in dict(found or {}).items()}
+
+
+def _check_single(name: str, holders: list[str]) -> None:
+    if len(holders) > 1:
+        remove = ", ".join(f'{{"remove": {{"index": "{index}", "alias": "{name}"}}}}' for index in holders[1:])
+        raise CollectionError(
+            f"The alias '{name}' is on {len(holders)} indexes: {', '.join(sorted(holders))}.",
+            "A search would mix two vector spaces.",
+            f'Keep one: POST _aliases {{"actions": [{remove}]}}',
+        )
+    if not holders:
+        raise CollectionError(
+            f"The alias '{name}' is missing while its sister is there.",
+            "A collection is a pair: papers and their chunks.",
+            "Put the alias back on its index (`GET _cat/aliases?v` and `osembed doctor` help to find it).",
+        )
+
+
+def _target(client: OpenSearch, index: str, info: Mapping[str, Any]) -> Target:
+    stored = info.get("mappings", {}).get("_meta", {}).get("osembed")
+    settings = info["settings"]["index"]
+    healed = stored is None
+    if stored is None:
+        stored = _restore_meta(client, index, settings["uuid"])
+    return Target(
+        index=index,
+        uuid=settings["uuid"],
+        meta=schema.read_meta(stored),
+        meta_types=_flat_types(info),
+        refresh_interval=settings.get("refresh_interval", ""),
+        healed=healed,
+    )
+
+
+def _restore_meta(client: OpenSearch, index: str, uuid: str) -> dict[str, Any]:
+    """Any client may wipe `_meta` with one mapping update; the journal knows it by the index's UUID."""
+    kept = Journal(client).recall_index(uuid)
+    if kept is None:
+        raise CollectionError(
+            f"The index {index} was not made by osembed.",
+            "Which model its vectors come from is unknown.",
+            "Use another collection (--collection NAME), or move the alias back.",
+        )
+    meta = dict(kept["meta"])
+    try:
+        client.indices.put_mapping(index=index, body={"_meta": {"osembed": meta}})
+    except AuthError:
+        pass  # a reader without the right to mend still knows what the index is
+    return meta
+
+
+def _try_mapping(client: OpenSearch, index: str, fields: Mapping[str, str]) -> None:
+    try:
+        client.indices.put_mapping(index=index, body={"properties": {"meta": {"properties": _nested(fields)}}})
+    except RequestError:
+        pass  # mapped otherwise by another writer, or over the server's limit: the caller reads what is
+
+
+def _nested(fields: Mapping[str, str]) -> dict[str, Any]:
+    """Turn `a.b: type` into the mapping's nested properties."""
+    root: dict[str, Any] = {}
+    for name, kind in fields.items():
+        *path, last = name.split(".")
+        place = root
+        for part in path:
+            place = place.setdefault(part, {"properties": {}})["properties"]
+        place[last] = dict(_FIELD[kind])
+    return root
+
+
+_FIELD: dict[str, dict[str, Any]] = {
+    "keyword": {"type": "keyword", "ignore_above": 1024},
+    "double": {"type": "double", "ignore_malformed": True},
+    "date": {"type": "date", "ignore_malformed": True},
+    "boolean": {"type": "boolean"},
+}
+
+
+def _flat_types(info: Mapping[str, Any]) -> dict[str, str]:
+    types: dict[str, str] = {}
+
+    def walk(properties: Mapping[str, Any], prefix: str) -> None:
+        for name, field in properties.items():
+            types[prefix + name] = field.get("type", "object")
+            walk(field.get("properties", {}), f"{prefix}{name}.")
+
+    walk(info.get("mappings", {}).get("properties", {}).get("meta", {}).get("properties", {}), "")
+    return types

@@ -1,0 +1,100 @@
+"""osembed's own index in the cluster: what each index is, who is loading, witness vectors.
+
+Every document is changed only by compare-and-set. The journal never decides whether something is done: aliases and documents do.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from opensearchpy.exceptions import ConflictError, NotFoundError, RequestError
+
+from osembed.client import OpenSearch
+from osembed.errors import BusyError
+from osembed.schema import JOURNAL, read_mapping
+
+State = dict[str, Any]
+_TRIES = 50
+
+
+class Journal:
+    """Reads and changes journal documents of one cluster."""
+
+    def __init__(self, client: OpenSearch) -> None:
+        self._client = client
+
+    def read(self, key: str) -> State | None:
+        """Return a document's state (a realtime read), or None."""
+        found = self._get(key)
+        return found[0] if found else None
+
+    def change(self, key: str, step: Callable[[State], State | None]) -> State:
+        """Apply `step` to a document's state by compare-and-set until it holds; return the new state.
+
+        `step` gets {} where there is no document, and returns the new state or None to leave it as it is. It may run several times.
+        """
+        for _ in range(_TRIES):
+            found = self._get(key)
+            before = found[0] if found else {}
+            after = step(dict(before))
+            if after is None:
+                return before
+            if self._write(key, after, found[1] if found else None):
+                return after
+            time.sleep(random.uniform(0.01, 0.1))
+        raise BusyError(f"The journal entry {key} changes faster than it can be written.", "", "Try again.")
+
+    def remember_index(self, uuid: str, meta: State, wanted: State) -> None:
+        """Keep an index's description by its UUID, so that a wiped `_meta` can be restored."""
+        self.change(f"index:{uuid}", lambda _: {"meta": meta, "wanted": wanted})
+
+    def recall_index(self, uuid: str) -> State | None:
+        """Return {"meta", "wanted"} of an index, or None for one that osembed did not create."""
+        return self.read(f"index:{uuid}")
+
+    def remember_witness(self, identity: str, vectors: NDArray[np.float32]) -> None:
+        """Keep the witness vectors of an identity unless they are there already."""
+        self.change(f"witness:{identity}", lambda kept: None if kept else {"vectors": vectors.tolist()})
+
+    def recall_witness(self, identity: str) -> NDArray[np.float32] | None:
+        """Return the witness vectors of an identity, float32 [texts, dimension], or None."""
+        kept = self.read(f"witness:{identity}")
+        return np.asarray(kept["vectors"], dtype=np.float32) if kept else None
+
+    def _get(self, key: str) -> tuple[State, tuple[int, int]] | None:
+        try:
+            found = self._client.get(index=JOURNAL, id=key)
+        except NotFoundError:
+            return None
+        return found["_source"]["state"], (found["_seq_no"], found["_primary_term"])
+
+    def _write(self, key: str, state: State, seen: tuple[int, int] | None) -> bool:
+        """Write a document if it is still the one that was seen; False where somebody else was faster."""
+        kind, _, name = key.partition(":")
+        body = {"kind": kind, "collection": name if kind == "collection" else None, "state": state}
+        only = {"if_seq_no": seen[0], "if_primary_term": seen[1]} if seen else {"op_type": "create"}
+        try:
+            self._client.index(index=JOURNAL, id=key, body=body, params={**only, "require_alias": "false"})
+        except ConflictError:
+            return False
+        except NotFoundError:  # the very first entry, on a cluster that forbids automatic creation
+            self._create()
+            return False
+        return True
+
+    def ensure(self) -> None:
+        """Create the journal's index unless it is there."""
+        if not self._client.indices.exists(index=JOURNAL):
+            self._create()
+
+    def _create(self) -> None:
+        try:
+            self._client.indices.create(index=JOURNAL, body=read_mapping("journal.json"))
+        except RequestError as error:
+            if error.error != "resource_already_exists_exception":
+                raise

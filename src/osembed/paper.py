@@ -1,0 +1,138 @@
+"""Records to papers: find the fields, clean the text, judge whether it is worth indexing. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from osembed.metadata import flatten
+from osembed.read import Record, Rejected
+
+MAX_ID_BYTES = 480  # the server takes 512; a chunk's id adds its number
+_NAMES = {
+    "id": ("id", "_id", "paper_id", "doc_id", "docid", "corpus_id", "doi"),
+    "title": ("title",),
+    "abstract": ("abstract", "summary"),
+    "body": ("body", "text", "content", "full_text", "fulltext", "body_text"),
+    "meta": ("meta", "metadata"),
+}
+# Control characters but tab and newline, and surrogates that no UTF-8 can hold.
+_UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\ufeff]")
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper ready to be cut and embedded.
+
+    Attributes:
+        meta: flattened, not yet fitted to the mapping.
+        source: file and line.
+        fields: the record as it came, for a dead letter.
+    """
+
+    id: str
+    title: str
+    abstract: str
+    body: str
+    meta: dict[str, Any]
+    source: str
+    fields: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """The text that is cut into chunks; `start_char` and `end_char` count in it."""
+        return f"{self.abstract}\n\n{self.body}" if self.abstract and self.body else self.abstract or self.body
+
+    @property
+    def word_count(self) -> int:
+        """Words of abstract and body."""
+        return len(self.text.split())
+
+    @property
+    def input_hash(self) -> str:
+        """Hash of the whole normalised record but for where it came from; equal means unchanged."""
+        record = [self.id, self.title, self.abstract, self.body, self.meta]
+        line = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+        return hashlib.blake2b(line, digest_size=16).hexdigest()
+
+
+def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper | Rejected:
+    """Normalise a record.
+
+    Args:
+        record: as it stands in its file.
+        names: osembed's field → the name that this input uses, such as {"title": "name"}.
+        min_words: fewest words of abstract and body together.
+    """
+    fields = dict(record.fields)
+    taken = {field: _take(fields, field, names) for field in _NAMES}
+    meta = taken["meta"] if isinstance(taken["meta"], Mapping) else {}
+    paper = Paper(
+        id=_to_id(taken["id"], taken),
+        title=" ".join(clean(_to_text(taken["title"])).split()),
+        abstract=clean(_to_text(taken["abstract"])).strip(),
+        body=clean(_to_text(taken["body"])).strip(),
+        meta=_clean_values(flatten({**fields, **meta})),
+        source=record.source,
+        fields=record.fields,
+    )
+    reason = _unfit(paper, min_words)
+    return Rejected(reason, record.source, record.fields) if reason else paper
+
+
+def clean(text: str) -> str:
+    """Return text without control characters and with one kind of line end; every string becomes valid UTF-8."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _SURROGATES.sub("\ufffd", _UNCLEAN.sub("", text))
+
+
+def _unfit(paper: Paper, min_words: int) -> str:
+    if not paper.id:
+        return "no id"
+    if len(paper.id.encode()) > MAX_ID_BYTES:
+        return f"id longer than {MAX_ID_BYTES} bytes"
+    if not paper.text and not paper.title:
+        return "no text"
+    if paper.word_count < min_words:
+        return f"fewer than {min_words} words"
+    return ""
+
+
+def _take(fields: dict[str, Any], field: str, names: Mapping[str, str]) -> Any:
+    """Take a field out of the record, by the name that the caller gave or else the usual ones."""
+    for name in (names[field],) if field in names else _NAMES[field]:
+        if fields.get(name) not in (None, "", [], {}):
+            return fields.pop(name)
+    return None
+
+
+def _to_id(value: Any, taken: Mapping[str, Any]) -> str:
+    if value is None:  # no id at all: the content names the paper, so that the same record finds itself again
+        content = _to_text(taken["title"]) + "\n" + _to_text(taken["abstract"]) + "\n" + _to_text(taken["body"])
+        return hashlib.blake2b(clean(content).encode(), digest_size=10).hexdigest() if content.strip() else ""
+    return unicodedata.normalize("NFC", " ".join(clean(str(value)).split()))
+
+
+def _to_text(value: Any) -> str:
+    """Return a text field as one string; lists of paragraphs, or of sections with a `text`, are joined."""
+    if isinstance(value, list):
+        return "\n\n".join(filter(None, map(_to_text, value)))
+    if isinstance(value, Mapping):
+        return "\n\n".join(filter(None, (_to_text(value.get("heading")), _to_text(value.get("text")))))
+    return "" if value is None else str(value)
+
+
+def _clean_values(meta: dict[str, Any]) -> dict[str, Any]:
+    def cleaned(value: Any) -> Any:
+        if isinstance(value, str):
+            return clean(value)
+        return [cleaned(item) for item in value] if isinstance(value, list) else value
+
+    return {clean(name): cleaned(value) for name, value in meta.items()}

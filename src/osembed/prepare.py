@@ -1,0 +1,247 @@
+"""Papers to work: which are unchanged, how the others are cut, which of their vectors are already there, what is left to embed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osembed import bulk, store
+from osembed.bulk import Operation
+from osembed.chunk import Chunk, cut, start_of
+from osembed.client import OpenSearch
+from osembed.embed.tokens import Tokeniser, Tokens
+from osembed.identity import text_hash
+from osembed.index import Targets, add_meta_fields
+from osembed.metadata import fit, new_types
+from osembed.models import ModelSpec
+from osembed.paper import Paper
+from osembed.schema import LEVELS, Level
+from osembed.store import Stored, Tally, chunk_id
+
+Vector = NDArray[np.float32]
+_WITH_VECTOR = ["input_hash", "text_hash", "identity", "token_count", "embedding"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one level is read: the model's settings and its tokeniser."""
+
+    spec: ModelSpec
+    tokeniser: Tokeniser
+
+
+@dataclass
+class Work:
+    """One paper that must be written.
+
+    Attributes:
+        seen: version of the stored paper document, None where there is none.
+        passage, passages: the exact strings to embed for the paper and for each chunk.
+        tail: stored chunks beyond the last new one, to be deleted.
+    """
+
+    paper: Paper
+    meta: dict[str, Any]
+    seen: tuple[int, int] | None
+    chunks: list[Chunk]
+    passage: str
+    passages: list[str]
+    tail: dict[str, Stored]
+
+
+@dataclass
+class Window:
+    """Some papers on their way through the stream.
+
+    Attributes:
+        unseen: tokens of chunks beyond the model's window. (What a paper's vector misses, its chunks see.)
+        vectors: identity → hash of the passage → vector; holds kept vectors first, embedded ones later.
+        tokens: identity → the passages that are still to be embedded, tokenised.
+        counts: hash of a chunk's passage → its number of tokens.
+    """
+
+    targets: Targets
+    works: list[Work] = field(default_factory=list)
+    unchanged: int = 0
+    vectors: dict[str, dict[str, Vector]] = field(default_factory=dict)
+    tokens: dict[str, Tokens] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    words_beyond: int = 0
+    unseen: int = 0
+    tokenise_s: float = 0.0
+
+
+def prepare(client: OpenSearch, targets: Targets, readings: Mapping[Level, Reading], papers: Sequence[Paper]) -> Window:
+    """Compare papers with what is stored and cut those that differ. Reads only, but for mapping new metadata fields."""
+    ids = [paper.id for paper in papers]
+    stored = store.read_documents(client, targets["papers"], ids)
+    tallies = store.tally_chunks(client, targets["chunks"], ids)
+    changed = [paper for paper in papers if not _is_unchanged(paper, stored.get(paper.id), tallies.get(paper.id), targets)]
+    types = new_types((paper.meta for paper in changed), targets["papers"].meta_types)
+    targets = {level: add_meta_fields(client, targets[level], types) for level in LEVELS}
+    window = Window(targets, unchanged=len(papers) - len(changed))
+    started = time.perf_counter()
+    cuts = cut(changed, targets["chunks"].meta.chunking, readings["chunks"].spec, readings["chunks"].tokeniser)
+    window.tokenise_s += time.perf_counter() - started
+    for paper, (chunks, beyond) in zip(changed, cuts, strict=True):
+        window.words_beyond += beyond
+        window.works.append(_work(paper, chunks, readings, stored.get(paper.id), window))
+    _keep_vectors(client, window, {work.paper.id: tallies.get(work.paper.id, Tally()) for work in window.works}, stored)
+    _tokenise_missing(window, readings)
+    limit = readings["chunks"].spec.max_length
+    window.unseen = sum(
+        max(0, window.counts.get(text_hash(passage), 0) - limit) for work in window.works for passage in work.passages
+    )
+    return window
+
+
+def chunk_operations(window: Window, now: str) -> Iterator[tuple[str, Operation]]:
+    """Yield the operations on chunks: (paper id, write or delete)."""
+    target = window.targets["chunks"]
+    identity = target.meta.identity.hash
+    for work in window.works:
+        common = {
+            "paper_id": work.paper.id,
+            "title": work.paper.title,
+            "meta": work.meta,
+            "input_hash": work.paper.input_hash,
+            "identity": identity,
+            "ingested_at": now,
+        }
+        for number, (chunk, passage) in enumerate(zip(work.chunks, work.passages, strict=True)):
+            key = text_hash(passage)
+            document = {
+                **common,
+                "text": chunk.text,
+                "chunk_index": number,
+                "word_count": chunk.word_count,
+                "start_char": chunk.start,
+                "end_char": chunk.end,
+                "token_count": window.counts.get(key),
+                "text_hash": key,
+                "embedding": window.vectors[identity][key],
+            }
+            yield work.paper.id, bulk.put(target.write_alias, chunk_id(work.paper.id, number), document)
+        for key, old in work.tail.items():
+            yield work.paper.id, bulk.delete(target.write_alias, key, old.seen)
+
+
+def paper_operation(window: Window, work: Work, now: str) -> Operation:
+    """Return the operation that commits a paper."""
+    target, paper = window.targets["papers"], work.paper
+    identity, key = target.meta.identity.hash, text_hash(work.passage)
+    document = {
+        "title": paper.title,
+        "abstract": paper.abstract,
+        "body": paper.body,
+        "meta": work.meta,
+        "source": paper.source,
+        "word_count": paper.word_count,
+        "chunk_count": len(work.chunks),
+        "input_hash": paper.input_hash,
+        "text_hash": key,
+        "identity": identity,
+        "ingested_at": now,
+        "embedding": window.vectors[identity][key],
+    }
+    if work.seen is None:
+        return bulk.create(target.write_alias, paper.id, document)
+    return bulk.put(target.write_alias, paper.id, document, work.seen)
+
+
+def _is_unchanged(paper: Paper, stored: Stored | None, tally: Tally | None, targets: Targets) -> bool:
+    """Whether a paper is committed with this very input, by this very model, and all its chunks are there and belong to it."""
+    if stored is None or stored.fields.get("input_hash") != paper.input_hash:
+        return False
+    if stored.fields.get("identity") != targets["papers"].meta.identity.hash:
+        return False
+    count = int(stored.fields.get("chunk_count", -1))
+    return (tally.by_hash if tally else {}) == ({paper.input_hash: count} if count else {})
+
+
+def _work(
+    paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], stored: Stored | None, window: Window
+) -> Work:
+    whole, parts = readings["papers"].spec, readings["chunks"].spec
+    opening = paper.abstract or start_of(paper.body, whole.max_length)
+    return Work(
+        paper=paper,
+        meta=fit(paper.meta, window.targets["papers"].meta_types, window.dropped),
+        seen=stored.seen if stored else None,
+        chunks=chunks,
+        passage=whole.passage(paper.title, opening),
+        passages=[parts.passage(paper.title, chunk.text) for chunk in chunks],
+        tail={},
+    )
+
+
+def _keep_vectors(
+    client: OpenSearch, window: Window, tallies: Mapping[str, Tally], stored: Mapping[str, Stored]
+) -> None:
+    """Read back the vectors of known papers, keep those of unchanged passages, note the chunks that are to go."""
+    papers, chunks = window.targets["papers"], window.targets["chunks"]
+    known = [work for work in window.works if work.seen or tallies[work.paper.id].highest >= 0]
+    olds = {
+        work.paper.id: max(
+            tallies[work.paper.id].highest + 1,
+            int(stored[work.paper.id].fields.get("chunk_count", 0)) if work.seen else 0,
+        )
+        for work in known
+    }
+    ids = [chunk_id(work.paper.id, n) for work in known for n in range(olds[work.paper.id])]
+    old_papers = store.read_documents(client, papers, [work.paper.id for work in known if work.seen], _WITH_VECTOR)
+    old_chunks = store.read_documents(client, chunks, ids, _WITH_VECTOR)
+    for work in known:
+        if work.paper.id in old_papers:
+            _keep(window, "papers", old_papers[work.paper.id], work.passage)
+        for number in range(olds[work.paper.id]):
+            key = chunk_id(work.paper.id, number)
+            if key in old_chunks and number >= len(work.chunks):
+                work.tail[key] = old_chunks[key]
+        # Chunks move when text is inserted: what counts is the passage, not its number.
+        by_hash = {old.fields.get("text_hash"): old for key, old in old_chunks.items() if store.paper_of(key) == work.paper.id}
+        for passage in work.passages:
+            if text_hash(passage) in by_hash:
+                _keep(window, "chunks", by_hash[text_hash(passage)], passage)
+
+
+def _keep(window: Window, level: Level, old: Stored, passage: str) -> None:
+    identity, key = window.targets[level].meta.identity, text_hash(passage)
+    vector = old.vector(identity.hash, key, identity.dimension)
+    if vector is not None:
+        window.vectors.setdefault(identity.hash, {})[key] = vector
+        if level == "chunks" and old.fields.get("token_count"):
+            window.counts[key] = int(old.fields["token_count"])
+
+
+def _tokenise_missing(window: Window, readings: Mapping[Level, Reading]) -> None:
+    """Tokenise each passage that has no vector yet, once per identity however often it occurs."""
+    missing: dict[str, dict[str, str]] = {}
+    by_identity: dict[str, Reading] = {}
+    for level in LEVELS:
+        identity = window.targets[level].meta.identity.hash
+        by_identity[identity] = readings[level]
+        kept = window.vectors.setdefault(identity, {})
+        for work in window.works:
+            for passage in [work.passage] if level == "papers" else work.passages:
+                key = text_hash(passage)
+                if key not in kept:
+                    missing.setdefault(identity, {})[key] = passage
+    started = time.perf_counter()
+    for identity, passages in missing.items():
+        tokens = by_identity[identity].tokeniser.tokenise(list(passages.values()))
+        window.tokens[identity] = tokens
+        window.counts.update(zip(passages, tokens.counts, strict=True))
+    window.tokenise_s += time.perf_counter() - started
+
+
+def without(window: Window, failed: set[str]) -> Window:
+    """Return the window without some papers."""
+    return replace(window, works=[work for work in window.works if work.paper.id not in failed])

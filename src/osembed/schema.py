@@ -1,0 +1,141 @@
+"""Mapping and identity to index bodies, and back. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any, Literal
+
+from osembed.errors import CollectionError, InputError
+from osembed.identity import Identity, read_identity
+
+Level = Literal["papers", "chunks"]
+LEVELS: tuple[Level, Level] = ("papers", "chunks")
+PROFILES = ("lucene", "faiss")
+JOURNAL = "osembed-journal"
+PIPELINE = "osembed-hybrid-v1"
+META_VERSION = 1
+# Set while no reader alias points to an index; what is wanted afterwards stands in the journal.
+LOAD_SETTINGS = {"refresh_interval": "-1", "number_of_replicas": 0}
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class ChunkRule:
+    """How a paper is cut. Stored with the index; a part of no identity.
+
+    Attributes:
+        words: most words of a window.
+        overlap: words that two neighbouring windows share.
+        max_chunks: most chunks of a paper; what lies beyond is reported as unseen.
+        fit: whether windows shrink to what the model reads whole, ending at sentences; else fixed windows of `words`.
+    """
+
+    words: int = 512
+    overlap: int = 50
+    max_chunks: int = 400
+    fit: bool = True
+
+
+@dataclass(frozen=True)
+class IndexMeta:
+    """What an index says of itself in `_meta.osembed`."""
+
+    collection: str
+    level: Level
+    generation: int
+    identity: Identity
+    chunking: ChunkRule
+    profile: str
+    provenance: dict[str, str]
+
+    @property
+    def model(self) -> str:
+        """The name under which the model was known when the index was created."""
+        return self.provenance.get("model", "?")
+
+
+def check_name(collection: str) -> str:
+    """Return a collection's name, or refuse it."""
+    if not _NAME.fullmatch(collection) or collection.endswith(("-chunks", "-w")):
+        raise InputError(
+            f"'{collection}' cannot be the name of a collection.",
+            "Its aliases and indexes are named after it.",
+            "Use up to 100 of a-z, 0-9, _ and -, starting with a letter or digit, not ending in -chunks or -w.",
+        )
+    return collection
+
+
+def alias_name(collection: str, level: Level) -> str:
+    """Return the alias that readers and by-passing writers use."""
+    return collection if level == "papers" else f"{collection}-chunks"
+
+
+def index_name(collection: str, level: Level, identity: Identity, generation: int) -> str:
+    """Return the concrete index's name: alias, first half of the identity, generation."""
+    return f"{alias_name(collection, level)}-{identity.hash[:8]}-g{generation}"
+
+
+def write_alias(index: str) -> str:
+    """Return the private alias of an index. It never moves, so a write to a deleted index fails instead of creating one."""
+    return f"{index}-w"
+
+
+def staging_alias(collection: str, attempt: int = 1) -> str:
+    """Return the alias that marks indexes which are not published yet."""
+    return f"staging-{collection}-{attempt}"
+
+
+def index_body(meta: IndexMeta, aliases: list[str]) -> dict[str, Any]:
+    """Return the body that creates an index, in load settings, behind the given aliases."""
+    body = read_mapping(f"{meta.level}.json")
+    vector = {"type": "knn_vector", "dimension": meta.identity.dimension, "space_type": meta.identity.space}
+    vector.update(read_mapping("profiles.json")[meta.profile])
+    body["mappings"]["properties"]["embedding"] = vector
+    body["mappings"]["_meta"] = {"osembed": write_meta(meta)}
+    body["settings"]["index"].update(load_settings(meta.profile))
+    body["aliases"] = {name: {"is_hidden": True} for name in aliases}
+    return body
+
+
+def load_settings(profile: str) -> dict[str, Any]:
+    """Return the settings of an index that nobody reads yet."""
+    deferred = {"knn.advanced.approximate_threshold": -1} if profile == "faiss" else {}
+    return {**LOAD_SETTINGS, **deferred}
+
+
+def wanted_settings(profile: str, replicas: int) -> dict[str, Any]:
+    """Return the settings of an index in service; None restores the server's default."""
+    built = {"knn.advanced.approximate_threshold": 0} if profile == "faiss" else {}
+    return {"refresh_interval": None, "number_of_replicas": replicas, **built}
+
+
+def write_meta(meta: IndexMeta) -> dict[str, Any]:
+    """Return the plain form that stands in `_meta.osembed` and in the journal."""
+    return {"version": META_VERSION, **asdict(meta)}
+
+
+def read_meta(stored: dict[str, Any]) -> IndexMeta:
+    """Rebuild an index's description. Raises CollectionError where a newer osembed wrote it."""
+    if stored.get("version", 0) > META_VERSION:
+        raise CollectionError(
+            f"The index was made by a newer osembed (format {stored['version']}, known up to {META_VERSION}).",
+            "Its description may mean something else.",
+            "Upgrade: pip install -U osembed.",
+        )
+    return IndexMeta(
+        collection=stored["collection"],
+        level=stored["level"],
+        generation=int(stored["generation"]),
+        identity=read_identity(stored["identity"]),
+        chunking=ChunkRule(**stored["chunking"]),
+        profile=stored["profile"],
+        provenance=dict(stored["provenance"]),
+    )
+
+
+def read_mapping(name: str) -> dict[str, Any]:
+    """Return one of the JSON files of `mappings/`."""
+    return dict(json.loads(resources.files("osembed.mappings").joinpath(name).read_text()))

@@ -1,0 +1,148 @@
+"""Papers as they are stored: a paper document that commits, and its chunks. Reading, tallying, deleting.
+
+The paper document is the commit record: chunks are written first, the tail of a longer old version is deleted, the paper comes last. So a
+paper whose hash is right and whose chunks all carry that hash is complete; everything else is work that the next run recognises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osembed import bulk
+from osembed.bulk import BulkLoop, Outcome
+from osembed.client import OpenSearch
+from osembed.index import Target, Targets
+
+_STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count"]
+_MGET = 500
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a realtime read of one document found.
+
+    Attributes:
+        seen: (sequence number, primary term), for compare-and-set.
+        fields: the fields that were asked for.
+    """
+
+    seen: tuple[int, int]
+    fields: dict[str, Any]
+
+    def vector(self, identity: str, text_hash: str, dimension: int) -> NDArray[np.float32] | None:
+        """Return the stored vector if it is surely that of this text under this identity."""
+        if self.fields.get("identity") != identity or self.fields.get("text_hash") != text_hash:
+            return None
+        values = self.fields.get("embedding")
+        if not isinstance(values, list) or len(values) != dimension:
+            return None
+        vector = np.asarray(values, dtype=np.float32)
+        return vector if np.isfinite(vector).all() and vector.any() else None
+
+
+@dataclass
+class Tally:
+    """The visible chunks of one paper: how many carry which input hash, and the highest number."""
+
+    by_hash: dict[str, int] = field(default_factory=dict)
+    highest: int = -1
+
+
+def chunk_id(paper_id: str, number: int) -> str:
+    """Return a chunk's id."""
+    return f"{paper_id}#{number}"
+
+
+def paper_of(chunk: str) -> str:
+    """Return the paper id of a chunk's id."""
+    return chunk.rpartition("#")[0]
+
+
+def read_documents(
+    client: OpenSearch, target: Target, ids: Sequence[str], fields: Sequence[str] = _STATE_FIELDS
+) -> dict[str, Stored]:
+    """Read documents by id in real time; missing ones are left out. Raises NotFoundError where the index is gone."""
+    found: dict[str, Stored] = {}
+    for start in range(0, len(ids), _MGET):
+        part = list(ids[start : start + _MGET])
+        answer = client.mget(index=target.index, body={"ids": part}, params={"_source_includes": ",".join(fields)})
+        for doc in answer["docs"]:
+            if doc.get("found"):
+                found[doc["_id"]] = Stored((doc["_seq_no"], doc["_primary_term"]), doc["_source"])
+    return found
+
+
+def tally_chunks(client: OpenSearch, target: Target, paper_ids: Sequence[str]) -> dict[str, Tally]:
+    """Count the visible chunks of papers. What is not refreshed yet is missed: a tally proves nothing but that all is well."""
+    tallies: dict[str, Tally] = {}
+    answer = client.search(
+        index=target.index,
+        body={
+            "size": 0,
+            "query": {"bool": {"filter": {"terms": {"paper_id": list(paper_ids)}}}},
+            "aggs": {
+                "papers": {
+                    "terms": {"field": "paper_id", "size": len(paper_ids)},
+                    "aggs": {
+                        "hashes": {"terms": {"field": "input_hash", "size": 5}},
+                        "highest": {"max": {"field": "chunk_index"}},
+                    },
+                }
+            },
+        },
+        params={"allow_partial_search_results": "false", "filter_path": "aggregations"},
+    )
+    for bucket in answer["aggregations"]["papers"]["buckets"]:
+        hashes = {entry["key"]: entry["doc_count"] for entry in bucket["hashes"]["buckets"]}
+        tallies[bucket["key"]] = Tally(hashes, int(bucket["highest"]["value"] or 0))
+    return tallies
+
+
+def delete_papers(client: OpenSearch, targets: Targets, loop: BulkLoop, ids: Sequence[str]) -> dict[str, bool]:
+    """Delete papers, their chunks first; return for each id whether the paper was there.
+
+    Killed half-way, the paper still stands and the next delete (or ingest) completes the work. A paper that changes meanwhile is read again.
+    """
+    found: dict[str, bool] = {}
+    pending = list(dict.fromkeys(ids))
+    client.indices.refresh(index=targets["chunks"].index)
+    while pending:
+        papers = read_documents(client, targets["papers"], pending)
+        tallies = tally_chunks(client, targets["chunks"], pending)
+        numbers = {
+            paper_id: max(
+                int(papers[paper_id].fields.get("chunk_count", 0)) if paper_id in papers else 0,
+                tallies[paper_id].highest + 1 if paper_id in tallies else 0,
+            )
+            for paper_id in pending
+        }
+        chunks = [chunk_id(paper_id, number) for paper_id, count in numbers.items() for number in range(count)]
+        again = set(map(paper_of, _delete(client, targets["chunks"], loop, chunks).conflicts))
+        ready = [paper_id for paper_id in pending if paper_id in papers and paper_id not in again]
+        operations = [bulk.delete(targets["papers"].write_alias, paper_id, papers[paper_id].seen) for paper_id in ready]
+        outcome = _complete(loop.send(operations))
+        for paper_id in pending:
+            found[paper_id] = found.get(paper_id, False) or paper_id in papers
+        pending = [*again, *outcome.conflicts]
+    return found
+
+
+def _delete(client: OpenSearch, target: Target, loop: BulkLoop, ids: Sequence[str]) -> Outcome:
+    stored = read_documents(client, target, ids, ["input_hash"]) if ids else {}
+    return _complete(loop.send(bulk.delete(target.write_alias, key, stored[key].seen) for key in ids if key in stored))
+
+
+def _complete(outcome: Outcome) -> Outcome:
+    """Refuse an outcome in which a delete was neither done nor in conflict."""
+    from osembed.errors import BusyError, ClusterError
+
+    if outcome.blocked:
+        raise BusyError("The index refuses writes at the moment.", "A migration may be swapping.", "Run the command again.")
+    if outcome.rejected:
+        raise ClusterError(f"The server refused a delete: {next(iter(outcome.rejected.values()))}.")
+    return outcome
