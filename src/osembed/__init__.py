@@ -1,1 +1,48 @@
-"""osembed."""
+"""osembed: papers in, hybrid search on OpenSearch out.
+
+>>> from osembed import Collection
+
+Importing this package loads neither torch nor opensearch-py; they come with the first use of what needs them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from osembed.collection import Collection, choose_models
+    from osembed.errors import OsembedError
+    from osembed.evaluate import Evaluation
+    from osembed.generation import Wish
+    from osembed.ingest import Summary
+    from osembed.search import Hit, Passage, SearchResult
+
+_HOMES = {
+    "Collection": "collection",
+    "Evaluation": "evaluate",
+    "Hit": "search",
+    "OsembedError": "errors",
+    "Passage": "search",
+    "SearchResult": "search",
+    "Summary": "ingest",
+    "Wish": "generation",
+    "choose_models": "collection",
+}
+__all__ = [
+    "Collection",
+    "Evaluation",
+    "Hit",
+    "OsembedError",
+    "Passage",
+    "SearchResult",
+    "Summary",
+    "Wish",
+    "choose_models",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'osembed' has no attribute '{name}'")
+    return getattr(import_module(f"osembed.{_HOMES[name]}"), name)

@@ -1,0 +1,116 @@
+"""`osembed ingest`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from osembed.cli import options
+from osembed.cli.output import print_json, print_summary
+from osembed.errors import InputError
+
+if TYPE_CHECKING:
+    from osembed.ingest import Summary
+
+_QUIET_S = 15  # between lines of progress where stderr is no terminal
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@options.connection
+@options.models
+@options.option("--min-words", default=100, show_default=True, metavar="N", help="Reject papers with fewer words.")
+@click.option("--field", "fields", multiple=True, metavar="OURS=THEIRS", help="Name of a field in your input, like title=name.")
+@options.option("--chunk-words", type=int, metavar="N", help="Fixed windows of N words. Default: what the model sees whole.")
+@options.option("--chunk-overlap", type=int, metavar="N", help="Words that neighbouring chunks share (per 512).")
+@options.option("--max-chunks", type=int, metavar="N", help="Most chunks of a paper.")
+@options.option("--profile", metavar="lucene|faiss", help="The k-NN engine of a new collection.")
+@options.option("--shards", type=int, metavar="N", help="Primary shards of a new collection.")
+@options.option("--replicas", type=int, metavar="N", help="Replicas of a new collection, once it is loaded.")
+@options.option("--dead-letters", metavar="FILE", help="Where rejected records go.")
+@options.compute
+@options.as_json
+def ingest(paths: tuple[str, ...], as_json: bool, fields: tuple[str, ...], **given: Any) -> None:
+    """Read papers, cut them, embed them, index them.
+
+    PATH is a folder of .txt or .md files (title = first line), a .jsonl or .csv file, any of these as .gz or .zst, a folder in BEIR layout,
+    or - for JSON lines on standard input. Fields are found under their usual names (id, title, abstract, text …); all others become metadata
+    to filter by. Run it again at any time: what is unchanged costs nothing, what was interrupted is completed.
+
+    \b
+    osembed ingest papers/
+    osembed ingest corpus.jsonl.gz --field id=corpusid --field body=full_text
+    osembed ingest reviews/ --collection reviews --model all-mpnet-base-v2
+    """
+    from dataclasses import replace
+
+    from osembed.collection import choose_models
+
+    collection = options.open_collection(given)
+    names = [given.pop(name) for name in ("model", "paper_model", "chunk_model", "preset")]
+    reading = {"min_words": given.pop("min_words"), "dead_letters": given.pop("dead_letters"), "names": _pairs(fields)}
+    wish = replace(choose_models(*names), **given)
+    with _Progress() as progress:
+        summary = collection.ingest(paths, wish, progress.show, **reading)
+    if as_json:
+        print_json(summary)
+    else:
+        print_summary(summary)
+
+
+def _pairs(fields: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for text in fields:
+        ours, equals, theirs = text.partition("=")
+        if not (ours and equals and theirs):
+            raise InputError(f"'{text}' is no pair of names.", "", "Write it like --field title=name.")
+        pairs[ours] = theirs
+    return pairs
+
+
+class _Progress:
+    """A bar on a terminal, now and then a line elsewhere; always on stderr."""
+
+    def __init__(self) -> None:
+        self._started = self._said = time.monotonic()
+        self._live: Any = None
+        self._update: Callable[[Summary], None] = self._line
+
+    def __enter__(self) -> _Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (BarColumn(), TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.description}"), TimeRemainingColumn())
+            self._live = Progress(*columns, console=Console(stderr=True), transient=True)
+            task = self._live.add_task("reading…", total=1.0)
+            self._update = lambda summary: self._live.update(task, completed=summary.done, description=_rates(summary))
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, summary: Summary) -> None:
+        """Show how far it is."""
+        self._update(summary)
+
+    def _line(self, summary: Summary) -> None:
+        now = time.monotonic()
+        if now - self._said < _QUIET_S:
+            return
+        self._said = now
+        left = (now - self._started) * (1 / summary.done - 1) if summary.done else 0
+        eta = f", about {left:.0f} s left" if left else ""
+        click.echo(f"{summary.done:4.0%} {_rates(summary)}{eta}", err=True)
+
+
+def _rates(summary: Summary) -> str:
+    wall = max(summary.seconds["wall"], 1e-9)
+    settled = summary.indexed + summary.unchanged + summary.rejected
+    return f"{settled:,} papers · {settled / wall:.1f} papers/s · {summary.tokens / wall:,.0f} tokens/s"

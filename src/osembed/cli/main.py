@@ -1,0 +1,102 @@
+"""Entry point: the group, the configuration file, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from osembed.cli import evaluate, ingest, manage, models, node, search
+from osembed.cli.output import safe
+from osembed.errors import InputError, OsembedError
+
+_SECRETS = ("password", "user")
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised in the main thread so that everything unwinds as for Ctrl-C."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="osembed")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Turn papers into a hybrid (BM25 + vector) search index on OpenSearch.
+
+    \b
+    osembed ingest papers/            read, cut, embed and index a folder of papers
+    osembed search "how do ants …"    words and meaning together, best passages shown
+
+    Without --url a real OpenSearch is installed and started on this machine. Every option can also be set as an environment variable
+    (--min-words as OSEMBED_MIN_WORDS) or in osembed.toml; credentials only as OSEMBED_USER and OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE).
+    """
+    context.default_map = _configured([*cli.commands])
+
+
+for command in (
+    ingest.ingest,
+    search.search,
+    search.similar,
+    manage.delete,
+    manage.status,
+    manage.doctor,
+    evaluate.evaluate,
+    models.models,
+    node.node,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit. 0 done, 1 failed, 2 usage, 3 busy, 130 and 143 interrupted after a clean stop."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        result = cli(standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except OsembedError as error:
+        click.echo(f"{click.style('Error:', fg='red')} {safe(error)}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted. What was acknowledged is kept; the same command goes on from here.", err=True)
+        return 130
+    except Terminated:
+        click.echo("Terminated. What was acknowledged is kept; the same command goes on from here.", err=True)
+        return 143
+    except BrokenPipeError:  # the reader of our output has left; that is its right
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+def _configured(commands: list[str]) -> dict[str, Any]:
+    """Read osembed.toml: top-level keys are defaults of every command, tables those of one."""
+    file = Path(os.environ.get("OSEMBED_CONFIG", "osembed.toml"))
+    if not file.exists():
+        return {}
+    try:
+        settings = tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not valid TOML: {error}.") from error
+    if any(name in settings for name in _SECRETS):
+        raise InputError(f"{file} holds credentials.", "Files like it get shared.", "Set OSEMBED_USER and OSEMBED_PASSWORD_FILE.")
+    common = {name.replace("-", "_"): value for name, value in settings.items() if not isinstance(value, dict)}
+    return {
+        name: {**common, **{key.replace("-", "_"): value for key, value in settings.get(name, {}).items()}}
+        for name in commands
+    }

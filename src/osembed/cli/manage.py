@@ -1,0 +1,54 @@
+"""`osembed delete`, `osembed status`, `osembed doctor`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from osembed.cli import options
+from osembed.cli.output import print_checks, print_json, print_table
+
+
+@click.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID…")
+@options.connection
+@options.as_json
+def delete(ids: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Delete papers and their chunks."""
+    found = options.open_collection(given).delete(ids)
+    if as_json:
+        print_json({"deleted": [key for key, there in found.items() if there], "missing": [k for k, there in found.items() if not there]})
+        return
+    click.echo(f"{sum(found.values()):,} deleted, {len(found) - sum(found.values()):,} were not there")
+
+
+@click.command()
+@options.connection
+@options.as_json
+def status(as_json: bool, **given: Any) -> None:
+    """Show what is live: indexes, models, sizes."""
+    rows = options.open_collection(given).status()
+    if as_json:
+        print_json(rows)
+        return
+    columns = ["level", "documents", "model", "identity", "graph MB", "index"]
+    table = [
+        [row.level, f"{row.documents:,}", f"{row.model} ({row.dimension}-d, {row.built_by})", row.identity, row.graph_mb, row.index]
+        for row in rows
+    ]
+    print_table(columns, table, right=["documents", "graph MB"])
+
+
+@click.command()
+@options.connection
+@options.as_json
+def doctor(as_json: bool, **given: Any) -> None:
+    """Check the server and the collection: versions, traps, memory. Mends the search pipeline."""
+    checks = options.open_collection(given).doctor()
+    if as_json:
+        print_json(checks)
+    else:
+        print_checks(checks)
+    if any(check.verdict == "problem" for check in checks):
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,172 @@
+"""What people see. Text of papers and servers is data: control characters are removed, markup is never interpreted."""
+
+from __future__ import annotations
+
+import html
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from osembed.doctor import Check
+    from osembed.evaluate import Evaluation
+    from osembed.ingest import Summary
+    from osembed.search import Hit, SearchResult
+
+# C0 and C1 controls, and the characters that reorder text for the reader but not for the program.
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f]")
+
+
+def safe(text: object) -> str:
+    """Return text that cannot steer a terminal."""
+    return _UNSAFE.sub("", str(text))
+
+
+def notice(text: str) -> None:
+    """Say something to the person, on stderr."""
+    click.echo(click.style(safe(text), dim=True), err=True)
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON document on stdout."""
+    plain = asdict(data) if is_dataclass(data) and not isinstance(data, type) else data
+    if isinstance(plain, list):
+        plain = [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in plain]
+    click.echo(orjson.dumps(plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+    """Print a table; wide on purpose where stdout is no terminal, so that nothing is cut."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(safe(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def marked(highlight: str, base: str = "") -> Text:
+    """Turn an escaped highlight into styled text: what stands in <em> is shown bold."""
+    from rich.text import Text
+
+    text = Text(style=base)
+    for number, piece in enumerate(re.split(r"</?em>", highlight)):
+        text.append(safe(html.unescape(" ".join(piece.split(" ")).replace("\n", " "))), style="bold yellow" if number % 2 else "")
+    return text
+
+
+def print_result(result: SearchResult) -> None:
+    """Print a page of hits."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    for text in result.notices:
+        notice(text)
+    if not result.hits:
+        console.print(f"Nothing found in {len(result.models) and ', '.join(sorted(set(result.models.values())))}.", markup=False)
+        return
+    first = (result.page - 1) * result.size + 1
+    for rank, hit in enumerate(result.hits, first):
+        _print_hit(console, rank, hit)
+    last = first + len(result.hits) - 1
+    more = "100 or more" if result.found >= 100 else str(result.found)
+    console.print(f"{first}–{last} of {more} papers · {result.mode} · {result.took_ms:.0f} ms", style="dim", markup=False)
+
+
+def _print_hit(console: Any, rank: int, hit: Hit) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    head = Text(f"{rank}. ", style="bold")
+    head.append_text(marked(hit.highlight or html.escape(hit.title or hit.id), "bold cyan"))
+    console.print(head)
+    facts = [f"{hit.score:.3f}", hit.id, *(f"{name} {_short(value)}" for name, value in list(hit.meta.items())[:4])]
+    console.print(Padding(Text(safe(" · ".join(facts)), style="dim"), (0, 0, 0, 3)))
+    for passage in hit.passages:
+        if passage.highlight:
+            console.print(Padding(marked(passage.highlight), (0, 0, 0, 3)))
+    if hit.explain:
+        console.print(Padding(Text(safe(_explanation(hit.explain)), style="dim"), (0, 0, 0, 3)))
+    console.print()
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value[:3])) + ("…" if len(value) > 3 else "")
+    return f"{value:g}" if isinstance(value, float) else str(value)[:80]
+
+
+def _explanation(explain: dict[str, Any]) -> str:
+    if "details" in explain:  # the server's own tree
+        return orjson.dumps(explain, option=orjson.OPT_INDENT_2).decode()
+    return "; ".join(
+        f"{leg}: raw {'–' if part['raw'] is None else format(part['raw'], '.3f')}, "
+        f"normalised {part['normalised']:.3f}, weight {part['weight']:g}"
+        for leg, part in explain.items()
+    )
+
+
+def print_summary(summary: Summary) -> None:
+    """Print what an ingest did."""
+    wall = max(summary.seconds["wall"], 1e-9)
+    click.echo(
+        f"{summary.read:,} read = {summary.indexed:,} indexed + {summary.unchanged:,} unchanged + {summary.rejected:,} rejected"
+        f"  ({wall:.1f} s, {summary.read / wall:.1f} papers/s)"
+    )
+    if summary.embedded:
+        model = ", ".join(dict.fromkeys(f"{summary.models[level]} ({summary.backends[level]})" for level in summary.models))
+        click.echo(
+            f"{summary.chunks:,} chunks; {summary.embedded:,} passages embedded with {model}, "
+            f"{summary.tokens:,} tokens, {summary.tokens / wall:,.0f} tokens/s"
+        )
+        click.echo(_audit(summary))
+    for reason, count in summary.reasons.most_common():
+        click.echo(f"  rejected {count:,}: {safe(reason)}")
+    if summary.dropped:
+        names = ", ".join(f"{safe(name)} ({count:,})" for name, count in summary.dropped.most_common(5))
+        click.echo(f"  metadata left out, its type differs from the collection's: {names}")
+    for why, count in summary.skipped.items():
+        click.echo(f"  passed over {count:,}: {safe(why)}")
+    if summary.dead_letters:
+        click.echo(f"  rejected records: {summary.dead_letters} (mend them, then ingest that file)")
+
+
+def _audit(summary: Summary) -> str:
+    """Say how much of the text no model ever sees."""
+    if not summary.unseen and not summary.beyond:
+        return "The model sees all of the text."
+    parts = [f"{summary.unseen:,} tokens of chunks longer than its window"] if summary.unseen else []
+    parts += [f"{summary.beyond:,} words after the last allowed chunk"] if summary.beyond else []
+    return f"The model does not see {' and '.join(parts)}."
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the metrics of every way to search, side by side."""
+    names = list(evaluation.rows[0].metrics)
+    rows = [
+        [row.level, row.mode, row.fusion, *(f"{row.metrics[name]:.4f}" for name in names)] for row in evaluation.rows
+    ]
+    print_table(["level", "mode", "fusion", *names], rows, right=names)
+    note = f"{evaluation.queries:,} queries, {evaluation.judged_papers:,} judged papers"
+    missing = f", {evaluation.missing_papers:,} of them not in the collection" if evaluation.missing_papers else ""
+    click.echo(note + missing)
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """Print doctor's findings."""
+    colours = {"ok": "green", "mended": "cyan", "warning": "yellow", "problem": "red"}
+    for check in checks:
+        click.echo(f"{click.style(f'{check.verdict:8}', fg=colours[check.verdict])} {check.name}: {safe(check.found)}")
+        if check.advice:
+            click.echo(f"         {safe(check.advice)}")

@@ -1,0 +1,208 @@
+"""The Python face: one class whose methods are the commands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from osembed import index as indexes
+from osembed import node
+from osembed.client import Access, OpenSearch, Server, connect, handshake
+from osembed.doctor import Check, examine, forecast_bytes
+from osembed.encoders import Encoders
+from osembed.errors import CollectionError, InputError
+from osembed.evaluate import Evaluation, evaluate, read_judged
+from osembed.generation import Wish, finish_loading, open_collection, unpublished
+from osembed.ingest import Ingest, IngestOptions, Summary
+from osembed.models import PRESETS
+from osembed.schema import LEVELS, check_name
+from osembed.search import Searcher, SearchOptions, SearchResult
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LevelStatus:
+    """One level of a collection as it stands in the cluster."""
+
+    level: str
+    alias: str
+    index: str
+    generation: int
+    documents: int
+    model: str
+    identity: str
+    dimension: int
+    built_by: str
+    graph_mb: float
+
+
+def choose_models(model: str | None = None, paper: str | None = None, chunk: str | None = None, preset: str | None = None) -> Wish:
+    """Return a wish from the ways to name models: `model` sets both levels, `paper` and `chunk` one, `preset` both by a known pair."""
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"There is no preset '{preset}'.", "", f"Use {' or '.join(PRESETS)}.")
+    if preset and (model or paper or chunk):
+        raise InputError("A preset and a model were given.", "Each names the models.", "Give one of them.")
+    both = PRESETS[preset] if preset else (model, model)
+    return Wish(paper_model=paper or both[0], chunk_model=chunk or both[1])
+
+
+class Collection:
+    """A collection of papers in OpenSearch.
+
+    >>> from osembed import Collection
+    >>> papers = Collection("papers")
+    >>> papers.ingest(["examples/papers.jsonl"])
+    >>> for hit in papers.search("how do ants find their way home", size=3).hits:
+    ...     print(hit.score, hit.title)
+
+    Args:
+        name: the collection's name.
+        url: a server; None takes OSEMBED_URL, else the embedded node, which is started when first needed.
+        ca_cert, insecure: see Access.
+        device, precision: where and how to embed; auto suits nearly always.
+        report: called with one-line notices for people (a node starts, a server is busy). The library itself never prints.
+    """
+
+    def __init__(
+        self,
+        name: str = "papers",
+        url: str | None = None,
+        *,
+        ca_cert: str = "",
+        insecure: bool = False,
+        device: str = "auto",
+        precision: str = "auto",
+        report: Report = lambda _: None,
+    ) -> None:
+        self.name = check_name(name)
+        self._url, self._ca_cert, self._insecure, self._report = url, ca_cert, insecure, report
+        self._encoders = Encoders(device, precision)
+        # One query is faster on the CPU in full precision than the start of a GPU; the witness vectors say that the space is the same.
+        self._query_encoders = Encoders("cpu" if device == "auto" else device, "fp32" if precision == "auto" else precision)
+
+    def ingest(
+        self,
+        paths: Sequence[str],
+        wish: Wish | None = None,
+        progress: Callable[[Summary], None] = lambda _: None,
+        **options: Any,
+    ) -> Summary:
+        """Read, cut, embed and index papers; run again it only does what is left.
+
+        Args:
+            paths: folders, files, or "-" for standard input.
+            wish: models, chunking and mapping of a new collection (`choose_models` helps); an existing one must agree.
+            progress: called after each window of papers.
+            options: fields of IngestOptions, such as min_words=50.
+
+        Raises:
+            IdentityError, InputError: the wish contradicts the collection; nothing was written.
+            ClusterError: the server took nothing for ten minutes; what was acknowledged is kept.
+        """
+        chosen = _build(IngestOptions, options)
+        opened = open_collection(self.client, self.server, self.name, wish or Wish(), self._encoders)
+        for notice in opened.notices:
+            self._report(notice)
+        try:
+            summary = Ingest(self.client, opened, self._encoders, chosen).run(paths, progress, self._report)
+        except BaseException:
+            if opened.loading:
+                opened.loading.close()
+            raise
+        summary.published = finish_loading(self.client, opened, self._report)
+        return summary
+
+    def search(self, query: str, **options: Any) -> SearchResult:
+        """Search papers; `options` are the fields of SearchOptions, such as size=5 or where=("year>=2015",)."""
+        return self._searcher.search(query, _build(SearchOptions, options))
+
+    def similar(self, paper_id: str, *, size: int = 10, where: Sequence[str] = ()) -> SearchResult:
+        """Return the papers nearest to a stored one by their vectors."""
+        return self._searcher.similar(paper_id, size=size, where=where)
+
+    def request(self, query: str, **options: Any) -> dict[str, Any]:
+        """Return the search as a native request for other programs: {"alias", "body", "curl"}."""
+        return self._searcher.request(query, _build(SearchOptions, options), self.server.url)
+
+    def delete(self, ids: Sequence[str]) -> dict[str, bool]:
+        """Delete papers with their chunks; return for each id whether it was there."""
+        from osembed.bulk import BulkLoop
+        from osembed.store import delete_papers
+
+        loop = BulkLoop(self.client, report=self._report)
+        try:
+            targets = self._searcher.targets()
+            found = delete_papers(self.client, targets, loop, ids)
+            for level in LEVELS:
+                self.client.indices.refresh(index=targets[level].index)
+            return found
+        finally:
+            loop.close()
+
+    def evaluate(
+        self, folder: str | Path, *, split: str = "test", progress: Callable[[int, int], None] = lambda *_: None
+    ) -> Evaluation:
+        """Measure every mode, fusion and level against the judged queries of a folder in BEIR layout."""
+        return evaluate(self._searcher, self.name, read_judged(Path(folder), split), progress=progress)
+
+    def status(self) -> list[LevelStatus]:
+        """Return what is live. Raises CollectionError where the collection is missing or contradictory."""
+        targets = indexes.resolve(self.client, self.name)
+        if targets is None:
+            plan = unpublished(self.client, self.name)
+            state = "is loaded for the first time and not published yet" if plan else "does not exist"
+            raise CollectionError(f"'{self.name}' {state}.", "", f"osembed ingest PATH --collection {self.name}")
+        rows = []
+        for level, target in targets.items():
+            meta, count = target.meta, indexes.doc_count(self.client, target.index)
+            rows.append(
+                LevelStatus(
+                    level=level,
+                    alias=indexes.alias_name(self.name, level),
+                    index=target.index,
+                    generation=meta.generation,
+                    documents=count,
+                    model=meta.model,
+                    identity=meta.identity.hash,
+                    dimension=meta.identity.dimension,
+                    built_by=meta.provenance.get("backend", "?"),
+                    graph_mb=round(forecast_bytes(meta.identity.dimension, count) / 2**20, 1),
+                )
+            )
+        return rows
+
+    def doctor(self) -> list[Check]:
+        """Check server and collection; creates the search pipeline where it is missing."""
+        return examine(self.client, self.server, self.name)
+
+    @cached_property
+    def client(self) -> OpenSearch:
+        """The opensearch-py client, connected to this collection's server."""
+        url = self._url or os.environ.get("OSEMBED_URL") or node.ensure(self._report)
+        self._access = Access.from_environment(url, ca_cert=self._ca_cert, insecure=self._insecure)
+        return connect(self._access)
+
+    @cached_property
+    def server(self) -> Server:
+        """What the server says of itself."""
+        client = self.client
+        return handshake(client, self._access.url)
+
+    @cached_property
+    def _searcher(self) -> Searcher:
+        return Searcher(self.client, self.server, self.name, self._query_encoders)
+
+
+def _build(kind: type, options: dict[str, Any]) -> Any:
+    """Make an options object; an unknown name is an InputError, not a TypeError deep inside."""
+    unknown = set(options) - set(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    if unknown:
+        known = ", ".join(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+        raise InputError(f"There is no option '{sorted(unknown)[0]}'.", "", f"Known are {known}.")
+    return kind(**options)
+

@@ -1,0 +1,118 @@
+"""What a person would check before trusting a server with a collection: version, plugins, pipeline, aliases, memory, disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from opensearchpy.exceptions import TransportError
+
+from osembed import index as indexes
+from osembed import schema
+from osembed.client import OLDEST_HYBRID, OpenSearch, Server, plugins, reason
+from osembed.errors import OsembedError
+from osembed.index import Targets
+
+Verdict = Literal["ok", "warning", "problem", "mended"]
+_NEEDED = ("opensearch-knn", "opensearch-neural-search")
+_LINKS = 16  # HNSW m of every profile
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; `advice` says what to do, where there is something to do."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+def examine(client: OpenSearch, server: Server, collection: str) -> list[Check]:
+    """Run all checks. Creates the search pipeline where it is missing, and changes nothing else."""
+    return [*_server(client, server), _pipeline(client), *_collection(client, collection), *_resources(client)]
+
+
+def forecast_bytes(dimension: int, vectors: int) -> int:
+    """Return the memory of an HNSW graph with float vectors: 1.1 · (4d + 8m) bytes a vector (OpenSearch documentation)."""
+    return int(1.1 * (4 * dimension + 8 * _LINKS) * vectors)
+
+
+def _server(client: OpenSearch, server: Server) -> Iterator[Check]:
+    kind = "embedded node" if server.embedded else "server"
+    yield Check("server", "ok", f"OpenSearch {server.version_text}, {kind}, {server.url}")
+    found = plugins(client)
+    missing = [name for name in _NEEDED if name not in found]
+    if "opensearch-knn" in missing:
+        yield Check("plugins", "problem", "opensearch-knn is missing", "Without it there are no vectors. Install the k-NN plugin.")
+    elif missing:
+        yield Check(
+            "plugins", "warning", "opensearch-neural-search is missing", "Hybrid search is fused on the client; other programs cannot send it."
+        )
+    else:
+        yield Check("plugins", "ok", ", ".join(_NEEDED))
+    if server.version < OLDEST_HYBRID:
+        yield Check(
+            "hybrid query",
+            "warning",
+            f"{server.version_text} drops top documents of hybrid queries (correct from 3.5)",
+            "osembed fuses on the client here, by the same formula. Upgrade before other programs send hybrid queries.",
+        )
+
+
+def _pipeline(client: OpenSearch) -> Check:
+    try:
+        if indexes.ensure_pipeline(client):
+            return Check("search pipeline", "mended", f"{schema.PIPELINE} was missing: every query would fail. Created.")
+    except (OsembedError, TransportError) as error:
+        text = reason(error) if isinstance(error, TransportError) else str(error)
+        return Check("search pipeline", "problem", text, "Run doctor as a user who may create search pipelines.")
+    return Check("search pipeline", "ok", schema.PIPELINE)
+
+
+def _collection(client: OpenSearch, collection: str) -> Iterator[Check]:
+    try:
+        targets = indexes.resolve(client, collection)
+    except OsembedError as error:
+        yield Check("collection", "problem", error.found, f"{error.why} {error.hint}".strip())
+        return
+    if targets is None:
+        yield Check("collection", "warning", f"'{collection}' does not exist yet", f"osembed ingest PATH --collection {collection}")
+        return
+    yield from _indexes(client, targets)
+
+
+def _indexes(client: OpenSearch, targets: Targets) -> Iterator[Check]:
+    for level, target in targets.items():
+        count = indexes.doc_count(client, target.index)
+        memory = forecast_bytes(target.meta.identity.dimension, count) / 2**20
+        verdict: Verdict = "mended" if target.healed else "ok"
+        note = "; its wiped _meta was restored" if target.healed else ""
+        found = f"{target.index}: {count:,} documents, {target.meta.model}, graph about {memory:,.0f} MB{note}"
+        yield Check(level, verdict, found)
+        if target.refresh_interval == "-1":
+            yield Check(level, "problem", f"{target.index} never refreshes", "Run any `osembed ingest` on it: it restores the settings.")
+
+
+def _resources(client: OpenSearch) -> Iterator[Check]:
+    stats = client.nodes.stats(metric="fs,jvm", filter_path="nodes.*.name,nodes.*.fs.total,nodes.*.jvm.mem.heap_used_percent")
+    for node in stats["nodes"].values():
+        total = node["fs"]["total"]
+        free, share = total["available_in_bytes"] / 2**30, total["available_in_bytes"] / total["total_in_bytes"]
+        verdict: Verdict = "warning" if free < 2 or share < 0.05 else "ok"
+        yield Check("disk", verdict, f"{node['name']}: {free:,.1f} GB free", "" if verdict == "ok" else "Writes stop when it is full.")
+        heap = node["jvm"]["mem"]["heap_used_percent"]
+        yield Check("heap", "warning" if heap > 85 else "ok", f"{node['name']}: {heap} % used")
+    yield from _breaker(client)
+
+
+def _breaker(client: OpenSearch) -> Iterator[Check]:
+    try:
+        stats: dict[str, Any] = client.transport.perform_request("GET", "/_plugins/_knn/stats/circuit_breaker_triggered")
+    except (OsembedError, TransportError):
+        return
+    if stats.get("circuit_breaker_triggered"):
+        yield Check("k-NN memory", "problem", "the circuit breaker has triggered", "Give the nodes more memory or fewer vectors.")
+    else:
+        yield Check("k-NN memory", "ok", "circuit breaker closed")

@@ -1,0 +1,130 @@
+"""Questions to request bodies. Pure: the text of a query is only ever a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osembed.fusion import RANK_CONSTANT, Fusion
+from osembed.schema import Level
+
+Body = dict[str, Any]
+# One field that holds everything beats best_fields over its parts; the title counts once more, a little (docs/quality.md).
+LEXICAL_FIELDS = ["content", "title^0.3"]
+MAX_WORDS = 400  # two fields make two clauses a word; the server refuses queries of more than 1024
+MARK = ("<em>", "</em>")
+_FRAGMENT = 260
+
+
+def lexical(text: str) -> Body:
+    """Return the lexical query over one level."""
+    words = list(dict.fromkeys(text.split()))
+    return {"multi_match": {"query": " ".join(words[:MAX_WORDS]), "type": "most_fields", "fields": LEXICAL_FIELDS}}
+
+
+def nearest(vector: NDArray[np.float32], depth: int, filters: Sequence[Body]) -> Body:
+    """Return the k-NN query over one level, filtered before the search."""
+    inside: Body = {"vector": vector.tolist(), "k": depth}
+    if filters:
+        inside["filter"] = {"bool": {"filter": list(filters)}}
+    return {"knn": {"embedding": inside}}
+
+
+def filtered(query: Body, filters: Sequence[Body]) -> Body:
+    """Return a query restricted by filters that do not touch its scores."""
+    return {"bool": {"must": [query], "filter": list(filters)}} if filters else query
+
+
+def leg(query: Body, depth: int) -> Body:
+    """Return the request of one leg: ids and scores, nothing else."""
+    return {"query": query, "size": depth, "_source": False, "track_total_hits": False}
+
+
+def hybrid(
+    text: str, vector: NDArray[np.float32], depth: int, filters: Sequence[Body], pipeline: Body, *, explain: bool = False
+) -> Body:
+    """Return a native hybrid request over one level. `pagination_depth` is the same for every page: it changes the ranking."""
+    query: Body = {"queries": [lexical(text), nearest(vector, depth, [])], "pagination_depth": depth}
+    if filters:
+        query["filter"] = {"bool": {"filter": list(filters)}}
+    body = {
+        "query": {"hybrid": query},
+        "size": 2 * depth,
+        "_source": False,
+        "track_total_hits": False,
+        "search_pipeline": pipeline,
+    }
+    return {**body, "explain": True} if explain else body
+
+
+def pipeline(fusion: Fusion, weights: Sequence[float], *, explain: bool = False) -> Body:
+    """Return the inline search pipeline of a fusion. Weights are floats: integers make the server answer 500."""
+    shares = {"weights": [float(weight) / sum(weights) for weight in weights]}
+    if fusion == "rrf":
+        combination = {"technique": "rrf", "rank_constant": RANK_CONSTANT, "parameters": shares}
+        phase: Body = {"score-ranker-processor": {"combination": combination}}
+    else:
+        phase = {
+            "normalization-processor": {
+                "normalization": {"technique": fusion},
+                "combination": {"technique": "arithmetic_mean", "parameters": shares},
+            }
+        }
+    body: Body = {"phase_results_processors": [phase]}
+    if explain:
+        body["response_processors"] = [{"hybrid_score_explanation": {}}]
+    return body
+
+
+def papers_page(text: str, ids: Sequence[str]) -> Body:
+    """Return the request that fetches the papers of a page, their titles highlighted."""
+    return {
+        "query": {"bool": {"filter": [{"ids": {"values": list(ids)}}], "should": [lexical(text)] if text else []}},
+        "size": len(ids),
+        "_source": ["title", "meta", "source", "word_count", "chunk_count"],
+        "highlight": _highlight("title", fragments=0),
+        "track_total_hits": False,
+    }
+
+
+def passages_page(text: str, ids: Sequence[str], best: Sequence[str], count: int) -> Body:
+    """Return the request that fetches each paper's best passages: the nearest chunk first, then those that share most words."""
+    should: list[Body] = [{"constant_score": {"filter": {"ids": {"values": list(best)}}, "boost": 10_000}}] if best else []
+    if text:
+        should.append(lexical(text))
+    return {
+        "query": {"bool": {"filter": [{"terms": {"paper_id": list(ids)}}], "should": should}},
+        "size": len(ids),
+        "_source": False,
+        "track_total_hits": False,
+        "collapse": {
+            "field": "paper_id",
+            "inner_hits": {
+                "name": "passages",
+                "size": count,
+                "_source": ["text", "chunk_index", "start_char", "end_char", "paper_id"],
+                "highlight": _highlight("text", fragments=2),
+            },
+        },
+    }
+
+
+def level_of_leg(level: str, kind: str) -> Level:
+    """Return where a leg runs: by default words are looked for in whole papers, meaning in passages."""
+    if level == "both":
+        return "papers" if kind == "lexical" else "chunks"
+    return "papers" if level == "papers" else "chunks"
+
+
+def _highlight(field: str, fragments: int) -> Body:
+    """Escape the text as HTML, so that marks are the only tags in it, whatever a paper contains."""
+    return {
+        "encoder": "html",
+        "pre_tags": [MARK[0]],
+        "post_tags": [MARK[1]],
+        "require_field_match": False,
+        "fields": {field: {"number_of_fragments": fragments, "fragment_size": _FRAGMENT, "no_match_size": _FRAGMENT}},
+    }
