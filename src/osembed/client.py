@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import opensearchpy
 import orjson
-from opensearchpy import OpenSearch
+from opensearchpy import OpenSearch as OpenSearch  # the one place: others import the type from here
 from opensearchpy.exceptions import (
     AuthenticationException,
     AuthorizationException,
@@ -60,9 +60,7 @@ class Access:
         """Complete a URL with the credentials of the environment."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(
-                f"'{_plain(parts) or url}' is no server URL.", "", "Write it like https://search.example.org:9200."
-            )
+            raise InputError(f"'{_plain(parts) or url}' is no server URL.", "", "Write it like https://search.example.org:9200.")
         user = os.environ.get("OSEMBED_USER") or unquote(parts.username or "")
         password = os.environ.get("OSEMBED_PASSWORD") or _password_file() or unquote(parts.password or "")
         ca_cert = ca_cert or os.environ.get("OSEMBED_CA_CERT", "")
@@ -213,15 +211,21 @@ def _translate(error: Exception) -> Exception:
         )
     if isinstance(error, AuthenticationException):
         return AuthError(
-            "The server refuses the user name or password.", "", "Set OSEMBED_USER and OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE)."
+            "The server refuses the user name or password.",
+            "",
+            "Set OSEMBED_USER and OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE).",
         )
     if isinstance(error, AuthorizationException) and "cluster_block" not in str(error.error):
         return AuthError(
-            f"The server refuses this user: {reason(error)}.", "", "Ask for the role, or use another user (OSEMBED_USER)."
+            f"The server refuses this user: {reason(error)}.",
+            "",
+            "Ask for the role, or use another user (OSEMBED_USER).",
         )
     if isinstance(error, TransportError) and error.status_code in (429, 502, 503, 504):
         return ClusterError(
-            f"The server answers {error.status_code}: {reason(error)}.", "It is overloaded or not ready.", "Try again later."
+            f"The server answers {error.status_code}: {reason(error)}.",
+            "It is overloaded or not ready.",
+            "Try again later.",
         )
     return error
 
@@ -266,5 +270,5 @@ def _readable(name: str) -> str:
 
 
 def _version(number: str) -> tuple[int, int, int]:
-    major, minor, patch = (re.findall(r"\d+", number) + ["0", "0", "0"])[:3]
+    major, minor, patch = [*re.findall(r"\d+", number), "0", "0", "0"][:3]
     return int(major), int(minor), int(patch)

@@ -19,7 +19,7 @@ from osembed.evaluate import Evaluation, evaluate, read_judged
 from osembed.generation import Wish, finish_loading, open_collection, unpublished
 from osembed.ingest import Ingest, IngestOptions, Summary
 from osembed.models import PRESETS
-from osembed.schema import LEVELS, check_name
+from osembed.schema import LEVELS, alias_name, check_name
 from osembed.search import Searcher, SearchOptions, SearchResult
 
 Report = Callable[[str], None]
@@ -68,7 +68,7 @@ class Collection:
         report: called with one-line notices for people (a node starts, a server is busy). The library itself never prints.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting of its own
         self,
         name: str = "papers",
         url: str | None = None,
@@ -144,9 +144,7 @@ class Collection:
         finally:
             loop.close()
 
-    def evaluate(
-        self, folder: str | Path, *, split: str = "test", progress: Callable[[int, int], None] = lambda *_: None
-    ) -> Evaluation:
+    def evaluate(self, folder: str | Path, *, split: str = "test", progress: Callable[[int, int], None] = lambda *_: None) -> Evaluation:
         """Measure every mode, fusion and level against the judged queries of a folder in BEIR layout."""
         return evaluate(self._searcher, self.name, read_judged(Path(folder), split), progress=progress)
 
@@ -163,7 +161,7 @@ class Collection:
             rows.append(
                 LevelStatus(
                     level=level,
-                    alias=indexes.alias_name(self.name, level),
+                    alias=alias_name(self.name, level),
                     index=target.index,
                     generation=meta.generation,
                     documents=count,
@@ -205,4 +203,3 @@ def _build(kind: type, options: dict[str, Any]) -> Any:
         known = ", ".join(kind.__dataclass_fields__)  # type: ignore[attr-defined]
         raise InputError(f"There is no option '{sorted(unknown)[0]}'.", "", f"Known are {known}.")
     return kind(**options)
-

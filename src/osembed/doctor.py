@@ -45,10 +45,18 @@ def _server(client: OpenSearch, server: Server) -> Iterator[Check]:
     found = plugins(client)
     missing = [name for name in _NEEDED if name not in found]
     if "opensearch-knn" in missing:
-        yield Check("plugins", "problem", "opensearch-knn is missing", "Without it there are no vectors. Install the k-NN plugin.")
+        yield Check(
+            "plugins",
+            "problem",
+            "opensearch-knn is missing",
+            "Without it there are no vectors. Install the k-NN plugin.",
+        )
     elif missing:
         yield Check(
-            "plugins", "warning", "opensearch-neural-search is missing", "Hybrid search is fused on the client; other programs cannot send it."
+            "plugins",
+            "warning",
+            "opensearch-neural-search is missing",
+            "Hybrid search is fused on the client; other programs cannot send it.",
         )
     else:
         yield Check("plugins", "ok", ", ".join(_NEEDED))
@@ -78,7 +86,12 @@ def _collection(client: OpenSearch, collection: str) -> Iterator[Check]:
         yield Check("collection", "problem", error.found, f"{error.why} {error.hint}".strip())
         return
     if targets is None:
-        yield Check("collection", "warning", f"'{collection}' does not exist yet", f"osembed ingest PATH --collection {collection}")
+        yield Check(
+            "collection",
+            "warning",
+            f"'{collection}' does not exist yet",
+            f"osembed ingest PATH --collection {collection}",
+        )
         return
     yield from _indexes(client, targets)
 
@@ -92,7 +105,12 @@ def _indexes(client: OpenSearch, targets: Targets) -> Iterator[Check]:
         found = f"{target.index}: {count:,} documents, {target.meta.model}, graph about {memory:,.0f} MB{note}"
         yield Check(level, verdict, found)
         if target.refresh_interval == "-1":
-            yield Check(level, "problem", f"{target.index} never refreshes", "Run any `osembed ingest` on it: it restores the settings.")
+            yield Check(
+                level,
+                "problem",
+                f"{target.index} never refreshes",
+                "Run any `osembed ingest` on it: it restores the settings.",
+            )
 
 
 def _resources(client: OpenSearch) -> Iterator[Check]:
@@ -101,7 +119,12 @@ def _resources(client: OpenSearch) -> Iterator[Check]:
         total = node["fs"]["total"]
         free, share = total["available_in_bytes"] / 2**30, total["available_in_bytes"] / total["total_in_bytes"]
         verdict: Verdict = "warning" if free < 2 or share < 0.05 else "ok"
-        yield Check("disk", verdict, f"{node['name']}: {free:,.1f} GB free", "" if verdict == "ok" else "Writes stop when it is full.")
+        yield Check(
+            "disk",
+            verdict,
+            f"{node['name']}: {free:,.1f} GB free",
+            "" if verdict == "ok" else "Writes stop when it is full.",
+        )
         heap = node["jvm"]["mem"]["heap_used_percent"]
         yield Check("heap", "warning" if heap > 85 else "ok", f"{node['name']}: {heap} % used")
     yield from _breaker(client)
@@ -113,6 +136,11 @@ def _breaker(client: OpenSearch) -> Iterator[Check]:
     except (OsembedError, TransportError):
         return
     if stats.get("circuit_breaker_triggered"):
-        yield Check("k-NN memory", "problem", "the circuit breaker has triggered", "Give the nodes more memory or fewer vectors.")
+        yield Check(
+            "k-NN memory",
+            "problem",
+            "the circuit breaker has triggered",
+            "Give the nodes more memory or fewer vectors.",
+        )
     else:
         yield Check("k-NN memory", "ok", "circuit breaker closed")

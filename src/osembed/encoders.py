@@ -56,9 +56,7 @@ class Encoders:
 
 def model_of(meta: IndexMeta) -> Model:
     """Find the model of an index on this machine by the hash of its weights, whatever it is called here."""
-    model = find_model(meta.identity.weights, meta.provenance.get("path") or meta.model) or find_model(
-        meta.identity.weights, meta.model
-    )
+    model = find_model(meta.identity.weights, meta.provenance.get("path") or meta.model) or find_model(meta.identity.weights, meta.model)
     if model is None:
         raise ModelError(
             f"The collection '{meta.collection}' is embedded with {meta.model}, which is not on this machine.",

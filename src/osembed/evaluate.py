@@ -10,8 +10,9 @@ from pathlib import Path
 import orjson
 
 from osembed.errors import InputError
+from osembed.fusion import FUSIONS
 from osembed.metrics import METRICS
-from osembed.search import FUSIONS, SEARCH_LEVELS, WINDOW, Searcher, SearchOptions
+from osembed.search import SEARCH_LEVELS, WINDOW, Searcher, SearchOptions
 
 Progress = Callable[[int, int], None]
 
@@ -53,7 +54,9 @@ def read_judged(folder: Path, split: str = "test") -> Judged:
     for file in (queries_file, judgments_file):
         if not file.is_file():
             raise InputError(
-                f"There is no {file}.", "", "A folder in BEIR layout has queries.jsonl and qrels/test.tsv (query-id, corpus-id, score)."
+                f"There is no {file}.",
+                "",
+                "A folder in BEIR layout has queries.jsonl and qrels/test.tsv (query-id, corpus-id, score).",
             )
     judgments: dict[str, dict[str, int]] = {}
     with judgments_file.open(newline="", encoding="utf-8") as lines:
@@ -72,7 +75,11 @@ def read_judged(folder: Path, split: str = "test") -> Judged:
 
 
 def evaluate(
-    searcher: Searcher, collection: str, judged: Judged, ways: list[SearchOptions] | None = None, progress: Progress = lambda *_: None
+    searcher: Searcher,
+    collection: str,
+    judged: Judged,
+    ways: list[SearchOptions] | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Evaluation:
     """Search every judged query in every way and average the metrics."""
     ways = ways or list(all_ways())
@@ -95,7 +102,7 @@ def evaluate(
         means = {name: sum(values) / len(values) for name, values in columns}
         fusion = way.fusion if way.mode == "hybrid" else "-"
         rows.append(Row(way.mode, fusion, way.level, means, per_query))
-    models = {level: target.meta.model for level, target in searcher.targets().items()}
+    models: dict[str, str] = {level: target.meta.model for level, target in searcher.targets().items()}
     return Evaluation(collection, len(judged.queries), len(wanted), missing, models, tuple(rows))
 
 
@@ -103,6 +110,6 @@ def all_ways() -> Iterator[SearchOptions]:
     """Yield every level with lexical and vector search and with each fusion."""
     for level in SEARCH_LEVELS:
         for mode in ("lexical", "vector"):
-            yield SearchOptions(mode=mode, level=level, size=WINDOW)  # type: ignore[arg-type] # the literals are modes
+            yield SearchOptions(mode=mode, level=level, size=WINDOW)
         for fusion in FUSIONS:
             yield SearchOptions(fusion=fusion, level=level, size=WINDOW)

@@ -26,7 +26,7 @@ from osembed.identity import identify
 from osembed.index import Targets
 from osembed.journal import Journal, State
 from osembed.models import DEFAULT_MODEL, Model, open_model
-from osembed.schema import LEVELS, ChunkRule, IndexMeta, Level
+from osembed.schema import ChunkRule, IndexMeta, Level
 
 _BEAT_S = 3.0
 _DEAD_S = 12.0
@@ -220,9 +220,7 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
 def _enter(before: State, metas: dict[Level, IndexMeta], token: str) -> State:
     """Plan the first generation, or join the one that is planned, and enter this loader."""
     generation = int(before.get("generation", 0)) or 1
-    names = {
-        level: schema.index_name(meta.collection, level, meta.identity, generation) for level, meta in metas.items()
-    }
+    names = {level: schema.index_name(meta.collection, level, meta.identity, generation) for level, meta in metas.items()}
     planned = before.get("indexes")
     if planned and planned != names:
         raise IdentityError(
@@ -242,11 +240,14 @@ def _enter(before: State, metas: dict[Level, IndexMeta], token: str) -> State:
     }
 
 
-def _new_meta(
-    collection: str, level: Level, model: Model, rule: ChunkRule, profile: str, encoders: Encoders
-) -> IndexMeta:
+def _new_meta(collection: str, level: Level, model: Model, rule: ChunkRule, profile: str, encoders: Encoders) -> IndexMeta:
     encoder = encoders.load(model)
-    provenance = {"model": model.spec.name, "path": str(model.folder), "backend": encoder.backend, "osembed": _version()}
+    provenance = {
+        "model": model.spec.name,
+        "path": str(model.folder),
+        "backend": encoder.backend,
+        "osembed": _version(),
+    }
     if model.spec.assumed:
         provenance["assumed"] = ", ".join(model.spec.assumed)
     return IndexMeta(collection, level, 1, identify(model), rule, profile, provenance)
@@ -297,7 +298,7 @@ def _surely_dead(entry: State) -> bool:
     if entry.get("host") != socket.gethostname():
         return False
     try:
-        return abs(psutil.Process(entry["pid"]).create_time() - entry["started"]) > 1
+        return bool(abs(psutil.Process(entry["pid"]).create_time() - entry["started"]) > 1)
     except psutil.NoSuchProcess:
         return True
 
@@ -315,4 +316,3 @@ def _version() -> str:
     from importlib.metadata import version
 
     return version("osembed")
-

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from opensearchpy.exceptions import NotFoundError, RequestError, TransportError
 
 from osembed import schema
-from osembed.client import OpenSearch, Server
+from osembed.client import OpenSearch, Server, reason
 from osembed.errors import AuthError, CollectionError
 from osembed.journal import Journal
 from osembed.schema import LEVELS, IndexMeta, Level, alias_name, staging_alias, write_alias
@@ -69,7 +70,7 @@ def resolve(client: OpenSearch, collection: str) -> Targets | None:
 
 def resolve_indexes(client: OpenSearch, names: Mapping[Level, str]) -> Targets:
     """Return the given concrete indexes. Raises NotFoundError where one is missing."""
-    found = {name: info for name, info in _read_indexes(client, list(names.values())).items()}
+    found = _read_indexes(client, list(names.values()))
     for name in names.values():
         if name not in found:
             raise NotFoundError(404, "index_not_found_exception", {"error": name})
@@ -91,7 +92,7 @@ def create_index(client: OpenSearch, meta: IndexMeta, shape: Mapping[str, Any]) 
         client.indices.create(index=name, body=body)
     except RequestError as error:
         if error.error != "resource_already_exists_exception":
-            raise CollectionError(f"The index {name} could not be created: {error.info['error']['reason']}.") from error
+            raise CollectionError(f"The index {name} could not be created: {reason(error)}.") from error
     return name
 
 
@@ -225,18 +226,14 @@ def _restore_meta(client: OpenSearch, index: str, uuid: str) -> dict[str, Any]:
             "Use another collection (--collection NAME), or move the alias back.",
         )
     meta = dict(kept["meta"])
-    try:
+    with suppress(AuthError):  # a reader without the right to mend still knows what the index is
         client.indices.put_mapping(index=index, body={"_meta": {"osembed": meta}})
-    except AuthError:
-        pass  # a reader without the right to mend still knows what the index is
     return meta
 
 
 def _try_mapping(client: OpenSearch, index: str, fields: Mapping[str, str]) -> None:
-    try:
+    with suppress(RequestError):  # mapped otherwise by another writer, or over the server's limit: the caller reads what is
         client.indices.put_mapping(index=index, body={"properties": {"meta": {"properties": _nested(fields)}}})
-    except RequestError:
-        pass  # mapped otherwise by another writer, or over the server's limit: the caller reads what is
 
 
 def _nested(fields: Mapping[str, str]) -> dict[str, Any]:

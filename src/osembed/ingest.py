@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from osembed import index as indexes
-from osembed.bulk import BulkLoop, Outcome
+from osembed.bulk import BulkLoop, Operation, Outcome
 from osembed.client import OpenSearch
 from osembed.encoders import Encoders
 from osembed.errors import InputError
@@ -55,7 +55,9 @@ class IngestOptions:
         unknown = set(self.names) - {"id", "title", "abstract", "body", "meta"}
         if unknown:
             raise InputError(
-                f"There is no field '{sorted(unknown)[0]}' to map.", "", "Use id, title, abstract, body or meta, like title=name."
+                f"There is no field '{sorted(unknown)[0]}' to map.",
+                "",
+                "Use id, title, abstract, body or meta, like title=name.",
             )
 
 
@@ -85,7 +87,7 @@ class Summary:
     beyond: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("wall", "tokenise", "forward", "serialise", "server"), 0.0))
     skipped: dict[str, int] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     backends: dict[str, str] = field(default_factory=dict)
@@ -211,7 +213,7 @@ class Ingest:
         summary.indexed += len(window.works)
         summary.chunks += sum(len(work.chunks) for work in window.works)
 
-    def _send(self, loop: BulkLoop, operations: list) -> Outcome:  # type: ignore[type-arg]
+    def _send(self, loop: BulkLoop, operations: list[Operation]) -> Outcome:
         started = time.perf_counter()
         outcome = loop.send(operations)
         self.summary.seconds["server"] += time.perf_counter() - started
@@ -228,7 +230,7 @@ class Ingest:
             if paper.id in failed:
                 continue
             failed.add(paper.id)
-            if "mapper_parsing" in reason or "failed to parse" in reason and self._tries[paper.id] == 0:
+            if "mapper_parsing" in reason or ("failed to parse" in reason and self._tries[paper.id] == 0):
                 self._redo[paper.id] = paper  # another writer mapped a metadata field first: try with their mapping
             else:
                 self._reject(Rejected(f"refused by the server: {reason}", paper.source, paper.fields))

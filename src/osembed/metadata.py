@@ -73,9 +73,7 @@ def _clashes(name: str, types: Mapping[str, str]) -> bool:
     """Whether a field would have to be a value and an object at once."""
     parts = name.split(".")
     above = (".".join(parts[:length]) for length in range(1, len(parts)))
-    return any(types.get(parent, "object") != "object" for parent in above) or any(
-        other.startswith(f"{name}.") for other in types
-    )
+    return any(types.get(parent, "object") != "object" for parent in above) or any(other.startswith(f"{name}.") for other in types)
 
 
 def _walk(value: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:

@@ -339,9 +339,7 @@ def _entry(name: str, fields: dict[str, Any]) -> ModelSpec:
     except TypeError as error:
         raise InputError(f"The model '{name}' has a field that osembed does not know: {error}.") from error
     if spec.dimension <= 0 or spec.max_length <= 0:
-        raise InputError(
-            f"The model '{name}' lacks dimension or max_length.", "Both decide the index.", "Add them to the TOML file."
-        )
+        raise InputError(f"The model '{name}' lacks dimension or max_length.", "Both decide the index.", "Add them to the TOML file.")
     return spec
 
 
@@ -354,9 +352,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _read_json(path: Path, folder: Path) -> dict[str, Any]:
     if not path.exists():
-        raise ModelError(
-            f"{folder} has no {path.name}.", "Without it the model cannot be understood.", "Complete the folder."
-        )
+        raise ModelError(f"{folder} has no {path.name}.", "Without it the model cannot be understood.", "Complete the folder.")
     return _optional_json(path)
 
 

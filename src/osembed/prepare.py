@@ -96,9 +96,7 @@ def prepare(client: OpenSearch, targets: Targets, readings: Mapping[Level, Readi
     _keep_vectors(client, window, {work.paper.id: tallies.get(work.paper.id, Tally()) for work in window.works}, stored)
     _tokenise_missing(window, readings)
     limit = readings["chunks"].spec.max_length
-    window.unseen = sum(
-        max(0, window.counts.get(text_hash(passage), 0) - limit) for work in window.works for passage in work.passages
-    )
+    window.unseen = sum(max(0, window.counts.get(text_hash(passage), 0) - limit) for work in window.works for passage in work.passages)
     return window
 
 
@@ -166,9 +164,7 @@ def _is_unchanged(paper: Paper, stored: Stored | None, tally: Tally | None, targ
     return (tally.by_hash if tally else {}) == ({paper.input_hash: count} if count else {})
 
 
-def _work(
-    paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], stored: Stored | None, window: Window
-) -> Work:
+def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], stored: Stored | None, window: Window) -> Work:
     whole, parts = readings["papers"].spec, readings["chunks"].spec
     opening = paper.abstract or start_of(paper.body, whole.max_length)
     return Work(
@@ -182,9 +178,7 @@ def _work(
     )
 
 
-def _keep_vectors(
-    client: OpenSearch, window: Window, tallies: Mapping[str, Tally], stored: Mapping[str, Stored]
-) -> None:
+def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tally], stored: Mapping[str, Stored]) -> None:
     """Read back the vectors of known papers, keep those of unchanged passages, note the chunks that are to go."""
     papers, chunks = window.targets["papers"], window.targets["chunks"]
     known = [work for work in window.works if work.seen or tallies[work.paper.id].highest >= 0]

@@ -44,7 +44,13 @@ def leg(query: Body, depth: int) -> Body:
 
 
 def hybrid(
-    text: str, vector: NDArray[np.float32], depth: int, filters: Sequence[Body], pipeline: Body, *, explain: bool = False
+    text: str,
+    vector: NDArray[np.float32],
+    depth: int,
+    filters: Sequence[Body],
+    pipeline: Body,
+    *,
+    explain: bool = False,
 ) -> Body:
     """Return a native hybrid request over one level. `pagination_depth` is the same for every page: it changes the ranking."""
     query: Body = {"queries": [lexical(text), nearest(vector, depth, [])], "pagination_depth": depth}

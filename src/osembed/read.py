@@ -104,7 +104,9 @@ class Reader:
         if root.is_file():
             if _kind(root) not in _TEXT + _TABLE:
                 raise InputError(
-                    f"{path} is of a kind that osembed does not read.", "", "Use .txt, .md, .jsonl or .csv (also .gz, .zst)."
+                    f"{path} is of a kind that osembed does not read.",
+                    "",
+                    "Use .txt, .md, .jsonl or .csv (also .gz, .zst).",
                 )
             yield root, root
             return

@@ -199,7 +199,10 @@ class Searcher:
             vector = stored.vector(identity.hash, str(stored.fields.get("text_hash")), identity.dimension)
             if vector is None:
                 raise CollectionError(f"The paper '{paper_id}' has no vector of this collection's model.", "", "Ingest it again.")
-            others = [*self._clauses(conditions, "papers", targets), {"bool": {"must_not": [{"ids": {"values": [paper_id]}}]}}]
+            others = [
+                *self._clauses(conditions, "papers", targets),
+                {"bool": {"must_not": [{"ids": {"values": [paper_id]}}]}},
+            ]
             found = self._legs([(target, query.leg(query.nearest(vector, WINDOW, others), WINDOW))])[0]
             page = [_Ranked(hit["_id"], hit["_score"]) for hit in found[:size]]
             hits = self._fetch("", page, targets, 0)
@@ -277,9 +280,7 @@ class Searcher:
             )
         return InputError(f"The server refuses this search: {text}.")
 
-    def _embed(
-        self, text: str, options: SearchOptions, targets: Targets
-    ) -> tuple[NDArray[np.float32] | None, Mode, tuple[str, ...]]:
+    def _embed(self, text: str, options: SearchOptions, targets: Targets) -> tuple[NDArray[np.float32] | None, Mode, tuple[str, ...]]:
         if options.mode == "lexical":
             return None, "lexical", ()
         target = targets[query.level_of_leg(options.level, "vector")]
@@ -316,9 +317,7 @@ class Searcher:
                 break
         return ranked[:WINDOW]
 
-    def _rank_legs(
-        self, ask: _Ask, conditions: Sequence[filters.Condition], targets: Targets
-    ) -> tuple[list[_Ranked], bool]:
+    def _rank_legs(self, ask: _Ask, conditions: Sequence[filters.Condition], targets: Targets) -> tuple[list[_Ranked], bool]:
         """Run each leg on its level and fuse them per paper here."""
         kinds = [kind for kind in ("lexical", "vector") if ask.mode in (kind, "hybrid")]
         requests = []
@@ -339,9 +338,7 @@ class Searcher:
             best = {**best, **chunks} if kind == "vector" else {**chunks, **best}
         return _fuse_legs(kinds, legs, best, ask), full
 
-    def _rank_native(
-        self, ask: _Ask, conditions: Sequence[filters.Condition], targets: Targets
-    ) -> tuple[list[_Ranked], bool]:
+    def _rank_native(self, ask: _Ask, conditions: Sequence[filters.Condition], targets: Targets) -> tuple[list[_Ranked], bool]:
         """Let the server rank one level; chunks are gathered by paper here, since its collapse may lose groups."""
         assert ask.vector is not None
         options = ask.options
@@ -353,9 +350,7 @@ class Searcher:
         hits = answer["hits"]["hits"]
         scores, chunks = _by_paper(hits, level)
         trees = {hit["_id"]: hit.get("_explanation") for hit in hits}
-        ranked = [
-            _Ranked(key, score, chunks.get(key), trees.get(chunks.get(key, key))) for key, score in scores.items()
-        ]
+        ranked = [_Ranked(key, score, chunks.get(key), trees.get(chunks.get(key, key))) for key, score in scores.items()]
         return sorted(ranked, key=lambda one: (-one.score, one.id)), len(hits) >= ask.depth
 
     def _legs(self, requests: Sequence[tuple[Target, query.Body]]) -> list[list[dict[str, Any]]]:

@@ -63,9 +63,7 @@ def paper_of(chunk: str) -> str:
     return chunk.rpartition("#")[0]
 
 
-def read_documents(
-    client: OpenSearch, target: Target, ids: Sequence[str], fields: Sequence[str] = _STATE_FIELDS
-) -> dict[str, Stored]:
+def read_documents(client: OpenSearch, target: Target, ids: Sequence[str], fields: Sequence[str] = _STATE_FIELDS) -> dict[str, Stored]:
     """Read documents by id in real time; missing ones are left out. Raises NotFoundError where the index is gone."""
     found: dict[str, Stored] = {}
     for start in range(0, len(ids), _MGET):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Generator, Iterable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+_END = object()
 
 
 def staged(source: Iterable[T], depth: int = 1) -> Generator[T, None, None]:
@@ -15,43 +16,56 @@ def staged(source: Iterable[T], depth: int = 1) -> Generator[T, None, None]:
 
     An error in the source is raised here. Closing this generator ends the thread after the item it is working on.
     """
-    waiting: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
-    closing = threading.Event()
+    stage = _Stage(source, depth)
+    try:
+        while True:
+            item = stage.waiting.get()
+            if item is _END:
+                return
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+    finally:
+        stage.close()
 
-    def offer(item: tuple[T | None, BaseException | None]) -> bool:
-        while not closing.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
 
-    def produce() -> None:
-        iterator: Iterator[T] = iter(source)
+class _Failure:
+    """An error on its way to the consumer's thread."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class _Stage:
+    def __init__(self, source: Iterable[Any], depth: int) -> None:
+        self.waiting: queue.Queue[Any] = queue.Queue(depth)
+        self._source, self._closing = source, threading.Event()
+        self._thread = threading.Thread(target=self._produce, daemon=True, name="osembed-stage")
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _produce(self) -> None:
+        iterator = iter(self._source)
         try:
             for item in iterator:
-                if not offer((item, None)):
-                    break
-            else:
-                offer((None, StopIteration()))
+                if not self._offer(item):
+                    return
+            self._offer(_END)
         except BaseException as error:  # raised again in the consumer's thread
-            offer((None, error))
+            self._offer(_Failure(error))
         finally:
             close = getattr(iterator, "close", None)
             if close:
                 close()
 
-    thread = threading.Thread(target=produce, daemon=True, name="osembed-stage")
-    thread.start()
-    try:
-        while True:
-            item, error = waiting.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc] # an item without error is a T
-    finally:
-        closing.set()
-        thread.join()
+    def _offer(self, item: object) -> bool:
+        while not self._closing.is_set():
+            try:
+                self.waiting.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False

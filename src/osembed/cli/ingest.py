@@ -85,7 +85,12 @@ class _Progress:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (BarColumn(), TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.description}"), TimeRemainingColumn())
+            columns = (
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f}%"),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+            )
             self._live = Progress(*columns, console=Console(stderr=True), transient=True)
             task = self._live.add_task("reading…", total=1.0)
             self._update = lambda summary: self._live.update(task, completed=summary.done, description=_rates(summary))

@@ -96,7 +96,4 @@ def _configured(commands: list[str]) -> dict[str, Any]:
     if any(name in settings for name in _SECRETS):
         raise InputError(f"{file} holds credentials.", "Files like it get shared.", "Set OSEMBED_USER and OSEMBED_PASSWORD_FILE.")
     common = {name.replace("-", "_"): value for name, value in settings.items() if not isinstance(value, dict)}
-    return {
-        name: {**common, **{key.replace("-", "_"): value for key, value in settings.get(name, {}).items()}}
-        for name in commands
-    }
+    return {name: {**common, **{key.replace("-", "_"): value for key, value in settings.get(name, {}).items()}} for name in commands}

@@ -18,7 +18,12 @@ def delete(ids: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Delete papers and their chunks."""
     found = options.open_collection(given).delete(ids)
     if as_json:
-        print_json({"deleted": [key for key, there in found.items() if there], "missing": [k for k, there in found.items() if not there]})
+        print_json(
+            {
+                "deleted": [key for key, there in found.items() if there],
+                "missing": [k for k, there in found.items() if not there],
+            }
+        )
         return
     click.echo(f"{sum(found.values()):,} deleted, {len(found) - sum(found.values()):,} were not there")
 
@@ -34,7 +39,14 @@ def status(as_json: bool, **given: Any) -> None:
         return
     columns = ["level", "documents", "model", "identity", "graph MB", "index"]
     table = [
-        [row.level, f"{row.documents:,}", f"{row.model} ({row.dimension}-d, {row.built_by})", row.identity, row.graph_mb, row.index]
+        [
+            row.level,
+            f"{row.documents:,}",
+            f"{row.model} ({row.dimension}-d, {row.built_by})",
+            row.identity,
+            row.graph_mb,
+            row.index,
+        ]
         for row in rows
     ]
     print_table(columns, table, right=["documents", "graph MB"])

@@ -24,7 +24,15 @@ def models(as_json: bool) -> None:
         print_json([{**asdict(spec), "folder": str(folder) if folder else None} for spec, folder in found])
         return
     rows = [
-        [spec.name, spec.dimension, spec.max_length, spec.pooling, spec.similarity, spec.licence, "yes" if folder else "no"]
+        [
+            spec.name,
+            spec.dimension,
+            spec.max_length,
+            spec.pooling,
+            spec.similarity,
+            spec.licence,
+            "yes" if folder else "no",
+        ]
         for spec, folder in found
     ]
     print_table(["name", "dimension", "tokens", "pooling", "similarity", "licence", "here"], rows, right=["dimension", "tokens"])

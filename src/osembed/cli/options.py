@@ -48,7 +48,11 @@ models = stacked(
     option("--model", metavar="MODEL", help="The model of both levels: a name of `osembed models`, a hub id, a folder."),
     option("--paper-model", metavar="MODEL", help="The model of papers."),
     option("--chunk-model", metavar="MODEL", help="The model of chunks."),
-    option("--preset", metavar="minilm|papers", help="A known pair of models: minilm (default), or papers (SPECTER2, MPNet)."),
+    option(
+        "--preset",
+        metavar="minilm|papers",
+        help="A known pair of models: minilm (default), or papers (SPECTER2, MPNet).",
+    ),
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 

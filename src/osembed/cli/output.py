@@ -62,7 +62,10 @@ def marked(highlight: str, base: str = "") -> Text:
 
     text = Text(style=base)
     for number, piece in enumerate(re.split(r"</?em>", highlight)):
-        text.append(safe(html.unescape(" ".join(piece.split(" ")).replace("\n", " "))), style="bold yellow" if number % 2 else "")
+        text.append(
+            safe(html.unescape(" ".join(piece.split(" ")).replace("\n", " "))),
+            style="bold yellow" if number % 2 else "",
+        )
     return text
 
 
@@ -154,9 +157,7 @@ def _audit(summary: Summary) -> str:
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the metrics of every way to search, side by side."""
     names = list(evaluation.rows[0].metrics)
-    rows = [
-        [row.level, row.mode, row.fusion, *(f"{row.metrics[name]:.4f}" for name in names)] for row in evaluation.rows
-    ]
+    rows = [[row.level, row.mode, row.fusion, *(f"{row.metrics[name]:.4f}" for name in names)] for row in evaluation.rows]
     print_table(["level", "mode", "fusion", *names], rows, right=names)
     note = f"{evaluation.queries:,} queries, {evaluation.judged_papers:,} judged papers"
     missing = f", {evaluation.missing_papers:,} of them not in the collection" if evaluation.missing_papers else ""

@@ -70,7 +70,9 @@ def similar(paper_id: str, as_json: bool, where: tuple[str, ...], size: int, **g
 
 def _show_request(request: dict[str, Any], level: str, as_json: bool) -> None:
     if level == "both":
-        notice("The default ranking joins two indexes on the client. This is the native request on chunks; --level papers prints the other.")
+        notice(
+            "The default ranking joins two indexes on the client. This is the native request on chunks; --level papers prints the other."
+        )
     if as_json:
         print_json(request)
         return

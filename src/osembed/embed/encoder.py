@@ -181,5 +181,7 @@ def check_vectors(vectors: Vectors, what: str) -> None:
     """Refuse vectors that are not finite; they can only come from damaged weights or too small a precision."""
     if not np.isfinite(vectors).all():
         raise ModelError(
-            f"{what} makes vectors that are not finite.", "They cannot be searched.", "Use --precision fp32 or check the files."
+            f"{what} makes vectors that are not finite.",
+            "They cannot be searched.",
+            "Use --precision fp32 or check the files.",
         )

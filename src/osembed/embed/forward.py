@@ -78,7 +78,12 @@ def relative_bias(table: Tensor, length: int, max_distance: int = 128) -> Tensor
 
 
 def _apply(
-    layer: Layer, x: Tensor, lengths: list[int], weights: Weights, bias: Tensor | None, activation: Callable[[Tensor], Tensor]
+    layer: Layer,
+    x: Tensor,
+    lengths: list[int],
+    weights: Weights,
+    bias: Tensor | None,
+    activation: Callable[[Tensor], Tensor],
 ) -> Tensor:
     qkv = F.linear(x, *layer.qkv).view(len(x), 3, weights.heads, -1)
     attend = attend_padded if x.is_cuda else attend_groups

@@ -274,7 +274,7 @@ def _is_ready(url: str) -> bool:
 
 
 def _answering_url() -> str | None:
-    url = _saved().get("url")
+    url = str(_saved().get("url", ""))
     process = _find_process() if url else None
     return url if process and _is_ready(url) else None
 
@@ -313,4 +313,3 @@ def _save(state: dict[str, Any]) -> None:
     draft = _folder() / "node.json.new"
     draft.write_text(json.dumps(state))
     draft.replace(_folder() / "node.json")
-
