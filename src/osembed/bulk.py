@@ -138,6 +138,9 @@ class BulkLoop:
         batch: list[Operation] = []
         size = 0
         for operation in operations:
+            if operation.size > MAX_OPERATION:
+                yield [operation]
+                continue
             if batch and size + operation.size > self._limit:
                 yield batch
                 batch, size = [], 0

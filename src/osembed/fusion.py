@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Literal
 
 Fusion = Literal["min_max", "l2", "z_score", "rrf"]
@@ -58,10 +59,10 @@ def _l2(leg: Mapping[str, float]) -> dict[str, float]:
 def _z_score(leg: Mapping[str, float]) -> dict[str, float]:
     if not leg:
         return {}
-    mean = sum(leg.values()) / len(leg)
-    deviation = math.sqrt(sum((score - mean) ** 2 for score in leg.values()) / len(leg))
+    deviation = stdev(leg.values()) if len(leg) > 1 else 0.0  # of the sample, as the server computes it
     if deviation == 0:
         return dict(leg)
+    mean = fmean(leg.values())
     return {key: max((score - mean) / deviation, _LEAST) for key, score in leg.items()}
 
 

@@ -186,17 +186,15 @@ def unpublished(client: OpenSearch, collection: str) -> State | None:
 
 
 def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders) -> Opened:
-    models: dict[Level, Model] = {
-        "papers": open_model(wish.paper_model or DEFAULT_MODEL),
-        "chunks": open_model(wish.chunk_model or DEFAULT_MODEL),
-    }
+    asked: dict[Level, str] = {"papers": wish.paper_model or DEFAULT_MODEL, "chunks": wish.chunk_model or DEFAULT_MODEL}
+    models = {level: open_model(name) for level, name in asked.items()}
     profile = wish.profile or "lucene"
     _check_profile(server, profile)
     metas = {level: _new_meta(collection, level, model, wish.rule(), profile, encoders) for level, model in models.items()}
     journal = Journal(client)
     journal.ensure()
     token, plan = secrets.token_hex(8), unpublished(client, collection)
-    state = journal.change(_key(collection), lambda before: _enter(before if plan or before.get("loaders") else {}, metas, token))
+    state = journal.change(_key(collection), lambda before: _enter(_living(before, bool(plan)), metas, asked, token))
     loading = Loading(client, collection, token)
     try:
         indexes.ensure_pipeline(client)
@@ -217,7 +215,13 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
     return Opened(targets, loading)
 
 
-def _enter(before: State, metas: dict[Level, IndexMeta], token: str) -> State:
+def _living(before: State, is_there: bool) -> State:
+    """Return the plan of a first generation without its dead loaders; {} where neither an index nor a loader is left of it."""
+    loaders = {token: entry for token, entry in before.get("loaders", {}).items() if not _surely_dead(entry)}
+    return {**before, "loaders": loaders} if is_there or loaders else {}
+
+
+def _enter(before: State, metas: dict[Level, IndexMeta], asked: dict[Level, str], token: str) -> State:
     """Plan the first generation, or join the one that is planned, and enter this loader."""
     generation = int(before.get("generation", 0)) or 1
     names = {level: schema.index_name(meta.collection, level, meta.identity, generation) for level, meta in metas.items()}
@@ -235,7 +239,7 @@ def _enter(before: State, metas: dict[Level, IndexMeta], token: str) -> State:
         **before,
         "generation": generation,
         "indexes": names,
-        "models": {level: meta.model for level, meta in metas.items()},
+        "models": asked,
         "loaders": {**before.get("loaders", {}), token: entry},
     }
 

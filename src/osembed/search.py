@@ -331,12 +331,17 @@ class Searcher:
             requests.append((targets[level], query.leg(body, ask.depth)))
         found = self._legs(requests)
         full = any(len(hits) >= ask.depth for hits in found)
-        legs, best = [], dict[str, str]()
-        for kind, (target, _), hits in zip(kinds, requests, found, strict=True):
-            leg, chunks = _by_paper(hits, target.meta.level)
-            legs.append(leg)
-            best = {**best, **chunks} if kind == "vector" else {**chunks, **best}
-        return _fuse_legs(kinds, legs, best, ask), full
+        if ask.options.level == "both":  # two indexes have the paper in common
+            legs, chunks = [], dict[str, str]()
+            for (target, _), hits in zip(requests, found, strict=True):
+                scores, best = _by_paper(hits, target.meta.level)
+                legs.append(scores)
+                chunks.update(best)
+            ranked = [(one, one.id, chunks.get(one.id)) for one in _fuse_legs(legs, ask.options)]
+        else:
+            legs = [{hit["_id"]: float(hit["_score"]) for hit in hits} for hits in found]
+            ranked = _gather(_fuse_legs(legs, ask.options), requests[0][0].meta.level)
+        return [_Ranked(paper, one.score, chunk, _parts(one, kinds, legs, ask.options)) for one, paper, chunk in ranked[:WINDOW]], full
 
     def _rank_native(self, ask: _Ask, conditions: Sequence[filters.Condition], targets: Targets) -> tuple[list[_Ranked], bool]:
         """Let the server rank one level; chunks are gathered by paper here, since its collapse may lose groups."""
@@ -399,23 +404,32 @@ class _Ask:
     depth: int
 
 
-def _fuse_legs(kinds: Sequence[str], legs: Sequence[Mapping[str, float]], best: Mapping[str, str], ask: _Ask) -> list[_Ranked]:
-    options = ask.options
-    if len(legs) == 1:
-        fused = [Fused(key, score, (score,)) for key, score in legs[0].items()]
-        fused.sort(key=lambda one: (-one.score, one.id))
-    else:
-        fused = fuse(legs, options.fusion, options.weights)
-    ranked = []
-    for one in fused[:WINDOW]:
-        detail = None
-        if options.explain:
-            detail = {
-                kind: {"raw": leg.get(one.id), "normalised": part, "weight": weight if len(legs) > 1 else 1.0}
-                for kind, leg, part, weight in zip(kinds, legs, one.parts, options.weights, strict=False)
-            }
-        ranked.append(_Ranked(one.id, one.score, best.get(one.id), detail))
-    return ranked
+def _fuse_legs(legs: Sequence[Mapping[str, float]], options: SearchOptions) -> list[Fused]:
+    if len(legs) > 1:
+        return fuse(legs, options.fusion, options.weights)
+    alone = [Fused(key, score, (score,)) for key, score in legs[0].items()]
+    return sorted(alone, key=lambda one: (-one.score, one.id))
+
+
+def _gather(fused: Sequence[Fused], level: Level) -> list[tuple[Fused, str, str | None]]:
+    """Gather a ranking of one level by paper: (its best entry, paper id, chunk id)."""
+    if level == "papers":
+        return [(one, one.id, None) for one in fused]
+    first: dict[str, Fused] = {}
+    for one in fused:
+        first.setdefault(store.paper_of(one.id), one)
+    return [(one, paper, one.id) for paper, one in first.items()]
+
+
+def _parts(one: Fused, kinds: Sequence[str], legs: Sequence[Mapping[str, float]], options: SearchOptions) -> dict[str, Any] | None:
+    """Return where a score comes from, per leg, if that was asked for."""
+    if not options.explain:
+        return None
+    weights = options.weights if len(legs) > 1 else (1.0,)
+    return {
+        kind: {"raw": leg.get(one.id), "normalised": part, "weight": weight}
+        for kind, leg, part, weight in zip(kinds, legs, one.parts, weights, strict=True)
+    }
 
 
 def _by_paper(hits: Sequence[Mapping[str, Any]], level: Level) -> tuple[dict[str, float], dict[str, str]]:

@@ -1,0 +1,124 @@
+"""One real OpenSearch for the whole session, fresh collections per test, real models: small random ones and all-MiniLM-L6-v2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from osembed import node
+from osembed.client import Access, OpenSearch, Server, connect, handshake
+from osembed.collection import Collection
+from osembed.generation import Wish
+from tests import tiny
+from tests.proxy import FaultProxy
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+TEXT = "Cells divide and grow in warm water while light falls on the leaves of small green plants near the river. "
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data folder of the test session's own; the cache of downloads is the user's."""
+    folder = tmp_path_factory.mktemp("home")
+    os.environ["OSEMBED_HOME"] = str(folder)
+    os.environ.setdefault("OSEMBED_RETRY_SECONDS", "5")
+    os.environ["OSEMBED_NODE_HEAP"] = "768m"
+    yield folder
+    node.stop()
+
+
+@pytest.fixture(scope="session")
+def url(home: Path) -> str:
+    """The server under test: OSEMBED_URL if set, else the embedded node. If it cannot start, the tests fail."""
+    return os.environ.get("OSEMBED_URL") or node.ensure()
+
+
+@pytest.fixture(scope="session")
+def client(url: str) -> OpenSearch:
+    return connect(Access.from_environment(url))
+
+
+@pytest.fixture(scope="session")
+def server(client: OpenSearch, url: str) -> Server:
+    return handshake(client, url)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tiny.Models:
+    """Small random-weight models of each family, made once."""
+    return tiny.make_all(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def name(client: OpenSearch) -> Iterator[str]:
+    """A collection name that no other test uses; what stands under it is deleted afterwards."""
+    name = f"t{uuid.uuid4().hex[:10]}"
+    yield name
+    for index in client.indices.get(index=f"{name}*", params={"expand_wildcards": "all"}):
+        client.indices.delete(index=index)
+
+
+@pytest.fixture
+def small(models: tiny.Models) -> Wish:
+    """The wish for a collection embedded with the small BERT model."""
+    return Wish(paper_model=str(models.bert), chunk_model=str(models.bert))
+
+
+@pytest.fixture
+def collection(name: str, url: str) -> Collection:
+    return Collection(name, url)
+
+
+@pytest.fixture
+def proxy(url: str) -> Iterator[FaultProxy]:
+    """A proxy in front of the server, without faults until a test adds some."""
+    with FaultProxy(url) as running:
+        yield running
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """Write records as a JSONL file and return its path."""
+    import orjson
+
+    def write(records: list[dict], file: str = "papers.jsonl") -> str:
+        path = tmp_path / file
+        path.write_bytes(b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records))
+        return str(path)
+
+    return write
+
+
+def paper(number: int | str, words: int = 120, **fields: object) -> dict:
+    """A record whose text differs from that of every other number."""
+    text = (f"Study {number} of species {number}. " + TEXT * (words // 20 + 1)).split()[:words]
+    return {"id": f"p{number}", "title": f"Paper {number}", "text": " ".join(text), **fields}
+
+
+def run(*arguments: str, env: dict[str, str] | None = None, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the osembed command in a process of its own."""
+    done = subprocess.run(command(*arguments), env={**os.environ, **(env or {})}, input=stdin, capture_output=True, timeout=240)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from osembed.cli.main import main; main()", *arguments]
+
+
+def dump(client: OpenSearch, name: str) -> dict[str, dict]:
+    """All documents of a collection by id, without the time of their writing: what must be equal after a kill."""
+    found = {}
+    for alias in (name, f"{name}-chunks"):
+        client.indices.refresh(index=alias)
+        hits = client.search(index=alias, body={"size": 5000, "query": {"match_all": {}}})["hits"]["hits"]
+        for hit in hits:
+            source = {key: value for key, value in hit["_source"].items() if key not in ("ingested_at", "source")}
+            found[f"{alias}/{hit['_id']}"] = source
+    return found

@@ -1,0 +1,155 @@
+"""The encoder against independent computations: transformers' own models, pooled here, and sentence-transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from osembed.embed import encoder as encoders
+from osembed.embed import forward
+from osembed.embed.encoder import LibraryEncoder, load_encoder
+from osembed.errors import InputError
+from osembed.models import open_model, read_model, registry
+
+TEXTS = [
+    "Ants walk home.",
+    "The measured " * 60,
+    "glass",
+    "A lake below the ice fills and drains within months, and the ice above it moves.",
+] * 3
+
+
+def independent(folder: Path, texts: list[str], pooling: str, normalize: bool) -> np.ndarray:
+    """Embed with transformers, padded, one attention mask, pooled by hand."""
+    import transformers as hf
+    from tokenizers import Tokenizer
+
+    model = hf.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(96)
+    tokenizer.enable_padding(pad_id=tokenizer.token_to_id("[PAD]") or tokenizer.token_to_id("<pad>") or 0)
+    batch = tokenizer.encode_batch(texts)
+    ids = torch.tensor([row.ids for row in batch])
+    mask = torch.tensor([row.attention_mask for row in batch])
+    with torch.no_grad():
+        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    pooled = hidden[:, 0] if pooling == "cls" else (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return (torch.nn.functional.normalize(pooled, dim=-1) if normalize else pooled).numpy()
+
+
+@pytest.mark.parametrize(
+    ("family", "pooling", "normalize"),
+    [("bert", "mean", True), ("cls", "cls", True), ("mpnet", "cls", False), ("xlmr", "mean", True), ("distil", "mean", True)],
+)
+def test_vectors_equal_an_independent_computation(models, family, pooling, normalize):
+    """Every family, mean and CLS pooling, cosine and dot product: the same vectors as transformers makes."""
+    folder = getattr(models, family)
+    model = read_model(folder)
+    assert (model.spec.pooling, model.spec.normalize) == (pooling, normalize)
+    vectors = load_encoder(model, device="cpu", precision="fp32").encode(TEXTS)
+    np.testing.assert_allclose(vectors, independent(folder, TEXTS, pooling, normalize), atol=2e-5)
+    if not normalize:
+        assert abs(np.linalg.norm(vectors, axis=1) - 1).max() > 0.1
+
+
+def test_pooling_really_differs(models):
+    """A CLS model pooled by the mean would make other vectors, so the test above can tell them apart."""
+    assert not np.allclose(independent(models.cls, TEXTS, "cls", True), independent(models.cls, TEXTS, "mean", True), atol=0.05)
+
+
+def test_prompts_are_part_of_what_is_embedded(models):
+    """A model with prompts embeds queries and passages with their own."""
+    spec = read_model(models.xlmr).spec
+    assert spec.query("ants") == "query: ants"
+    assert spec.passage("Title", "text") == "passage: Title text"
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling", "normalize", "query", "passage"),
+    [
+        ("specter2_base", "cls", True, "q", "T[SEP]t"),
+        ("bge-base-en-v1.5", "cls", True, "Represent this sentence for searching relevant passages: q", "T t"),
+        ("e5-base-v2", "mean", True, "query: q", "passage: T t"),
+        ("multi-qa-mpnet-base-dot-v1", "cls", False, "q", "T t"),
+        ("all-mpnet-base-v2", "mean", True, "q", "T t"),
+    ],
+)
+def test_registry_states_what_the_authors_state(name, pooling, normalize, query, passage):
+    """Pooling, normalisation, prompts and separator of the known families."""
+    spec = registry()[name]
+    assert (spec.pooling, spec.normalize, spec.query("q"), spec.passage("T", "t")) == (pooling, normalize, query, passage)
+    assert spec.space == "innerproduct"
+
+
+def test_minilm_equals_sentence_transformers():
+    """The real default model: vectors equal those of sentence-transformers to single precision."""
+    from sentence_transformers import SentenceTransformer
+
+    model = open_model("all-MiniLM-L6-v2")
+    ours = load_encoder(model, device="cpu", precision="fp32").encode(TEXTS)
+    theirs = SentenceTransformer(str(model.folder), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+def test_half_precision_stays_in_the_space():
+    """bf16 vectors of the real model have cosine ≥ 0.999 to fp32, above the witness bound."""
+    model = open_model("all-MiniLM-L6-v2")
+    exact, half = (load_encoder(model, device="cpu", precision=precision).encode(TEXTS) for precision in ("fp32", "bf16"))
+    assert np.einsum("ij,ij->i", exact, half).min() >= 0.999
+
+
+def test_batches_do_not_change_vectors(models):
+    """Order, budget and neighbours of a text do not matter."""
+    encoder = load_encoder(read_model(models.mpnet), device="cpu", precision="fp32")
+    together = encoder.encode(TEXTS)
+    encoder._budget = 100
+    np.testing.assert_allclose(encoder.encode(TEXTS[::-1])[::-1], together, atol=2e-5)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_padded_attention_equals_groups(biased):
+    """The attention of the GPU path does what that of the CPU path does, with filler rows and with MPNet's bias."""
+    lengths = [3, 7, 7, 12]
+    qkv = torch.randn(sum(lengths) + 5, 3, 4, 8)
+    bias = forward.relative_bias(torch.randn(32, 4), 12) if biased else None
+    total = sum(lengths)
+    padded, grouped = forward.attend_padded(qkv, lengths, bias)[:total], forward.attend_groups(qkv, lengths, bias)[:total]
+    torch.testing.assert_close(padded, grouped, atol=1e-5, rtol=1e-4)
+
+
+def test_other_architectures_run_through_sentence_transformers(models):
+    """A model with a Dense layer is no plain encoder; sentence-transformers runs it, without any code of its own."""
+    encoder = load_encoder(read_model(models.dense), device="cpu")
+    assert isinstance(encoder, LibraryEncoder)
+    vectors = encoder.encode(TEXTS)
+    assert vectors.shape == (len(TEXTS), 16)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(models, monkeypatch):
+    """A device that runs out of memory gets smaller batches; order and values stay."""
+    encoder = load_encoder(read_model(models.bert), device="cpu", precision="fp32")
+    expected, real, sizes = encoder.encode(TEXTS), encoders.forward, []
+
+    def scarce(weights: object, rows: list[list[int]]) -> torch.Tensor:
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return real(weights, rows)
+
+    monkeypatch.setattr(encoders, "forward", scarce)
+    np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=2e-5)
+    assert max(sizes) > 2
+
+
+def test_impossible_devices_and_precisions_are_refused(models):
+    """--device cuda without a GPU, and a misspelt precision, are said before anything is loaded."""
+    model = read_model(models.bert)
+    with pytest.raises(InputError, match="precision 'fp8'"):
+        load_encoder(model, device="cpu", precision="fp8")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no usable GPU"):
+            load_encoder(model, device="cuda")
