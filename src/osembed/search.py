@@ -272,7 +272,7 @@ class Searcher:
 
     def _explained(self, error: RequestError) -> Exception:
         text = reason(error)
-        if "pipeline" in text:
+        if "pipeline" in text.lower():
             return CollectionError(
                 f"The server refuses every search: {text}.",
                 "The indexes' default search pipeline is gone.",

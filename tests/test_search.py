@@ -1,0 +1,274 @@
+"""Searching the example papers with the real default model, and the small collections of tests."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from osembed import search as search_module
+from osembed.collection import Collection
+from osembed.errors import CollectionError, InputError, ModelError
+from osembed.evaluate import read_judged
+from osembed.search import MODES, SEARCH_LEVELS
+from tests.conftest import EXAMPLES, paper
+
+
+@pytest.fixture(scope="module")
+def examples(url, client):
+    """The example papers in a collection of their own."""
+    collection = Collection("search-examples", url)
+    collection.ingest([str(EXAMPLES)])
+    yield collection
+    for index in client.indices.get(index="search-examples*", params={"expand_wildcards": "all"}):
+        client.indices.delete(index=index)
+
+
+def rank_of(collection, text, wanted, **options):
+    """Rank of the first wanted paper; 99 where it is not found."""
+    found = [hit.id for hit in collection.search(text, size=50, passages=0, **options).hits]
+    return min((found.index(key) + 1 for key in wanted if key in found), default=99)
+
+
+def test_hybrid_finds_what_either_leg_misses(examples):
+    """A third of the judged queries defeat words alone, a third defeat meaning alone; hybrid does best on the whole."""
+    judged = read_judged(EXAMPLES)
+    kinds = {row["_id"]: row["metadata"]["kind"] for row in map(json.loads, (EXAMPLES / "queries.jsonl").read_text().splitlines())}
+    assert len(judged.queries) >= 40
+    failed: dict[str, list[str]] = {"lexical": [], "vector": []}
+    for key, text in judged.queries.items():
+        best = [paper_id for paper_id, grade in judged.judgments[key].items() if grade == 2]
+        for mode in failed:
+            if rank_of(examples, text, best, mode=mode) > 1:
+                failed[mode].append(key)
+    assert len(failed["lexical"]) >= len(judged.queries) / 3
+    assert len(failed["vector"]) >= len(judged.queries) / 4
+    assert all(kinds[key] == "meaning" for key in failed["lexical"])
+    assert all(kinds[key] == "words" for key in failed["vector"])
+    rows = {(row.level, row.mode, row.fusion): row.metrics["ndcg@10"] for row in examples.evaluate(EXAMPLES).rows}
+    assert len(rows) == 18
+    hybrid = rows["both", "hybrid", "min_max"]
+    assert hybrid > max(rows["both", "lexical", "-"], rows["both", "vector", "-"])
+    assert hybrid > 0.85
+
+
+@pytest.mark.parametrize("level", SEARCH_LEVELS)
+@pytest.mark.parametrize("mode", MODES)
+def test_every_level_and_mode_answers(examples, level, mode):
+    """A plain question is answered by the right paper everywhere, with passages that belong to it."""
+    result = examples.search("return of kelp forest after sea otters came back", level=level, mode=mode, size=3)
+    assert result.hits[0].id == "kelp-urchin"
+    assert result.hits[0].passages
+    assert (result.mode, result.level, result.degraded) == (mode, level, False)
+    assert [hit.score for hit in result.hits] == sorted((hit.score for hit in result.hits), reverse=True)
+
+
+@pytest.mark.parametrize("fusion", ["min_max", "l2", "z_score", "rrf"])
+@pytest.mark.parametrize("level", SEARCH_LEVELS)
+def test_every_fusion_answers(examples, fusion, level):
+    """All four fusions, with weights, on every level."""
+    result = examples.search("arsenic in rice grain", fusion=fusion, weights=(0.3, 0.7), level=level, size=2)
+    assert result.hits[0].id == "biochar-rice"
+    assert result.hits[0].score > 0
+
+
+def test_weights_decide(examples):
+    """All weight on one leg gives the order of that leg."""
+    words = [hit.id for hit in examples.search("plastic", mode="lexical", size=3).hits]
+    assert [hit.id for hit in examples.search("plastic", weights=(1, 0), size=3).hits][: len(words)] == words
+
+
+def test_filters_work_on_both_levels(examples):
+    """Several filters, typed; each hit obeys them on every level."""
+    for level in SEARCH_LEVELS:
+        result = examples.search("water", where=("year>=2018", "topic=hydrology|glaciology"), level=level, size=20)
+        assert result.hits
+        assert all(hit.meta["year"] >= 2018 and hit.meta["topic"] in ("hydrology", "glaciology") for hit in result.hits)
+    assert [hit.id for hit in examples.search("water", where=("id=river-plastic",)).hits] == ["river-plastic"]
+    with pytest.raises(InputError, match="Did you mean topic"):
+        examples.search("water", where=("topik=x",))
+
+
+def test_pages_are_slices_of_one_ranking(examples):
+    """Page after page equals one long page; no paper twice; beyond the window a clear error."""
+    for level in SEARCH_LEVELS:
+        whole = [hit.id for hit in examples.search("the effect of water", size=30, level=level).hits]
+        pages = [hit.id for page in (1, 2, 3) for hit in examples.search("the effect of water", size=10, page=page, level=level).hits]
+        assert pages == whole
+        assert len(set(pages)) == len(pages)
+    with pytest.raises(InputError, match="beyond the first 100"):
+        examples.search("x", size=10, page=11)
+    with pytest.raises(InputError, match="beyond the first 100"):
+        examples.search("x", size=101)
+
+
+def test_a_leg_full_of_one_paper_is_asked_deeper(name, url, small, write, monkeypatch):
+    """Where few papers fill a leg with their chunks, the window is filled from a deeper look, once."""
+    monkeypatch.setattr(search_module, "DEPTHS", (5, 200))
+    collection = Collection(name, url)
+    collection.ingest([write([paper("long", 3000), *(paper(n, 120) for n in range(12))])], small)
+    result = collection.search("study species cells", mode="vector", size=50)
+    assert result.found == 13
+
+
+def test_passages_and_highlights(examples):
+    """The nearest passage first, then those that share words; marks are the only tags."""
+    result = examples.search("does sleep of patients improve with quiet wheels and dampers on doors", size=1, passages=3)
+    [hit] = result.hits
+    assert hit.id == "hospital-noise"
+    assert len(hit.passages) == 3
+    assert any("<em>" in passage.highlight for passage in hit.passages)
+    for passage in hit.passages:
+        assert set(re.findall(r"<[^>]*>", passage.highlight)) <= {"<em>", "</em>"}
+
+
+def test_highlights_are_safe_whatever_a_paper_contains(name, url, small, write):
+    """Tags, entities and scripts of a paper come out escaped in JSON and harmless on a terminal."""
+    evil = "<script>alert(1)</script> <em>fake</em> & ants [bold]x[/bold] \x1b[31m " * 30
+    collection = Collection(name, url)
+    collection.ingest([write([{"id": "e", "title": "<img onerror=x> ants", "text": evil}])], small)
+    [hit] = collection.search("ants", mode="lexical").hits
+    shown = hit.highlight + "".join(passage.highlight for passage in hit.passages)
+    assert "<script" not in shown
+    assert "<img" not in shown
+    assert "&lt;em&gt;fake" in shown
+    assert "<em>ants</em>" in shown
+    from osembed.cli.output import marked, safe
+
+    assert "\x1b" not in marked(hit.passages[0].highlight).plain
+    assert safe("a\x1b[31m\u202eb\x07") == "a[31mb"
+
+
+@pytest.mark.parametrize("level", SEARCH_LEVELS)
+def test_explain_says_where_a_score_comes_from(examples, level):
+    """Each leg's part; on the client's fusion the parts add up to the score."""
+    hit = examples.search("permafrost methane", level=level, explain=True, size=1).hits[0]
+    assert hit.explain
+    if level == "both":
+        parts = [part["normalised"] * part["weight"] for part in hit.explain.values()]
+        assert sum(parts) == pytest.approx(hit.score, abs=1e-6)
+        assert set(hit.explain) == {"lexical", "vector"}
+    else:
+        assert "details" in hit.explain
+
+
+def test_similar_papers(examples):
+    """The nearest papers by vector, never the paper itself; an unknown id is said."""
+    found = [hit.id for hit in examples.similar("malaria-nets", size=5).hits]
+    assert "malaria-nets" not in found
+    assert {"measles-gap", "cholera-rumour"} & set(found)
+    with pytest.raises(InputError, match="no paper 'nobody'"):
+        examples.similar("nobody")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["word " * 10_000, " ".join(f"w{n}" for n in range(10_000)), "the of and", "🧪🧬", "שלום عليكم", "a" * 5000, "\x00ants\ud800", '"*:(){}[]^~\\/ AND OR'],
+    ids=["long", "many-words", "stop-words", "emoji", "right-to-left", "one-giant", "unclean", "syntax"],
+)
+def test_odd_queries_are_only_text(examples, text):
+    """Whatever is asked: no error, no query syntax, sane scores."""
+    for mode in MODES:
+        result = examples.search(text, mode=mode)
+        assert all(0 <= hit.score < 1e6 for hit in result.hits)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (" \x00 ", {}, "query is empty"),
+        ("x", {"mode": "magic"}, "no mode 'magic'"),
+        ("x", {"fusion": "sum"}, "no fusion 'sum'"),
+        ("x", {"level": "pages"}, "no level 'pages'"),
+        ("x", {"weights": (0, 0)}, "Weights are two numbers"),
+        ("x", {"weights": (-1, 2)}, "Weights are two numbers"),
+        ("x", {"size": 0}, "count from 1"),
+        ("x", {"k": 20_000}, "no option 'k'"),
+    ],
+)
+def test_bad_questions_are_refused(examples, text, options, message):
+    """Options that cannot be are refused before anything is sent."""
+    with pytest.raises(InputError, match=message):
+        examples.search(text, **options)
+
+
+@pytest.mark.parametrize("level", ["papers", "chunks"])
+def test_printed_requests_work_in_other_programs(examples, level):
+    """The curl line, run as it is, finds the paper; with another identity the same request finds nothing."""
+    request = examples.request("lakes below an ice stream", level=level, where=("year>=2015",))
+    answer = subprocess.run(shlex.split(request["curl"]), capture_output=True, check=True).stdout
+    first = json.loads(answer)["hits"]["hits"][0]
+    assert first["_id"].split("#")[0] == "glacier-lake"
+    assert 0 < first["_score"] <= 1
+    assert request["alias"] == ("search-examples" if level == "papers" else "search-examples-chunks")
+    other = json.loads(json.dumps(request["body"]).replace(examples.status()[0].identity, "another"))
+    assert examples.client.search(index=request["alias"], body=other)["hits"]["hits"] == []
+
+
+def test_plain_hybrid_queries_come_out_normalised(examples, client):
+    """Any client's hybrid query against the alias goes through the indexes' default pipeline."""
+    body = {"query": {"hybrid": {"queries": [{"match": {"content": "ants"}}, {"match": {"title": "ants"}}]}}}
+    hits = client.search(index="search-examples", body=body)["hits"]["hits"]
+    assert hits
+    assert all(0 < hit["_score"] <= 1 for hit in hits)
+
+
+def test_an_index_that_vanishes_is_resolved_again(name, url, client, small, write):
+    """Between resolving and searching the alias moves and the old index goes: the search succeeds on the new one (F33)."""
+    collection = Collection(name, url)
+    collection.ingest([write([paper(n) for n in range(3)])], small)
+    assert collection.search("study").hits
+    old = collection._searcher.targets()["papers"].index
+    new = old.replace("-g1", "-g2")
+    info = client.indices.get(index=old)[old]
+    body = {"mappings": info["mappings"], "settings": {"index": {"knn": True, "number_of_replicas": 0}}}
+    client.indices.create(index=new, body=body)
+    client.reindex(body={"source": {"index": old}, "dest": {"index": new}}, refresh=True)
+    client.indices.update_aliases(
+        body={"actions": [{"remove": {"index": old, "alias": name}}, {"add": {"index": new, "alias": name, "is_write_index": True}}]}
+    )
+    client.indices.delete(index=old)
+    assert collection.search("study").found == 3
+
+
+def test_without_the_model_words_are_searched(name, url, small, write, models, tmp_path):
+    """A reader that lacks the model answers by words, flagged; --strict fails instead."""
+    import shutil
+
+    folder = shutil.copytree(models.bert, tmp_path / "mine")
+    collection = Collection(name, url)
+    from osembed.collection import choose_models
+
+    collection.ingest([write([paper(1)])], choose_models(str(folder)))
+    shutil.rmtree(folder)
+    reader = Collection(name, url)
+    result = reader.search("study species")
+    assert (result.degraded, result.mode) == (True, "lexical")
+    assert "not on this machine" in result.notices[0]
+    assert result.hits
+    with pytest.raises(ModelError):
+        reader.search("study species", strict=True)
+
+
+def test_same_dimension_other_space_is_never_mixed(name, url, write, models):
+    """A collection of the mirror model and one of the model itself: each query meets its own space, with cosine near 1."""
+    from osembed.collection import choose_models
+
+    for folder in (models.bert, models.mirror):
+        collection = Collection(f"{name}{folder.name[-1]}", url)
+        collection.ingest([write([paper(n) for n in range(3)])], choose_models(str(folder)))
+        text = f"Paper 1 {paper(1)['text']}"
+        [hit] = collection.search(text, mode="vector", level="papers", size=1).hits
+        assert hit.id == "p1"
+        assert hit.score > 1.9  # OpenSearch: 1 + inner product
+
+
+def test_missing_collection(url):
+    """The way to fill it is named."""
+    with pytest.raises(CollectionError, match="osembed ingest PATH --collection nowhere"):
+        Collection("nowhere", url).search("x")
+    with pytest.raises(InputError, match="cannot be the name"):
+        Collection("Papers*")
