@@ -12,7 +12,8 @@ from osembed.embed import encoder as encoders
 from osembed.embed import forward
 from osembed.embed.encoder import LibraryEncoder, load_encoder
 from osembed.errors import InputError
-from osembed.models import open_model, read_model, registry
+from osembed.model_files import read_model
+from osembed.models import open_model, registry
 
 TEXTS = [
     "Ants walk home.",

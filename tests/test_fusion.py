@@ -6,7 +6,8 @@ import pytest
 
 from osembed import query
 from osembed.fusion import FUSIONS, fuse
-from osembed.search import Searcher, SearchOptions
+from osembed.results import SearchOptions
+from osembed.search import Searcher
 from tests.conftest import EXAMPLES
 
 LEXICAL, VECTOR = {"a": 9.0, "b": 5.0, "c": 1.0}, {"b": 1.5, "c": 1.2, "d": 1.0}
@@ -57,7 +58,7 @@ def test_client_fusion_equals_the_servers(examples, client, fusion, weights, tex
     body = query.hybrid(text, vector, 20, [], query.pipeline(fusion, weights))
     native = {hit["_id"]: hit["_score"] for hit in client.search(index=target.index, body=body)["hits"]["hits"]}
     requests = [(target, query.leg(leg, 20)) for leg in (query.lexical(text), query.nearest(vector, 20, []))]
-    legs = [{hit["_id"]: hit["_score"] for hit in hits} for hits in searcher._legs(requests)]
+    legs = [{hit["_id"]: hit["_score"] for hit in hits} for hits in searcher.ranker.legs(requests)]
     ours = {one.id: one.score for one in fuse(legs, fusion, weights)}
     assert ours == pytest.approx(native, abs=2e-4)
 
@@ -68,6 +69,6 @@ def test_fallback_equals_native(examples):
     for level in ("papers", "chunks"):
         options = SearchOptions(level=level)
         native = searcher.rank("how do insects find home", options)
-        searcher._native = False
+        searcher.ranker.native = False
         assert searcher.rank("how do insects find home", options)[:10] == native[:10]
-        searcher._native = None
+        searcher.ranker.native = None

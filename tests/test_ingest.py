@@ -17,7 +17,7 @@ from osembed.collection import Collection
 from osembed.errors import CollectionError, IdentityError, InputError
 from osembed.generation import Wish
 from osembed.identity import identify, text_hash
-from osembed.models import read_model
+from osembed.model_files import read_model
 from tests.conftest import EXAMPLES, TEXT, command, dump, paper
 from tests.proxy import Fault, FaultProxy
 

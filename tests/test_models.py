@@ -11,7 +11,8 @@ from osembed import models as registry_module
 from osembed.encoders import Encoders, model_of
 from osembed.errors import IdentityError, ModelError
 from osembed.identity import identify
-from osembed.models import find_model, open_model, read_model, registry
+from osembed.model_files import read_model
+from osembed.models import find_model, open_model, registry
 from osembed.schema import ChunkRule, IndexMeta
 
 

@@ -9,11 +9,11 @@ import subprocess
 
 import pytest
 
-from osembed import search as search_module
+from osembed import ranking
 from osembed.collection import Collection
 from osembed.errors import CollectionError, InputError, ModelError
 from osembed.evaluate import read_judged
-from osembed.search import MODES, SEARCH_LEVELS
+from osembed.results import MODES, SEARCH_LEVELS
 from tests.conftest import EXAMPLES, paper
 
 
@@ -107,7 +107,7 @@ def test_pages_are_slices_of_one_ranking(examples):
 
 def test_a_leg_full_of_one_paper_is_asked_deeper(name, url, small, write, monkeypatch):
     """Where few papers fill a leg with their chunks, the window is filled from a deeper look, once."""
-    monkeypatch.setattr(search_module, "DEPTHS", (5, 200))
+    monkeypatch.setattr(ranking, "DEPTHS", (5, 200))
     collection = Collection(name, url)
     collection.ingest([write([paper("long", 3000), *(paper(n, 120) for n in range(12))])], small)
     result = collection.search("study species cells", mode="vector", size=50)
@@ -166,7 +166,16 @@ def test_similar_papers(examples):
 
 @pytest.mark.parametrize(
     "text",
-    ["word " * 10_000, " ".join(f"w{n}" for n in range(10_000)), "the of and", "🧪🧬", "שלום عليكم", "a" * 5000, "\x00ants\ud800", '"*:(){}[]^~\\/ AND OR'],
+    [
+        "word " * 10_000,
+        " ".join(f"w{n}" for n in range(10_000)),
+        "the of and",
+        "🧪🧬",
+        "שלום عليكم",
+        "a" * 5000,
+        "\x00ants\ud800",
+        '"*:(){}[]^~\\/ AND OR',
+    ],
     ids=["long", "many-words", "stop-words", "emoji", "right-to-left", "one-giant", "unclean", "syntax"],
 )
 def test_odd_queries_are_only_text(examples, text):

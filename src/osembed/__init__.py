@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from osembed.evaluate import Evaluation
     from osembed.generation import Wish
     from osembed.ingest import Summary
-    from osembed.search import Hit, Passage, SearchResult
+    from osembed.results import Hit, Passage, SearchResult
 
 _HOMES = {
     "Collection": "collection",
     "Evaluation": "evaluate",
-    "Hit": "search",
+    "Hit": "results",
     "OsembedError": "errors",
-    "Passage": "search",
-    "SearchResult": "search",
+    "Passage": "results",
+    "SearchResult": "results",
     "Summary": "ingest",
     "Wish": "generation",
     "choose_models": "collection",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osembed.embed.tokens import Tokeniser
-from osembed.models import ModelSpec
+from osembed.model_files import ModelSpec
 from osembed.paper import Paper
 from osembed.schema import ChunkRule
 

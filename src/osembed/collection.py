@@ -19,8 +19,9 @@ from osembed.evaluate import Evaluation, evaluate, read_judged
 from osembed.generation import Wish, finish_loading, open_collection, unpublished
 from osembed.ingest import Ingest, IngestOptions, Summary
 from osembed.models import PRESETS
+from osembed.results import SearchOptions, SearchResult
 from osembed.schema import LEVELS, alias_name, check_name
-from osembed.search import Searcher, SearchOptions, SearchResult
+from osembed.search import Searcher
 
 Report = Callable[[str], None]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from osembed.errors import IdentityError, ModelError
 from osembed.identity import WITNESS_TEXTS, Identity, admit, identify
 from osembed.journal import Journal
-from osembed.models import Model, ModelSpec, find_model
+from osembed.model_files import Model, ModelSpec
+from osembed.models import find_model
 from osembed.schema import IndexMeta
 
 if TYPE_CHECKING:

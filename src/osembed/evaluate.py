@@ -12,7 +12,8 @@ import orjson
 from osembed.errors import InputError
 from osembed.fusion import FUSIONS
 from osembed.metrics import METRICS
-from osembed.search import SEARCH_LEVELS, WINDOW, Searcher, SearchOptions
+from osembed.results import SEARCH_LEVELS, WINDOW, SearchOptions
+from osembed.search import Searcher
 
 Progress = Callable[[int, int], None]
 

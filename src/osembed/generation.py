@@ -25,7 +25,8 @@ from osembed.errors import IdentityError, InputError, OsembedError
 from osembed.identity import identify
 from osembed.index import Targets
 from osembed.journal import Journal, State
-from osembed.models import DEFAULT_MODEL, Model, open_model
+from osembed.model_files import Model
+from osembed.models import DEFAULT_MODEL, open_model
 from osembed.schema import ChunkRule, IndexMeta, Level
 
 _BEAT_S = 3.0

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from osembed.errors import IdentityError
-from osembed.models import Model
+from osembed.model_files import Model
 
 WITNESS_COSINE = 0.999
 WITNESS_TEXTS = (

@@ -19,7 +19,7 @@ from osembed.embed.tokens import Tokeniser, Tokens
 from osembed.identity import text_hash
 from osembed.index import Targets, add_meta_fields
 from osembed.metadata import fit, new_types
-from osembed.models import ModelSpec
+from osembed.model_files import ModelSpec
 from osembed.paper import Paper
 from osembed.schema import LEVELS, Level
 from osembed.store import Stored, Tally, chunk_id

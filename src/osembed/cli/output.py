@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from osembed.doctor import Check
     from osembed.evaluate import Evaluation
     from osembed.ingest import Summary
-    from osembed.search import Hit, SearchResult
+    from osembed.results import Hit, SearchResult
 
 # C0 and C1 controls, and the characters that reorder text for the reader but not for the program.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f]")

@@ -14,7 +14,7 @@ from osembed.embed.forward import forward, pool
 from osembed.embed.tokens import Tokeniser, Tokens
 from osembed.embed.weights import ACTIVATIONS, FAMILIES, activation_of, read_weights
 from osembed.errors import InputError, ModelError
-from osembed.models import Model
+from osembed.model_files import Model
 
 Vectors = NDArray[np.float32]
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from osembed.models import Model
+from osembed.model_files import Model
 
 
 @dataclass(frozen=True)

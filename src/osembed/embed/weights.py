@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from osembed.errors import ModelError
-from osembed.models import Model
+from osembed.model_files import Model
 
 
 class Linear(NamedTuple):

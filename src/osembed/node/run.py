@@ -256,8 +256,9 @@ def _wait_ready(process: psutil.Process, url: str, report: Report) -> bool:
 
 
 def _did_not_start(reason: str) -> NodeError:
-    said = [line for line in logs(200) if "Exception" in line or "ERROR" in line or "rror:" in line]
-    tail = " | ".join(line.strip()[:200] for line in said[-3:])
+    lines = logs(200)
+    said = lines if len(lines) < 10 else [line for line in lines if "Exception" in line or "ERROR" in line or "rror:" in line]
+    tail = " | ".join(line.strip()[:200] for line in said[-4:])
     return NodeError(
         f"The embedded OpenSearch did not start: {reason}.",
         f"Its log says: {tail or 'nothing of note'}.",

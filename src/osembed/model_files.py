@@ -1,0 +1,219 @@
+"""A model's folder: check its files, read the settings they state. Only safetensors and JSON; no remote code, no pickle, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from osembed.errors import ModelError
+
+_PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")
+_SAFE_MODULES = (*_PLAIN_MODULES, "Dense", "LayerNorm")
+_POOLINGS = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model's vectors depend on beside its weights, and where its files come from."""
+
+    name: str
+    dimension: int
+    max_length: int
+    pooling: str = "mean"
+    normalize: bool = True
+    similarity: str = "cosine"
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    separator: str = " "
+    licence: str = "unknown"
+    hub: str = ""
+    package: str = ""
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def space(self) -> str:
+        """The k-NN space: cosine models are normalised, so their inner product is the cosine."""
+        return "l2" if self.similarity == "euclidean" else "innerproduct"
+
+    def passage(self, title: str, text: str) -> str:
+        """Return the exact string that is embedded for a title and a text."""
+        joined = f"{title}{self.separator}{text}" if title and text else title or text
+        return f"{self.passage_prompt}{joined}"
+
+    def query(self, text: str) -> str:
+        """Return the exact string that is embedded for a query."""
+        return f"{self.query_prompt}{text}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model whose files are on this machine and were checked."""
+
+    spec: ModelSpec
+    folder: Path
+    config: dict[str, Any]
+    modules: tuple[str, ...]
+    weights_hash: str
+    tokenizer_hash: str
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the model is a transformer with pooling and perhaps normalisation, nothing else."""
+        return set(self.modules) <= set(_PLAIN_MODULES)
+
+
+def read_model(folder: Path, spec: ModelSpec | None = None) -> Model:
+    """Check a folder's files and return the model; without `spec`, the settings are what the files state."""
+    config = _read_json(folder / "config.json", folder)
+    if config.get("auto_map"):
+        raise ModelError(
+            f"{folder}/config.json asks for code of its own (auto_map).",
+            "osembed runs no remote code.",
+            "Choose a model of a standard architecture; `osembed models` lists some.",
+        )
+    weights = weight_files(folder)
+    modules = _modules(folder)
+    stated = spec or _stated_spec(folder, config)
+    if stated.dimension != _stated_dimension(folder, config):
+        raise ModelError(
+            f"{folder} makes vectors of {_stated_dimension(folder, config)} numbers, {stated.name} makes {stated.dimension}.",
+            "These are the files of another model.",
+            "Check the folder, or name it by its path.",
+        )
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.exists():
+        raise ModelError(f"{folder} has no tokenizer.json.", "Text cannot be cut into tokens.", "Complete the folder.")
+    return Model(stated, folder, config, modules, hash_files(weights), hash_files([tokenizer]))
+
+
+def _stated_spec(folder: Path, config: dict[str, Any]) -> ModelSpec:
+    """Read the settings that a folder's own files state; what they leave open is assumed and named."""
+    assumed: list[str] = []
+    pooling = _stated_pooling(folder)
+    if pooling is None:
+        pooling = "mean"
+        assumed.append("mean pooling")
+    extra = _optional_json(folder / "config_sentence_transformers.json")
+    similarity = extra.get("similarity_fn_name") or "cosine"
+    if similarity not in ("cosine", "dot", "euclidean"):
+        raise ModelError(
+            f"{folder} states the similarity '{similarity}'.",
+            "The k-NN index offers cosine, dot and euclidean.",
+            "Choose another model.",
+        )
+    if not extra.get("similarity_fn_name"):
+        assumed.append("cosine similarity")
+    prompts = extra.get("prompts") or {}
+    return ModelSpec(
+        name=folder.name,
+        dimension=_stated_dimension(folder, config),
+        max_length=_stated_length(folder, config),
+        pooling=pooling,
+        normalize=similarity == "cosine" or "Normalize" in _modules(folder),
+        similarity=similarity,
+        query_prompt=prompts.get("query", ""),
+        passage_prompt=prompts.get("passage", prompts.get("document", "")),
+        assumed=tuple(assumed),
+    )
+
+
+def _stated_pooling(folder: Path) -> str | None:
+    stated = _optional_json(folder / "1_Pooling" / "config.json")
+    if "pooling_mode" in stated:
+        return str(stated["pooling_mode"])
+    chosen = [key for key, value in stated.items() if key.startswith("pooling_mode_") and value is True]
+    return _POOLINGS.get(chosen[0], chosen[0]) if chosen else None
+
+
+def _stated_dimension(folder: Path, config: dict[str, Any]) -> int:
+    dense = [_optional_json(path).get("out_features") for path in sorted(folder.glob("*_Dense/config.json"))]
+    width = config.get("hidden_size") or config.get("dim")
+    if not width:
+        raise ModelError(f"{folder}/config.json states no hidden_size.", "The dimension is needed.", "Complete the file.")
+    return int(dense[-1] if dense and dense[-1] else width)
+
+
+def _stated_length(folder: Path, config: dict[str, Any]) -> int:
+    stated = _optional_json(folder / "sentence_bert_config.json").get("max_seq_length")
+    positions = int(config.get("max_position_embeddings") or 512)
+    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        positions -= 2  # these count positions from the padding index + 1
+    tokenizer = _optional_json(folder / "tokenizer_config.json").get("model_max_length") or positions
+    return min(int(stated or tokenizer), positions)
+
+
+def _modules(folder: Path) -> tuple[str, ...]:
+    listed = json.loads((folder / "modules.json").read_text()) if (folder / "modules.json").exists() else []
+    modules = tuple(str(entry["type"]).rsplit(".", 1)[-1] for entry in listed) or ("Transformer", "Pooling")
+    for entry, module in zip(listed, modules, strict=False):
+        if module not in _SAFE_MODULES or not str(entry["type"]).startswith("sentence_transformers."):
+            raise ModelError(
+                f"{folder}/modules.json names the module {entry['type']}.",
+                "osembed runs no code that a model brings along.",
+                f"Models made of {', '.join(_SAFE_MODULES)} work.",
+            )
+    return modules
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the checked weight files of a folder. Raises ModelError where they are missing, pickled or damaged."""
+    files = sorted(path for path in folder.glob("**/*.safetensors") if path.parts[-2] not in ("onnx", "openvino"))
+    if not files or not any(path.parent == folder for path in files):
+        pickled = next((p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pkl"))), None)
+        raise ModelError(
+            f"{folder} has {pickled} but no model.safetensors." if pickled else f"{folder} has no model.safetensors.",
+            "osembed reads weights from safetensors only: pickled files can run code.",
+            "Convert the model (model.save_pretrained writes safetensors) or choose another.",
+        )
+    for path in files:
+        _check_safetensors(path)
+    return files
+
+
+def _check_safetensors(path: Path) -> None:
+    """Compare a file's size with what its header promises (format: 8 bytes length, JSON header, tensors)."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, 100_000_000)))
+        promised = 8 + length + max(entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__")
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, "its header cannot be read") from error
+    if size != promised:
+        raise _damaged(path, f"it has {size:,} bytes of {promised:,}")
+
+
+def _damaged(path: Path, reason: str) -> ModelError:
+    return ModelError(f"{path} is damaged: {reason}.", "Its vectors would be wrong.", "Delete it and fetch it again.")
+
+
+def hash_files(paths: list[Path]) -> str:
+    """Return the SHA-256 of one file, or of the hashes of several in order of their names."""
+    hashes = []
+    for path in paths:
+        with path.open("rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _read_json(path: Path, folder: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ModelError(f"{folder} has no {path.name}.", "Without it the model cannot be understood.", "Complete the folder.")
+    return _optional_json(path)
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}.", "", "Fetch the model again.") from error

@@ -1,0 +1,168 @@
+"""Rank papers: run the legs, fuse them, gather chunks by paper. Ids and scores only; fetching is another request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from opensearchpy.exceptions import NotFoundError, RequestError
+
+from osembed import filters, query, store
+from osembed.client import OpenSearch, Server, has_hybrid
+from osembed.fusion import Fused, fuse
+from osembed.index import Target, Targets
+from osembed.results import DEPTHS, WINDOW, Mode, SearchOptions
+from osembed.schema import Level
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One paper of the ranking window: its score, its best chunk if one is known, the parts of its score."""
+
+    id: str
+    score: float
+    chunk: str | None = None
+    explain: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the ranking.
+
+    Attributes:
+        mode: as it can be answered; lexical where the model is missing.
+        vector: the embedded query, None for lexical search.
+    """
+
+    text: str
+    vector: NDArray[np.float32] | None
+    mode: Mode
+    options: SearchOptions
+    where: Sequence[filters.Condition]
+
+
+class Ranker:
+    """Ranks one collection's papers. Safe to share between threads."""
+
+    def __init__(self, client: OpenSearch, server: Server) -> None:
+        self._client, self._server = client, server
+        self.native: bool | None = None
+
+    def window(self, question: Question, targets: Targets) -> list[Ranked]:
+        """Rank at most WINDOW papers; deeper once where chunks of few papers filled a leg."""
+        ranked: list[Ranked] = []
+        for depth in DEPTHS:
+            if question.mode == "hybrid" and question.options.level != "both" and self._is_native():
+                ranked, full = self._rank_native(question, depth, targets)
+            else:
+                ranked, full = self._rank_legs(question, depth, targets)
+            if len(ranked) >= WINDOW or not full:
+                break
+        return ranked[:WINDOW]
+
+    def legs(self, requests: Sequence[tuple[Target, query.Body]]) -> list[list[dict[str, Any]]]:
+        """Send several requests in one `_msearch`; return their hits. Raises what the first failing one would raise alone."""
+        lines: list[Any] = []
+        for target, body in requests:
+            lines += [{"index": target.index, "allow_partial_search_results": False}, body]
+        ndjson = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+        answers = self._client.msearch(body=ndjson)["responses"]
+        for answer in answers:
+            if "error" in answer:
+                kind = NotFoundError if answer["status"] == 404 else RequestError
+                raise kind(answer["status"], answer["error"].get("type", "error"), answer)
+        return [answer["hits"]["hits"] for answer in answers]
+
+    def _rank_legs(self, question: Question, depth: int, targets: Targets) -> tuple[list[Ranked], bool]:
+        """Run each leg on its level and fuse them per paper here."""
+        kinds = [kind for kind in ("lexical", "vector") if question.mode in (kind, "hybrid")]
+        requests = []
+        for kind in kinds:
+            level = query.level_of_leg(question.options.level, kind)
+            where = self._where(question, level, targets)
+            if kind == "lexical" or question.vector is None:
+                body = query.filtered(query.lexical(question.text), where)
+            else:
+                body = query.nearest(question.vector, depth, where)
+            requests.append((targets[level], query.leg(body, depth)))
+        found = self.legs(requests)
+        full = any(len(hits) >= depth for hits in found)
+        if question.options.level == "both":  # two indexes have the paper in common
+            legs, chunks = [], dict[str, str]()
+            for (target, _), hits in zip(requests, found, strict=True):
+                scores, best = _by_paper(hits, target.meta.level)
+                legs.append(scores)
+                chunks.update(best)
+            ranked = [(one, one.id, chunks.get(one.id)) for one in _fuse_legs(legs, question.options)]
+        else:
+            legs = [{hit["_id"]: float(hit["_score"]) for hit in hits} for hits in found]
+            ranked = _gather(_fuse_legs(legs, question.options), requests[0][0].meta.level)
+        return [Ranked(paper, one.score, chunk, _parts(one, kinds, legs, question.options)) for one, paper, chunk in ranked[:WINDOW]], full
+
+    def _rank_native(self, question: Question, depth: int, targets: Targets) -> tuple[list[Ranked], bool]:
+        """Let the server rank one level; chunks are gathered by paper here, since its collapse may lose groups."""
+        assert question.vector is not None
+        options = question.options
+        level: Level = "papers" if options.level == "papers" else "chunks"
+        pipe = query.pipeline(options.fusion, options.weights, explain=options.explain)
+        where = self._where(question, level, targets)
+        body = query.hybrid(question.text, question.vector, depth, where, pipe, explain=options.explain)
+        answer = self._client.search(index=targets[level].index, body=body, params={"allow_partial_search_results": "false"})
+        hits = answer["hits"]["hits"]
+        scores, chunks = _by_paper(hits, level)
+        trees = {hit["_id"]: hit.get("_explanation") for hit in hits}
+        ranked = [Ranked(key, score, chunks.get(key), trees.get(chunks.get(key, key))) for key, score in scores.items()]
+        return sorted(ranked, key=lambda one: (-one.score, one.id)), len(hits) >= depth
+
+    def _where(self, question: Question, level: Level, targets: Targets) -> list[query.Body]:
+        return filters.clauses(question.where, targets[level].meta_types, level)
+
+    def _is_native(self) -> bool:
+        if self.native is None:
+            self.native = has_hybrid(self._client, self._server)
+        return self.native
+
+
+def _fuse_legs(legs: Sequence[Mapping[str, float]], options: SearchOptions) -> list[Fused]:
+    if len(legs) > 1:
+        return fuse(legs, options.fusion, options.weights)
+    alone = [Fused(key, score, (score,)) for key, score in legs[0].items()]
+    return sorted(alone, key=lambda one: (-one.score, one.id))
+
+
+def _gather(fused: Sequence[Fused], level: Level) -> list[tuple[Fused, str, str | None]]:
+    """Gather a ranking of one level by paper: (its best entry, paper id, chunk id)."""
+    if level == "papers":
+        return [(one, one.id, None) for one in fused]
+    first: dict[str, Fused] = {}
+    for one in fused:
+        first.setdefault(store.paper_of(one.id), one)
+    return [(one, paper, one.id) for paper, one in first.items()]
+
+
+def _parts(one: Fused, kinds: Sequence[str], legs: Sequence[Mapping[str, float]], options: SearchOptions) -> dict[str, Any] | None:
+    """Return where a score comes from, per leg, if that was asked for."""
+    if not options.explain:
+        return None
+    weights = options.weights if len(legs) > 1 else (1.0,)
+    return {
+        kind: {"raw": leg.get(one.id), "normalised": part, "weight": weight}
+        for kind, leg, part, weight in zip(kinds, legs, one.parts, weights, strict=True)
+    }
+
+
+def _by_paper(hits: Sequence[Mapping[str, Any]], level: Level) -> tuple[dict[str, float], dict[str, str]]:
+    """Gather hits by paper: its best score and, of chunks, which one that was."""
+    if level == "papers":
+        return {hit["_id"]: float(hit["_score"]) for hit in hits}, {}
+    scores: dict[str, float] = {}
+    chunks: dict[str, str] = {}
+    for hit in hits:  # best first
+        paper = store.paper_of(hit["_id"])
+        if paper not in scores:
+            scores[paper], chunks[paper] = float(hit["_score"]), hit["_id"]
+    return scores, chunks

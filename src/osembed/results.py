@@ -1,0 +1,111 @@
+"""What a search is asked and what it answers: plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from osembed.errors import InputError
+from osembed.fusion import FUSIONS, Fusion
+
+WINDOW = 100
+DEPTHS = (200, 1000)
+Mode = Literal["hybrid", "lexical", "vector"]
+MODES: tuple[Mode, ...] = ("hybrid", "lexical", "vector")
+SEARCH_LEVELS = ("both", "papers", "chunks")
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search.
+
+    Attributes:
+        level: both (words in papers, meaning in chunks), papers or chunks (native hybrid on one index).
+        weights: of the lexical and the vector leg.
+        where: filters such as year>=2015; all must hold.
+        size, page: pages are slices of one window of 100 papers.
+        passages: most passages shown per paper.
+        strict: fail instead of searching words only where the model is missing.
+    """
+
+    mode: Mode = "hybrid"
+    fusion: Fusion = "min_max"
+    weights: tuple[float, float] = (0.5, 0.5)
+    where: tuple[str, ...] = ()
+    level: str = "both"
+    size: int = 10
+    page: int = 1
+    passages: int = 2
+    explain: bool = False
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("mode", self.mode, MODES)
+        _one_of("fusion", self.fusion, FUSIONS)
+        _one_of("level", self.level, SEARCH_LEVELS)
+        if len(self.weights) != 2 or min(self.weights) < 0 or not 0 < sum(self.weights) < float("inf"):
+            raise InputError("Weights are two numbers, not negative and not both 0.", "", "Write them like 0.3,0.7.")
+        if self.size < 1 or self.page < 1 or not 0 <= self.passages <= 20:
+            raise InputError("Size and page count from 1, passages from 0 to 20.")
+        if self.size > WINDOW or (self.page - 1) * self.size >= WINDOW:
+            raise InputError(
+                f"Page {self.page} of {self.size} lies beyond the first {WINDOW} papers.",
+                "All pages are slices of one ranking of that many.",
+                "Ask for less, or narrow the search with --where.",
+            )
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of a paper. `highlight` is HTML-escaped with the found words in <em>; `text` is the chunk as it stands."""
+
+    chunk_index: int
+    start_char: int
+    end_char: int
+    text: str
+    highlight: str
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One paper found. `explain` holds, where asked for, each leg's raw and normalised score."""
+
+    id: str
+    score: float
+    title: str
+    highlight: str
+    meta: dict[str, Any]
+    source: str
+    word_count: int
+    passages: tuple[Passage, ...] = ()
+    explain: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A page of hits.
+
+    Attributes:
+        found: papers in the ranking window, at most 100.
+        degraded: whether meaning could not be searched, and `notices` why.
+        models: level → model that answered.
+    """
+
+    query: str
+    mode: str
+    fusion: str
+    level: str
+    page: int
+    size: int
+    found: int
+    hits: tuple[Hit, ...]
+    degraded: bool = False
+    notices: tuple[str, ...] = ()
+    models: dict[str, str] = field(default_factory=dict)
+    took_ms: float = 0.0
+
+
+def _one_of(what: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InputError(f"There is no {what} '{value}'.", "", f"Use {', '.join(allowed)}.")

@@ -1,0 +1,121 @@
+"""The order of the house: arrows point down only, each library has its places."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import osembed
+from tests.conftest import ROOT
+
+SOURCE = ROOT / "src" / "osembed"
+# Top to bottom: a module imports only from lines below its own (and its own line where that is a package).
+HOUSE = [
+    {"cli"},
+    {"collection"},
+    {"doctor", "evaluate"},
+    {"ingest", "search"},
+    {"ranking"},
+    {"prepare", "generation", "query", "filters", "metrics"},
+    {"results"},
+    {"fusion"},
+    {"store", "encoders"},
+    {"index", "bulk"},
+    {"journal"},
+    {"chunk"},
+    {"embed"},
+    {"schema"},
+    {"identity"},
+    {"paper"},
+    {"read", "metadata", "stream"},
+    {"models", "client", "node"},
+    {"model_files"},
+    {"paths", "errors", "mappings"},
+]
+ALLOWED = {
+    "opensearchpy": {"client", "bulk", "index", "journal", "ranking", "search", "doctor"},
+    "torch": {"embed"},
+    "sentence_transformers": {"embed"},
+    "safetensors": {"embed"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "tenacity": {"client"},
+    "jgo": {"node"},
+    "psutil": {"node", "generation"},
+}
+
+
+def imports(path: Path) -> set[tuple[str, bool]]:
+    """Every import of a file: (dotted name, whether it runs when the module is imported)."""
+    tree, found = ast.parse(path.read_text()), set()
+    late = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.If) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {(alias.name, id(node) not in late) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"osembed.{alias.name}" for alias in node.names] if node.module == "osembed" else [node.module]
+            found |= {(name, id(node) not in late) for name in names}
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def files() -> list[Path]:
+    return [path for path in SOURCE.rglob("*.py") if path.name != "__init__.py" or path.parent != SOURCE]
+
+
+def test_arrows_point_down():
+    """A module imports only from rooms below it."""
+    floor = {name: number for number, names in enumerate(HOUSE) for name in names}
+    assert {room(path) for path in files()} <= set(floor)
+    for path in files():
+        for name, _ in imports(path):
+            if name.startswith("osembed."):
+                other = name.split(".")[1]
+                if other == room(path):
+                    continue
+                assert floor[other] >= floor[room(path)], f"{room(path)} imports {other}"
+
+
+def test_libraries_stay_in_their_rooms():
+    """opensearch-py, torch, click and others are imported only where they belong."""
+    for path in files():
+        for name, _ in imports(path):
+            library = name.split(".")[0]
+            assert library not in ALLOWED or room(path) in ALLOWED[library], f"{room(path)} imports {library}"
+
+
+def test_heavy_things_come_late():
+    """torch is imported at the top of embed's own modules only, which nobody imports at the top; sentence-transformers never."""
+    for path in files():
+        for name, early in imports(path):
+            if early and name.startswith("osembed.embed"):
+                assert name == "osembed.embed.tokens" or room(path) == "embed", f"{path.name} imports {name} at the top"
+            assert not (early and name.startswith("sentence_transformers"))
+
+
+def test_no_print_no_exit_no_pickle():
+    """The library neither prints nor exits, and reads no pickled files."""
+    for path in files():
+        text = path.read_text()
+        if room(path) != "cli":
+            calls = {getattr(node.func, "id", "") for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)}
+            assert "print" not in calls, path
+            assert "sys.exit" not in text, path
+        for unsafe in ("import pickle", "torch.load", "allow_pickle=True", "trust_remote_code=True", "shelve", "joblib"):
+            assert unsafe not in text, path
+
+
+def test_public_names_are_complete_and_sorted():
+    """__all__ is sorted, each name can be had and is documented."""
+    assert osembed.__all__ == sorted(osembed.__all__)
+    for name in osembed.__all__:
+        assert getattr(osembed, name).__doc__
+
+
+def test_modules_stay_small():
+    """A room that gets crowded is redesigned: no module beyond 400 lines."""
+    for path in files():
+        assert len(path.read_text().splitlines()) <= 400, path
