@@ -275,6 +275,15 @@ def test_same_dimension_other_space_is_never_mixed(name, url, write, models):
         assert hit.score > 1.9  # OpenSearch: 1 + inner product
 
 
+def test_papers_of_other_programs_are_found(name, url, client, small, write):
+    """A document that another program put behind the alias, without osembed's own fields, is ranked like others."""
+    collection = Collection(name, url)
+    collection.ingest([write([paper(1)])], small)
+    client.index(index=name, id="theirs", body={"title": "Zeppelin", "body": "A zeppelin of theirs."}, refresh=True)
+    assert [hit.id for hit in collection.search("zeppelin", mode="lexical").hits] == ["theirs"]
+    assert collection.search("zeppelin study").found == 2
+
+
 def test_missing_collection(url):
     """The way to fill it is named."""
     with pytest.raises(CollectionError, match="osembed ingest PATH --collection nowhere"):

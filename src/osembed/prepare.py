@@ -136,6 +136,7 @@ def paper_operation(window: Window, work: Work, now: str) -> Operation:
     target, paper = window.targets["papers"], work.paper
     identity, key = target.meta.identity.hash, text_hash(work.passage)
     document = {
+        "paper_id": paper.id,
         "title": paper.title,
         "abstract": paper.abstract,
         "body": paper.body,

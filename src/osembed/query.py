@@ -43,6 +43,11 @@ def leg(query: Body, depth: int) -> Body:
     return {"query": query, "size": depth, "_source": False, "track_total_hits": False}
 
 
+def lean(body: Body) -> Body:
+    """Return a request whose hits carry their ids as doc values and load nothing stored."""
+    return {**body, "stored_fields": "_none_", "docvalue_fields": ["paper_id", "chunk_index"]}
+
+
 def hybrid(
     text: str,
     vector: NDArray[np.float32],
