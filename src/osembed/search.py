@@ -62,7 +62,7 @@ class Searcher:
                 degraded=question.mode != options.mode,
                 notices=notices,
                 models={level: target.meta.model for level, target in targets.items()},
-                took_ms=round((time.perf_counter() - started) * 1000, 2),
+                took_ms=_since(started),
             )
 
         return self._on_targets(attempt)
@@ -79,6 +79,7 @@ class Searcher:
 
     def similar(self, paper_id: str, *, size: int = 10, where: Sequence[str] = ()) -> SearchResult:
         """Return the papers nearest to a stored one by their vectors."""
+        started = time.perf_counter()
         options = SearchOptions(mode="vector", level="papers", size=size, where=tuple(where))
         conditions = filters.parse(options.where)
 
@@ -98,9 +99,18 @@ class Searcher:
             ]
             found = self.ranker.legs([(target, query.leg(query.nearest(vector, WINDOW, others), WINDOW))])[0]
             page = [Ranked(hit["_id"], hit["_score"]) for hit in found[:size]]
-            hits = self._fetch("", page, targets, 0)
-            models = {"papers": target.meta.model}
-            return SearchResult(paper_id, "vector", "none", "papers", 1, size, len(found), hits, models=models)
+            return SearchResult(
+                query=paper_id,
+                mode="vector",
+                fusion="none",
+                level="papers",
+                page=1,
+                size=size,
+                found=len(found),
+                hits=self._fetch("", page, targets, 0),
+                models={"papers": target.meta.model},
+                took_ms=_since(started),
+            )
 
         return self._on_targets(attempt)
 
@@ -237,3 +247,7 @@ def _hit(ranked: Ranked, stored: Mapping[str, Any], pieces: Mapping[str, tuple[P
         passages=pieces.get(ranked.id, ()),
         explain=ranked.explain,
     )
+
+
+def _since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 2)

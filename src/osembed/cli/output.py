@@ -63,7 +63,7 @@ def marked(highlight: str, base: str = "") -> Text:
     text = Text(style=base)
     for number, piece in enumerate(re.split(r"</?em>", highlight)):
         text.append(
-            safe(html.unescape(" ".join(piece.split(" ")).replace("\n", " "))),
+            safe(html.unescape(re.sub(r"\s+", " ", piece))),
             style="bold yellow" if number % 2 else "",
         )
     return text

@@ -76,7 +76,9 @@ def _show_request(request: dict[str, Any], level: str, as_json: bool) -> None:
     if as_json:
         print_json(request)
         return
-    print_json(request["body"])
+    import orjson
+
+    click.echo(orjson.dumps(request["body"]).decode())
     click.echo(f"\n{request['curl']}")
 
 

@@ -1,0 +1,80 @@
+"""Hybrid search beside the bare OpenSearch request, interleaved; and the command line from the shell.
+
+python benchmarks/ingest.py && python benchmarks/search.py
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from common import data_folder, save
+
+from osembed import Collection, query
+from osembed.results import SearchOptions
+
+ROUNDS = 10
+COLLECTION = "bench-1x"
+
+
+def main() -> None:
+    collection = Collection(COLLECTION)
+    chunks = collection.status()[1].documents
+    questions = [path.read_text().partition("\n")[0][:120] for path in sorted((data_folder() / "fulltext").glob("*.txt"))[::6]]
+    searcher = collection._searcher
+    target = searcher.targets()["chunks"]
+    encoder = searcher._encoders.of(target.meta)
+
+    def bare(text: str) -> None:
+        """One native hybrid request with the vector at hand, ten hits with their text: what any client has to send at least."""
+        body = query.hybrid(text, vectors[text], 200, [], query.pipeline("min_max", (0.5, 0.5)))
+        collection.client.search(index=target.index, body={**body, "size": 10, "_source": ["paper_id", "title", "text"]})
+
+    vectors = {text: encoder.encode([text])[0] for text in questions}
+    ways: dict[str, Callable[[str], object]] = {
+        "bare native hybrid request": bare,
+        "query embedding": lambda text: encoder.encode([text]),
+        "osembed search, one level": lambda text: collection.search(text, level="chunks", passages=0),
+        "osembed search, default": lambda text: collection.search(text, passages=0),
+        "osembed search, default, passages and highlights": lambda text: collection.search(text),
+        "osembed ranking, default": lambda text: searcher.rank(text, SearchOptions()),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(ROUNDS + 1):
+        for text in questions:
+            for name, way in ways.items():
+                started = time.perf_counter()
+                way(text)
+                if number:  # the first round warms up
+                    times[name].append((time.perf_counter() - started) * 1000)
+    figures = {name: {"p50_ms": quantile(values, 50), "p99_ms": quantile(values, 99)} for name, values in times.items()}
+    for name, values in figures.items():
+        print(f"{name:50} p50 {values['p50_ms']:6.1f} ms   p99 {values['p99_ms']:6.1f} ms")
+    shell = {
+        "osembed --help": shell_seconds(["--help"]),
+        "osembed search": shell_seconds(["search", questions[0], "--collection", COLLECTION]),
+    }
+    for name, seconds in shell.items():
+        print(f"{name:50} {seconds:.2f} s (median of 5, from the shell)")
+    save("search", {"chunks": chunks, "requests": len(questions) * ROUNDS, "latency": figures, "shell_s": shell})
+
+
+def quantile(values: list[float], percent: int) -> float:
+    return round(statistics.quantiles(values, n=100)[percent - 1], 2)
+
+
+def shell_seconds(arguments: list[str]) -> float:
+    program = [sys.executable, "-c", "from osembed.cli.main import main; main()", *arguments]
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run(program, check=True, capture_output=True)
+        times.append(time.perf_counter() - started)
+    return round(statistics.median(times), 2)
+
+
+if __name__ == "__main__":
+    main()
