@@ -201,15 +201,15 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
         indexes.ensure_pipeline(client)
         shape = {"number_of_shards": wish.shards} if wish.shards else {}
         replicas = indexes.default_replicas(client, server) if wish.replicas is None else wish.replicas
-        for level, meta in metas.items():
+        for meta in metas.values():
             planned = replace(meta, generation=int(state["generation"]))
-            name = indexes.create_index(client, planned, shape)
-            uuid = client.indices.get_settings(index=name)[name]["settings"]["index"]["uuid"]
-            journal.remember_index(uuid, schema.write_meta(planned), schema.wanted_settings(profile, replicas))
-            encoder = encoders.load(models[level])
-            journal.remember_witness(meta.identity.hash, encoder.encode(witness_passages(encoder.model.spec)))
+            indexes.create_index(client, planned, shape)
         targets = indexes.resolve_indexes(client, state["indexes"])
         check_wish(targets, wish)
+        for level, target in targets.items():  # what stands in the index, which another loader may have made
+            journal.remember_index(target.uuid, schema.write_meta(target.meta), schema.wanted_settings(profile, replicas))
+            encoder = encoders.load(models[level])
+            journal.remember_witness(target.meta.identity.hash, encoder.encode(witness_passages(encoder.model.spec)))
     except BaseException:
         loading.close()
         raise

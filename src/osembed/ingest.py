@@ -230,7 +230,7 @@ class Ingest:
             if paper.id in failed:
                 continue
             failed.add(paper.id)
-            if "mapper_parsing" in reason or ("failed to parse" in reason and self._tries[paper.id] == 0):
+            if "failed to parse" in reason and self._tries[paper.id] == 0:
                 self._redo[paper.id] = paper  # another writer mapped a metadata field first: try with their mapping
             else:
                 self._reject(Rejected(f"refused by the server: {reason}", paper.source, paper.fields))

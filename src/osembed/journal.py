@@ -50,8 +50,8 @@ class Journal:
         raise BusyError(f"The journal entry {key} changes faster than it can be written.", "", "Try again.")
 
     def remember_index(self, uuid: str, meta: State, wanted: State) -> None:
-        """Keep an index's description by its UUID, so that a wiped `_meta` can be restored."""
-        self.change(f"index:{uuid}", lambda _: {"meta": meta, "wanted": wanted})
+        """Keep an index's description by its UUID, so that a wiped `_meta` can be restored; the first entry stays."""
+        self.change(f"index:{uuid}", lambda kept: None if kept else {"meta": meta, "wanted": wanted})
 
     def recall_index(self, uuid: str) -> State | None:
         """Return {"meta", "wanted"} of an index, or None for one that osembed did not create."""

@@ -165,12 +165,18 @@ def _is_unchanged(paper: Paper, stored: Stored | None, tally: Tally | None, targ
     return (tally.by_hash if tally else {}) == ({paper.input_hash: count} if count else {})
 
 
+def _agreed_types(targets: Targets) -> dict[str, str]:
+    """Return the metadata fields that both levels map alike; another program may have mapped one of them otherwise."""
+    chunks = targets["chunks"].meta_types
+    return {name: kind for name, kind in targets["papers"].meta_types.items() if chunks.get(name) == kind}
+
+
 def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], stored: Stored | None, window: Window) -> Work:
     whole, parts = readings["papers"].spec, readings["chunks"].spec
     opening = paper.abstract or start_of(paper.body, whole.max_length)
     return Work(
         paper=paper,
-        meta=fit(paper.meta, window.targets["papers"].meta_types, window.dropped),
+        meta=fit(paper.meta, _agreed_types(window.targets), window.dropped),
         seen=stored.seen if stored else None,
         chunks=chunks,
         passage=whole.passage(paper.title, opening),
@@ -193,15 +199,17 @@ def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tall
     ids = [chunk_id(work.paper.id, n) for work in known for n in range(olds[work.paper.id])]
     old_papers = store.read_documents(client, papers, [work.paper.id for work in known if work.seen], _WITH_VECTOR)
     old_chunks = store.read_documents(client, chunks, ids, _WITH_VECTOR)
+    of_paper: dict[str, dict[str, Stored]] = {}
+    for key, old in old_chunks.items():
+        of_paper.setdefault(store.paper_of(key), {})[key] = old
     for work in known:
+        mine = of_paper.get(work.paper.id, {})
         if work.paper.id in old_papers:
             _keep(window, "papers", old_papers[work.paper.id], work.passage)
-        for number in range(olds[work.paper.id]):
-            key = chunk_id(work.paper.id, number)
-            if key in old_chunks and number >= len(work.chunks):
-                work.tail[key] = old_chunks[key]
+        last = len(work.chunks)
+        work.tail = {key: old for key, old in mine.items() if int(key.rpartition("#")[2]) >= last}
         # Chunks move when text is inserted: what counts is the passage, not its number.
-        by_hash = {old.fields.get("text_hash"): old for key, old in old_chunks.items() if store.paper_of(key) == work.paper.id}
+        by_hash = {old.fields.get("text_hash"): old for old in mine.values()}
         for passage in work.passages:
             if text_hash(passage) in by_hash:
                 _keep(window, "chunks", by_hash[text_hash(passage)], passage)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from osembed.cli import options
 from osembed.cli.output import print_evaluation, print_json
+
+if TYPE_CHECKING:
+    from osembed.evaluate import Row
 
 
 @click.command("eval")
@@ -33,6 +37,11 @@ def evaluate(folder: str, split: str, as_json: bool, **given: Any) -> None:
     else:
         evaluation = collection.evaluate(folder, split=split)
     if as_json:
-        print_json(evaluation)
+        print_json({**asdict(evaluation), "rows": [_without_queries(row) for row in evaluation.rows]})
     else:
         print_evaluation(evaluation)
+
+
+def _without_queries(row: Row) -> dict[str, Any]:
+    """Return a row's means; the values of each query are for Python callers."""
+    return {key: value for key, value in asdict(row).items() if key != "per_query"}

@@ -1,0 +1,116 @@
+"""The documentation is under test: what it shows exists, and what exists is shown."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from osembed.cli.main import cli
+from tests.conftest import EXAMPLES, ROOT
+
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(group: click.Group, prefix: tuple[str, ...] = ()) -> dict[str, click.Command]:
+    found = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands(command, (*prefix, name))
+        found[" ".join((*prefix, name))] = command
+    return found
+
+
+def test_every_command_is_in_the_readme_and_the_other_way_round():
+    """Each command has its place; no line shows one that does not exist."""
+    shown = set(re.findall(r"osembed ([a-z]+)", README)) - {"import", "refuses", "reads", "fuses", "searches"}
+    assert shown <= set(cli.commands)
+    assert set(cli.commands) <= shown
+
+
+def test_every_option_shown_exists():
+    """Options of the README and the docs are real ones."""
+    known = {
+        name for command in commands(cli).values() for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+    for page in PAGES:
+        for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text()):
+            assert name in known | {"--help", "--wait"}, f"{page.name}: {name}"
+
+
+def test_every_command_and_option_has_help():
+    """No option without a sentence."""
+    for name, command in commands(cli).items():
+        assert command.help, name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_links_lead_somewhere():
+    """Relative links and named scripts exist."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(((?!http)[^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for script in ("demo", "test", "check", "setup"):
+        assert (ROOT / "scripts" / script).stat().st_mode & 0o111
+
+
+def test_the_readme_is_a_door():
+    """Not a book."""
+    assert len(README.splitlines()) <= 200
+
+
+def test_python_shown_compiles():
+    """The README's Python is Python."""
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        compile(block, "README.md", "exec")
+
+
+@pytest.mark.parametrize(
+    "name", ["pyproject.toml", "mappings", "docker-compose.yml", "LICENSE", "CHANGELOG.md", "examples", "benchmarks", "docs"]
+)
+def test_top_level(name):
+    """The top level is as promised."""
+    assert (ROOT / name).exists()
+
+
+def test_packages_are_listed():
+    """Every package folder stands in pyproject.toml."""
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {".".join(path.parent.relative_to(ROOT / "src").parts) for path in (ROOT / "src").rglob("__init__.py")}
+    assert listed == found | {"osembed.mappings"}
+
+
+def test_examples_are_as_described():
+    """At least 40 papers over a dozen topics, some long; folder and file agree; at least 40 graded queries."""
+    import json
+
+    papers = [json.loads(line) for line in (EXAMPLES / "corpus.jsonl").read_text().splitlines()]
+    assert len(papers) >= 40
+    assert len({paper["metadata"]["topic"] for paper in papers}) >= 12
+    words = [len(paper["text"].split()) for paper in papers]
+    assert sum(count > 2000 for count in words) >= 3
+    assert min(words) >= 140
+    for paper in papers:
+        title, text = (EXAMPLES / "papers" / f"{paper['_id']}.txt").read_text().split("\n\n", 1)
+        assert (title, text.strip()) == (paper["title"], paper["text"].strip())
+    grades = {line.split("\t")[2] for line in (EXAMPLES / "qrels" / "test.tsv").read_text().splitlines()[1:]}
+    assert grades == {"1", "2"}
+
+
+def test_no_machine_or_registry_is_named():
+    """No absolute path of a machine, no registry host, in any tracked text."""
+    import subprocess
+
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    hosts = ["py" + "pi.org", "python" + "hosted", "maven" + ".org", "npm" + "js.org", "/work" + "/main"]
+    for name in files:
+        path = Path(ROOT / name)
+        if path.suffix in (".py", ".md", ".toml", ".yml", ".json", "") and path.is_file():
+            text = path.read_text(errors="replace")
+            assert not any(host in text for host in hosts), name
