@@ -125,6 +125,18 @@ def test_passages_and_highlights(examples):
         assert set(re.findall(r"<[^>]*>", passage.highlight)) <= {"<em>", "</em>"}
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_chunks_can_be_the_hits(examples, mode):
+    """Each hit is one chunk, several of one paper may be found; of the level papers they cannot be asked."""
+    result = examples.search("delirium on quiet hospital wards at night", hits="chunks", mode=mode, size=5)
+    places = [(hit.id, hit.passages[0].chunk_index) for hit in result.hits]
+    assert len(set(places)) == 5
+    assert [key for key, _ in places].count("hospital-noise") >= 3
+    assert all(len(hit.passages) == 1 for hit in result.hits)
+    with pytest.raises(InputError, match="--level chunks"):
+        examples.search("x", hits="chunks", level="papers")
+
+
 def test_highlights_are_safe_whatever_a_paper_contains(name, url, small, write):
     """Tags, entities and scripts of a paper come out escaped in JSON and harmless on a terminal."""
     evil = "<script>alert(1)</script> <em>fake</em> & ants [bold]x[/bold] \x1b[31m " * 30

@@ -16,6 +16,7 @@ Body = dict[str, Any]
 LEXICAL_FIELDS = ["content", "title^0.3"]
 MAX_WORDS = 400  # two fields make two clauses a word; the server refuses queries of more than 1024
 MARK = ("<em>", "</em>")
+PASSAGE_FIELDS = ["text", "chunk_index", "start_char", "end_char", "paper_id"]
 _FRAGMENT = 260
 
 
@@ -116,10 +117,21 @@ def passages_page(text: str, ids: Sequence[str], best: Sequence[str], count: int
             "inner_hits": {
                 "name": "passages",
                 "size": count,
-                "_source": ["text", "chunk_index", "start_char", "end_char", "paper_id"],
+                "_source": PASSAGE_FIELDS,
                 "highlight": _highlight("text", fragments=2),
             },
         },
+    }
+
+
+def chunks_page(text: str, chunk_ids: Sequence[str]) -> Body:
+    """Return the request that fetches given chunks, found words highlighted."""
+    return {
+        "query": {"bool": {"filter": [{"ids": {"values": list(chunk_ids)}}], "should": [lexical(text)] if text else []}},
+        "size": len(chunk_ids),
+        "_source": PASSAGE_FIELDS,
+        "highlight": _highlight("text", fragments=2),
+        "track_total_hits": False,
     }
 
 

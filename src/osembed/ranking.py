@@ -112,7 +112,7 @@ class Ranker:
             ranked = [(one, one.id, chunks.get(one.id)) for one in _fuse_legs(legs, question.options)]
         else:
             legs = [{hit["_id"]: float(hit["_score"]) for hit in hits} for hits in found]
-            ranked = _gather(_fuse_legs(legs, question.options), requests[0][0].meta.level)
+            ranked = _gather(_fuse_legs(legs, question.options), question.options)
         return [Ranked(paper, one.score, chunk, _parts(one, kinds, legs, question.options)) for one, paper, chunk in ranked[:WINDOW]], full
 
     def _rank_native(self, question: Question, depth: int, targets: Targets) -> tuple[list[Ranked], bool]:
@@ -124,10 +124,10 @@ class Ranker:
         where = self._where(question, level, targets)
         body = query.hybrid(question.text, question.vector, depth, where, pipe, explain=options.explain)
         [hits] = self._ids([(targets[level], body)])
-        scores, chunks = _by_paper(hits, level)
+        fused = sorted((Fused(hit["_id"], float(hit["_score"]), ()) for hit in hits), key=lambda one: (-one.score, one.id))
         trees = {hit["_id"]: hit.get("_explanation") for hit in hits}
-        ranked = [Ranked(key, score, chunks.get(key), trees.get(chunks.get(key, key))) for key, score in scores.items()]
-        return sorted(ranked, key=lambda one: (-one.score, one.id)), len(hits) >= depth
+        ranked = [Ranked(paper, one.score, chunk, trees[one.id]) for one, paper, chunk in _gather(fused, options)]
+        return ranked, len(hits) >= depth
 
     def _where(self, question: Question, level: Level, targets: Targets) -> list[query.Body]:
         return filters.clauses(question.where, targets[level].meta_types, level)
@@ -155,14 +155,17 @@ def _fuse_legs(legs: Sequence[Mapping[str, float]], options: SearchOptions) -> l
     return sorted(alone, key=lambda one: (-one.score, one.id))
 
 
-def _gather(fused: Sequence[Fused], level: Level) -> list[tuple[Fused, str, str | None]]:
-    """Gather a ranking of one level by paper: (its best entry, paper id, chunk id)."""
-    if level == "papers":
+def _gather(fused: Sequence[Fused], options: SearchOptions) -> list[tuple[Fused, str, str | None]]:
+    """Gather a ranking of one level by paper unless chunks were asked for: (its best entry, paper id, chunk id)."""
+    if options.level == "papers":
         return [(one, one.id, None) for one in fused]
-    first: dict[str, Fused] = {}
-    for one in fused:
-        first.setdefault(store.paper_of(one.id), one)
-    return [(one, paper, one.id) for paper, one in first.items()]
+    entries = [(one, store.paper_of(one.id), one.id) for one in fused]
+    if options.hits == "chunks":
+        return list(entries)
+    first: dict[str, tuple[Fused, str, str | None]] = {}
+    for entry in entries:
+        first.setdefault(entry[1], entry)
+    return list(first.values())
 
 
 def _parts(one: Fused, kinds: Sequence[str], legs: Sequence[Mapping[str, float]], options: SearchOptions) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ class SearchOptions:
         weights: of the lexical and the vector leg.
         where: filters such as year>=2015; all must hold.
         size, page: pages are slices of one window of 100 papers.
+        hits: papers with their best passages, or chunks (several of one paper may be found; the level is then chunks).
         passages: most passages shown per paper.
         strict: fail instead of searching words only where the model is missing.
     """
@@ -36,6 +37,7 @@ class SearchOptions:
     level: str = "both"
     size: int = 10
     page: int = 1
+    hits: str = "papers"
     passages: int = 2
     explain: bool = False
     strict: bool = False
@@ -44,6 +46,11 @@ class SearchOptions:
         _one_of("mode", self.mode, MODES)
         _one_of("fusion", self.fusion, FUSIONS)
         _one_of("level", self.level, SEARCH_LEVELS)
+        _one_of("kind of hits", self.hits, ("papers", "chunks"))
+        if self.hits == "chunks":
+            if self.level == "papers":
+                raise InputError("Chunks were asked of the level papers.", "They stand on the other.", "Use --level chunks.")
+            object.__setattr__(self, "level", "chunks")
         if len(self.weights) != 2 or min(self.weights) < 0 or not 0 < sum(self.weights) < float("inf"):
             raise InputError("Weights are two numbers, not negative and not both 0.", "", "Write them like 0.3,0.7.")
         if self.size < 1 or self.page < 1 or not 0 <= self.passages <= 20:
@@ -69,7 +76,10 @@ class Passage:
 
 @dataclass(frozen=True)
 class Hit:
-    """One paper found. `explain` holds, where asked for, each leg's raw and normalised score."""
+    """One paper found, or one of its chunks (`passages` then holds just that one).
+
+    `explain` holds, where asked for, each leg's raw and normalised score.
+    """
 
     id: str
     score: float

@@ -58,7 +58,7 @@ class Searcher:
                 page=options.page,
                 size=options.size,
                 found=len(ranked),
-                hits=self._fetch(text, page, targets, options.passages),
+                hits=self._fetch(text, page, targets, options),
                 degraded=question.mode != options.mode,
                 notices=notices,
                 models={level: target.meta.model for level, target in targets.items()},
@@ -80,7 +80,7 @@ class Searcher:
     def similar(self, paper_id: str, *, size: int = 10, where: Sequence[str] = ()) -> SearchResult:
         """Return the papers nearest to a stored one by their vectors."""
         started = time.perf_counter()
-        options = SearchOptions(mode="vector", level="papers", size=size, where=tuple(where))
+        options = SearchOptions(mode="vector", level="papers", size=size, where=tuple(where), passages=0)
         conditions = filters.parse(options.where)
 
         def attempt(targets: Targets) -> SearchResult:
@@ -107,7 +107,7 @@ class Searcher:
                 page=1,
                 size=size,
                 found=len(found),
-                hits=self._fetch("", page, targets, 0),
+                hits=self._fetch("", page, targets, options),
                 models={"papers": target.meta.model},
                 took_ms=_since(started),
             )
@@ -202,39 +202,46 @@ class Searcher:
         vector: NDArray[np.float32] = encoder.encode([encoder.model.spec.query(text)])[0]
         return vector
 
-    def _fetch(self, text: str, page: Sequence[Ranked], targets: Targets, passages: int) -> tuple[Hit, ...]:
+    def _fetch(self, text: str, page: Sequence[Ranked], targets: Targets, options: SearchOptions) -> tuple[Hit, ...]:
+        """Fetch what a page shows: its papers, and of each its best passages, or just the chunks that were ranked."""
         if not page:
             return ()
-        ids = [ranked.id for ranked in page]
+        ids = list(dict.fromkeys(ranked.id for ranked in page))
+        best = [ranked.chunk for ranked in page if ranked.chunk]
         requests = [(targets["papers"], query.papers_page(text, ids))]
-        if passages:
-            best = [ranked.chunk for ranked in page if ranked.chunk]
-            requests.append((targets["chunks"], query.passages_page(text, ids, best, passages)))
-        papers, *groups = self.ranker.legs(requests)
+        if options.hits == "chunks":
+            requests.append((targets["chunks"], query.chunks_page(text, best)))
+        elif options.passages:
+            requests.append((targets["chunks"], query.passages_page(text, ids, best, options.passages)))
+        papers, *found = self.ranker.legs(requests)
         stored = {hit["_id"]: hit for hit in papers}
-        pieces = _passages(groups[0]) if groups else {}
-        return tuple(_hit(ranked, stored[ranked.id], pieces) for ranked in page if ranked.id in stored)
+        shown: list[tuple[Ranked, tuple[Passage, ...]]]
+        if options.hits == "chunks":
+            chunks = {hit["_id"]: (_passage(hit),) for hit in found[0]}
+            shown = [(ranked, chunks.get(ranked.chunk or "", ())) for ranked in page]
+        else:
+            groups = _passages(found[0]) if found else {}
+            shown = [(ranked, groups.get(ranked.id, ())) for ranked in page]
+        return tuple(_hit(ranked, stored[ranked.id], passages) for ranked, passages in shown if ranked.id in stored)
 
 
 def _passages(groups: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Passage, ...]]:
+    """Return each paper's passages; one found by its title alone shows its beginning, not any passage."""
     pieces = {}
     for group in groups:
         inner = group["inner_hits"]["passages"]["hits"]["hits"]
-        pieces[inner[0]["_source"]["paper_id"]] = tuple(
-            Passage(
-                chunk_index=hit["_source"]["chunk_index"],
-                start_char=hit["_source"]["start_char"],
-                end_char=hit["_source"]["end_char"],
-                text=hit["_source"]["text"],
-                highlight=" … ".join(hit.get("highlight", {}).get("text", [])),
-            )
-            for place, hit in enumerate(inner)
-            if place == 0 or hit["_score"] > 0  # a paper found by its title alone shows its beginning, not any passage
-        )
+        shown = [hit for place, hit in enumerate(inner) if place == 0 or hit["_score"] > 0]
+        pieces[inner[0]["_source"]["paper_id"]] = tuple(map(_passage, shown))
     return pieces
 
 
-def _hit(ranked: Ranked, stored: Mapping[str, Any], pieces: Mapping[str, tuple[Passage, ...]]) -> Hit:
+def _passage(hit: Mapping[str, Any]) -> Passage:
+    source = hit["_source"]
+    highlight = " … ".join(hit.get("highlight", {}).get("text", []))
+    return Passage(source["chunk_index"], source["start_char"], source["end_char"], source["text"], highlight)
+
+
+def _hit(ranked: Ranked, stored: Mapping[str, Any], passages: tuple[Passage, ...]) -> Hit:
     source = stored["_source"]
     return Hit(
         id=ranked.id,
@@ -244,7 +251,7 @@ def _hit(ranked: Ranked, stored: Mapping[str, Any], pieces: Mapping[str, tuple[P
         meta=source.get("meta", {}),
         source=source.get("source", ""),
         word_count=int(source.get("word_count", 0)),
-        passages=pieces.get(ranked.id, ()),
+        passages=passages,
         explain=ranked.explain,
     )
 

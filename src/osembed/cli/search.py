@@ -24,6 +24,7 @@ size = options.option("--size", default=10, show_default=True, metavar="N", help
 @options.option("--level", default="both", show_default=True, metavar="both|papers|chunks", help="Which level answers.")
 @size
 @click.option("--page", default=1, show_default=True, metavar="N", help="Which page of the first 100 papers.")
+@options.option("--hits", default="papers", show_default=True, metavar="papers|chunks", help="Papers with passages, or chunks.")
 @options.option("--passages", default=2, show_default=True, metavar="N", help="Passages shown per paper.")
 @click.option("--explain", is_flag=True, help="Show how each score came about.")
 @options.option("--strict", is_flag=True, help="Fail instead of searching by words only where the model is missing.")
