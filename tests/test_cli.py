@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from osembed.client import Access, connect
+from osembed.journal import Journal
 from tests.conftest import EXAMPLES, command, paper, run
 
 
@@ -99,16 +101,18 @@ def test_signals_leave_things_clean(name, url, write, small, number, code):
     file = write([paper(n, 900) for n in range(400)])
     arguments = ["ingest", file, "--collection", name, "--url", url]
     process = subprocess.Popen(command(*arguments), env=os.environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    time.sleep(8)
+    journal = Journal(connect(Access.from_environment(url)))
+    for _ in range(600):  # until it has entered itself as a loader
+        if (journal.read(f"collection:{name}") or {}).get("loaders"):
+            break
+        time.sleep(0.1)
+    time.sleep(2)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code
     assert b"the same command goes on from here" in said
     assert b"Traceback" not in said
-    from osembed.client import Access, connect
-    from osembed.journal import Journal
-
-    state = Journal(connect(Access.from_environment(url))).read(f"collection:{name}")
+    state = journal.read(f"collection:{name}")
     assert state is not None
     assert state["loaders"] == {}
 

@@ -114,3 +114,12 @@ def test_no_machine_or_registry_is_named():
         if path.suffix in (".py", ".md", ".toml", ".yml", ".json", "") and path.is_file():
             text = path.read_text(errors="replace")
             assert not any(host in text for host in hosts), name
+
+
+def test_every_variable_is_documented():
+    """Each OSEMBED_ variable that the source reads by name stands in docs/settings.md or is an option's."""
+    options = {f"OSEMBED_{name.lstrip('-').replace('-', '_').upper()}" for c in commands(cli).values() for p in c.params for name in p.opts}
+    shown = (ROOT / "docs" / "settings.md").read_text()
+    for path in (ROOT / "src").rglob("*.py"):
+        for name in re.findall(r"\"(OSEMBED_[A-Z_]+)\"", path.read_text()):
+            assert name in shown or name in options, f"{path.name}: {name}"

@@ -209,6 +209,20 @@ def test_older_servers_are_fused_for_on_the_client(proxy, filled, rule, message)
     assert not any(b'"hybrid"' in request.body for request in proxy.seen)
 
 
+def test_a_server_that_cannot_have_the_pipeline(proxy, name, small, write):
+    """Without neural-search the pipeline is refused: the indexes get none, ingest and hybrid search work all the same."""
+    refusal = Fault("answer", 400, b'{"error": {"reason": "Invalid processor type normalization-processor"}, "status": 400}')
+    missing = Fault("answer", 404, b"{}")
+    proxy.rules.append(lambda request: (refusal if request.method == "PUT" else missing) if "/_search/pipeline" in request.path else None)
+    proxy.rules.append(older("3.6.0", "opensearch-neural-search"))
+    collection = Collection(name, proxy.url)
+    collection.ingest([write([paper(1)])], small)
+    target = collection._searcher.targets()["papers"].index
+    assert "search" not in collection.client.indices.get_settings(index=target)[target]["settings"]["index"]
+    assert collection.search("study", level="papers").hits
+    assert any(check.name == "search pipeline" and check.verdict == "warning" for check in collection.doctor())
+
+
 def test_partial_answers_are_refused(filled, proxy):
     """Every search asks for complete answers or none."""
     Collection(filled.name, proxy.url).search("study")

@@ -71,11 +71,14 @@ def _server(client: OpenSearch, server: Server) -> Iterator[Check]:
 
 def _pipeline(client: OpenSearch) -> Check:
     try:
-        if indexes.ensure_pipeline(client):
-            return Check("search pipeline", "mended", f"{schema.PIPELINE} was missing: every query would fail. Created.")
+        found = indexes.ensure_pipeline(client)
     except (OsembedError, TransportError) as error:
         text = reason(error) if isinstance(error, TransportError) else str(error)
         return Check("search pipeline", "problem", text, "Run doctor as a user who may create search pipelines.")
+    if found == "created":
+        return Check("search pipeline", "mended", f"{schema.PIPELINE} was missing: every query would fail. Created.")
+    if found == "unsupported":
+        return Check("search pipeline", "warning", "this server has no hybrid queries", "New indexes get no default pipeline.")
     return Check("search pipeline", "ok", schema.PIPELINE)
 
 

@@ -129,7 +129,7 @@ def open_collection(client: OpenSearch, server: Server, collection: str, wish: W
         return _open_first(client, server, collection, wish, encoders)
     check_wish(targets, wish)
     notices = [f"_meta of {target.index} had been wiped; restored from the journal." for target in targets.values() if target.healed]
-    if indexes.ensure_pipeline(client):
+    if indexes.ensure_pipeline(client) == "created":
         notices.append(f"The search pipeline {schema.PIPELINE} was missing; created again.")
     for target in targets.values():
         if target.refresh_interval == "-1":  # a loader that is gone left it: nothing would ever become visible
@@ -198,8 +198,9 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
     state = journal.change(_key(collection), lambda before: _enter(_living(before, bool(plan)), metas, asked, token))
     loading = Loading(client, collection, token)
     try:
-        indexes.ensure_pipeline(client)
-        shape = {"number_of_shards": wish.shards} if wish.shards else {}
+        shape: dict[str, Any] = {"number_of_shards": wish.shards} if wish.shards else {}
+        if indexes.ensure_pipeline(client) == "unsupported":
+            shape["search.default_pipeline"] = None
         replicas = indexes.default_replicas(client, server) if wish.replicas is None else wish.replicas
         for meta in metas.values():
             planned = replace(meta, generation=int(state["generation"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from opensearchpy.exceptions import NotFoundError, RequestError, TransportError
 
@@ -44,6 +44,7 @@ class Target:
 
 
 Targets = dict[Level, Target]
+Pipeline = Literal["there", "created", "unsupported"]
 
 
 def resolve(client: OpenSearch, collection: str) -> Targets | None:
@@ -83,11 +84,12 @@ def create_index(client: OpenSearch, meta: IndexMeta, shape: Mapping[str, Any]) 
     Args:
         client: the connection.
         meta: what the index will say of itself.
-        shape: settings that the operator chose, such as number_of_shards.
+        shape: settings that the operator chose, such as number_of_shards; None takes one out.
     """
     name = schema.index_name(meta.collection, meta.level, meta.identity, meta.generation)
     body = schema.index_body(meta, [staging_alias(meta.collection), write_alias(name)])
-    body["settings"]["index"].update(shape)
+    settings = {**body["settings"]["index"], **shape}
+    body["settings"]["index"] = {key: value for key, value in settings.items() if value is not None}
     try:
         client.indices.create(index=name, body=body)
     except RequestError as error:
@@ -96,18 +98,22 @@ def create_index(client: OpenSearch, meta: IndexMeta, shape: Mapping[str, Any]) 
     return name
 
 
-def ensure_pipeline(client: OpenSearch) -> bool:
-    """Create the cluster-wide default search pipeline unless it is there; return whether it was missing.
+def ensure_pipeline(client: OpenSearch) -> Pipeline:
+    """Create the cluster-wide default search pipeline unless it is there; say what was found.
 
-    A missing default pipeline turns every query of every client into an error, so each writer sees to it.
+    A missing default pipeline turns every query of every client into an error, so each writer sees to it. A server without the neural-search
+    plugin cannot have it: its indexes get no default pipeline, and hybrid search is fused on the client.
     """
     path = f"/_search/pipeline/{schema.PIPELINE}"
     try:
         client.transport.perform_request("GET", path)
     except NotFoundError:
-        client.transport.perform_request("PUT", path, body=schema.read_mapping("pipeline.json"))
-        return True
-    return False
+        try:
+            client.transport.perform_request("PUT", path, body=schema.read_mapping("pipeline.json"))
+        except RequestError:
+            return "unsupported"
+        return "created"
+    return "there"
 
 
 def put_in_service(client: OpenSearch, target: Target, wanted: Mapping[str, Any]) -> None:
