@@ -241,6 +241,14 @@ def test_two_levels_two_models(collection, client, write, models):
     assert collection.search("study of species 1").hits
 
 
+def test_one_path_and_one_id_need_no_list(collection, small, write, tmp_path):
+    """In a notebook people write one string, or a Path."""
+    file = write([paper(1), paper(2)])
+    assert collection.ingest(file, small).indexed == 2
+    assert collection.ingest(tmp_path / "papers.jsonl").unchanged == 2
+    assert collection.delete("p1") == {"p1": True}
+
+
 def test_a_missing_model_creates_nothing(collection, client, write):
     """The model is looked for before any index is made (F9)."""
     from osembed.errors import ModelError

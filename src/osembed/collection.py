@@ -57,7 +57,7 @@ class Collection:
 
     >>> from osembed import Collection
     >>> papers = Collection("papers")
-    >>> papers.ingest(["examples/papers.jsonl"])
+    >>> papers.ingest("examples/corpus.jsonl")
     >>> for hit in papers.search("how do ants find their way home", size=3).hits:
     ...     print(hit.score, hit.title)
 
@@ -88,7 +88,7 @@ class Collection:
 
     def ingest(
         self,
-        paths: Sequence[str],
+        paths: str | Path | Sequence[str | Path],
         wish: Wish | None = None,
         progress: Callable[[Summary], None] = lambda _: None,
         **options: Any,
@@ -96,7 +96,7 @@ class Collection:
         """Read, cut, embed and index papers; run again it only does what is left.
 
         Args:
-            paths: folders, files, or "-" for standard input.
+            paths: a folder or file, or several; "-" is standard input.
             wish: models, chunking and mapping of a new collection (`choose_models` helps); an existing one must agree.
             progress: called after each window of papers.
             options: fields of IngestOptions, such as min_words=50.
@@ -105,12 +105,12 @@ class Collection:
             IdentityError, InputError: the wish contradicts the collection; nothing was written.
             ClusterError: the server took nothing for ten minutes; what was acknowledged is kept.
         """
-        chosen = _build(IngestOptions, options)
+        chosen, inputs = _build(IngestOptions, options), _several(paths)
         opened = open_collection(self.client, self.server, self.name, wish or Wish(), self._encoders)
         for notice in opened.notices:
             self._report(notice)
         try:
-            summary = Ingest(self.client, opened, self._encoders, chosen).run(paths, progress, self._report)
+            summary = Ingest(self.client, opened, self._encoders, chosen).run(inputs, progress, self._report)
         except BaseException:
             if opened.loading:
                 opened.loading.close()
@@ -130,7 +130,7 @@ class Collection:
         """Return the search as a native request for other programs: {"alias", "body", "curl"}."""
         return self._searcher.request(query, _build(SearchOptions, options), self.server.url)
 
-    def delete(self, ids: Sequence[str]) -> dict[str, bool]:
+    def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
         """Delete papers with their chunks; return for each id whether it was there."""
         from osembed.bulk import BulkLoop
         from osembed.store import delete_papers
@@ -138,7 +138,7 @@ class Collection:
         loop = BulkLoop(self.client, report=self._report)
         try:
             targets = self._searcher.targets()
-            found = delete_papers(self.client, targets, loop, ids)
+            found = delete_papers(self.client, targets, loop, _several(ids))
             for level in LEVELS:
                 self.client.indices.refresh(index=targets[level].index)
             return found
@@ -195,6 +195,11 @@ class Collection:
     @cached_property
     def _searcher(self) -> Searcher:
         return Searcher(self.client, self.server, self.name, self._query_encoders)
+
+
+def _several(given: str | Path | Sequence[str | Path]) -> list[str]:
+    """Return one or several as a list; a lone string is one, not its letters."""
+    return [str(given)] if isinstance(given, str | Path) else [str(item) for item in given]
 
 
 def _build(kind: type, options: dict[str, Any]) -> Any:

@@ -147,7 +147,7 @@ def publish(client: OpenSearch, targets: Targets) -> None:
 
 def add_meta_fields(client: OpenSearch, target: Target, types: Mapping[str, str]) -> Target:
     """Map new metadata fields. Where somebody mapped one differently meanwhile, theirs holds: the returned target says what is."""
-    fields = {name: kind for name, kind in types.items() if name not in target.meta_types}
+    fields = {name: kind for name, kind in types.items() if name not in target.meta_types and kind in _FIELD}
     if not fields:
         return target
     body = {"properties": {"meta": {"properties": _nested(fields)}}}

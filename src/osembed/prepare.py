@@ -84,7 +84,7 @@ def prepare(client: OpenSearch, targets: Targets, readings: Mapping[Level, Readi
     stored = store.read_documents(client, targets["papers"], ids)
     tallies = store.tally_chunks(client, targets["chunks"], ids)
     changed = [paper for paper in papers if not _is_unchanged(paper, stored.get(paper.id), tallies.get(paper.id), targets)]
-    types = new_types((paper.meta for paper in changed), targets["papers"].meta_types)
+    types = _wanted_types(targets, changed)
     targets = {level: add_meta_fields(client, targets[level], types) for level in LEVELS}
     window = Window(targets, unchanged=len(papers) - len(changed))
     started = time.perf_counter()
@@ -163,6 +163,16 @@ def _is_unchanged(paper: Paper, stored: Stored | None, tally: Tally | None, targ
         return False
     count = int(stored.fields.get("chunk_count", -1))
     return (tally.by_hash if tally else {}) == ({paper.input_hash: count} if count else {})
+
+
+def _wanted_types(targets: Targets, papers: Sequence[Paper]) -> dict[str, str]:
+    """Return the metadata fields that both levels should map: those of either, and the new ones.
+
+    Of either, since a run may have been killed after it mapped a field on one level only.
+    """
+    mapped = {**targets["chunks"].meta_types, **targets["papers"].meta_types}
+    known = {name: kind for name, kind in mapped.items() if kind != "object"}
+    return {**known, **new_types((paper.meta for paper in papers), mapped)}
 
 
 def _agreed_types(targets: Targets) -> dict[str, str]:

@@ -28,6 +28,7 @@ from osembed.ranking import Question, Ranked, Ranker
 from osembed.results import DEPTHS, WINDOW, Hit, Passage, SearchOptions, SearchResult
 from osembed.schema import Level, alias_name
 
+_REMEMBERED = 1000  # query vectors
 _RESOLVE_S = 1.0  # how long a resolved alias is believed; within it a swapped-out index still answers with its own model
 
 
@@ -37,6 +38,7 @@ class Searcher:
     def __init__(self, client: OpenSearch, server: Server, collection: str, encoders: Encoders) -> None:
         self._client, self._server, self._collection, self._encoders = client, server, collection, encoders
         self._resolved: tuple[float, Targets] | None = None
+        self._vectors: dict[tuple[str, str], NDArray[np.float32]] = {}
         self.ranker = Ranker(client, server)
 
     def search(self, text: str, options: SearchOptions) -> SearchResult:
@@ -198,8 +200,15 @@ class Searcher:
         return Question(text, vector, options.mode, options, conditions), ()
 
     def _query_vector(self, text: str, target: Target) -> NDArray[np.float32]:
-        encoder = self._encoders.of(target.meta)
-        vector: NDArray[np.float32] = encoder.encode([encoder.model.spec.query(text)])[0]
+        """Embed a query with an index's model; the pages of one search, and evaluations, ask the same again and again."""
+        key = (target.meta.identity.hash, text)
+        vector = self._vectors.get(key)
+        if vector is None:
+            encoder = self._encoders.of(target.meta)
+            vector = encoder.encode([encoder.model.spec.query(text)])[0]
+            if len(self._vectors) >= _REMEMBERED:
+                self._vectors.clear()
+            self._vectors[key] = vector
         return vector
 
     def _fetch(self, text: str, page: Sequence[Ranked], targets: Targets, options: SearchOptions) -> tuple[Hit, ...]:
