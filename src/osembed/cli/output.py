@@ -84,7 +84,7 @@ def print_result(result: SearchResult) -> None:
         _print_hit(console, rank, hit)
     last = first + len(result.hits) - 1
     more = "100 or more" if result.found >= 100 else str(result.found)
-    console.print(f"{first}–{last} of {more} papers · {result.mode} · {result.took_ms:.0f} ms", style="dim", markup=False)
+    console.print(f"{first}–{last} of {more} · {result.mode} · {result.took_ms:.0f} ms", style="dim", markup=False)
 
 
 def _print_hit(console: Any, rank: int, hit: Hit) -> None:
