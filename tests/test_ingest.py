@@ -14,7 +14,7 @@ import pytest
 
 from osembed import index as indexes
 from osembed.collection import Collection
-from osembed.errors import CollectionError, IdentityError, InputError
+from osembed.errors import BusyError, CollectionError, IdentityError, InputError
 from osembed.generation import Wish
 from osembed.identity import identify, text_hash
 from osembed.model_files import read_model
@@ -445,6 +445,19 @@ def test_a_write_block_is_waited_for(client, name, small, write, url):
     timer.start()
     summary = ingest(collection, [paper(n) for n in range(5)], write)
     assert (summary.indexed, summary.unchanged, summary.rejected) == (4, 1, 0)
+
+
+def test_a_write_block_that_stays_is_said(client, name, small, write, url, monkeypatch):
+    """A read-only index ends the run with what to do; papers are not turned into dead letters."""
+    monkeypatch.setattr("osembed.ingest._REDOS", 3)
+    collection = Collection(name, url)
+    ingest(collection, [paper(0)], write, small)
+    target = indexes.resolve(client, name)["chunks"].index
+    client.indices.put_settings(index=target, body={"index.blocks.write": True})
+    with pytest.raises(BusyError, match="refusing writes all the time"):
+        ingest(collection, [paper(1)], write)
+    client.indices.put_settings(index=target, body={"index.blocks.write": None})
+    assert ingest(collection, [paper(1)], write).indexed == 1
 
 
 def test_memory_is_bounded_by_windows(collection, small, write, monkeypatch):

@@ -18,7 +18,7 @@ from osembed import index as indexes
 from osembed.bulk import BulkLoop, Operation, Outcome
 from osembed.client import OpenSearch
 from osembed.encoders import Encoders
-from osembed.errors import InputError
+from osembed.errors import BusyError, InputError
 from osembed.generation import Opened
 from osembed.identity import text_hash
 from osembed.index import Targets
@@ -109,6 +109,7 @@ class Ingest:
         self._journal = Journal(client)
         self._redo: dict[str, Paper] = {}
         self._tries: Counter[str] = Counter()
+        self._blocked: set[str] = set()
         self._letters = DeadLetters(options.dead_letters, self._collection)
         self.summary = Summary(self._collection)
 
@@ -222,6 +223,7 @@ class Ingest:
     def _sort_out(self, outcome: Outcome, papers: Mapping[str, Paper], owner: Callable[[str], str]) -> set[str]:
         """Put papers whose operations failed where they belong: another try, or the dead letters. Return their ids."""
         failed: set[str] = set()
+        self._blocked.update(owner(key) for key in outcome.blocked)
         for key in (*outcome.conflicts, *outcome.blocked):
             self._redo[owner(key)] = papers[owner(key)]
             failed.add(owner(key))
@@ -243,6 +245,12 @@ class Ingest:
             papers, self._redo = list(self._redo.values()), {}
             self._tries.update(paper.id for paper in papers)
             exhausted = [paper for paper in papers if self._tries[paper.id] > _REDOS]
+            if any(paper.id in self._blocked for paper in exhausted):
+                raise BusyError(
+                    f"'{self._collection}' has been refusing writes all the time (a write block on its index).",
+                    "Somebody fenced it, or made it read-only. What was acknowledged is kept.",
+                    "Lift the block or wait for whoever set it, then run the same command again.",
+                )
             for paper in exhausted:
                 self._reject(Rejected("kept changing under this ingest", paper.source, paper.fields))
             papers = [paper for paper in papers if self._tries[paper.id] <= _REDOS]
