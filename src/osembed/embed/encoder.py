@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from osembed.embed.forward import forward, pool
 from osembed.embed.tokens import Tokeniser, Tokens
 from osembed.embed.weights import ACTIVATIONS, FAMILIES, activation_of, read_weights
-from osembed.errors import InputError, ModelError
+from osembed.errors import InputError
 from osembed.model_files import Model
 
 Vectors = NDArray[np.float32]
@@ -175,13 +175,3 @@ def _batches(order: list[int], tokens: Tokens, budget: int) -> Iterator[list[int
         size += length
     if batch:
         yield batch
-
-
-def check_vectors(vectors: Vectors, what: str) -> None:
-    """Refuse vectors that are not finite; they can only come from damaged weights or too small a precision."""
-    if not np.isfinite(vectors).all():
-        raise ModelError(
-            f"{what} makes vectors that are not finite.",
-            "They cannot be searched.",
-            "Use --precision fp32 or check the files.",
-        )
