@@ -23,6 +23,7 @@ class Encoders:
     def __init__(self, device: str = "auto", precision: str = "auto") -> None:
         self._device, self._precision = device, precision
         self._loaded: dict[str, Encoder] = {}
+        self._admitted: set[str] = set()
         self._lock = threading.Lock()
 
     def load(self, model: Model) -> Encoder:
@@ -45,13 +46,13 @@ class Encoders:
         Raises:
             ModelError: this machine lacks the model. IdentityError: it has another one under that name.
         """
-        known = self._loaded.get(meta.identity.hash)
-        if known:
-            return known
-        encoder = self.load(model_of(meta))
-        witness = journal.recall_witness(meta.identity.hash) if journal else None
-        if witness is not None:
-            admit(witness, encoder.encode(witness_passages(encoder.model.spec)), encoder.backend)
+        identity = meta.identity.hash
+        encoder = self._loaded.get(identity) or self.load(model_of(meta))
+        if journal and identity not in self._admitted:
+            witness = journal.recall_witness(identity)
+            if witness is not None:
+                admit(witness, encoder.encode(witness_passages(encoder.model.spec)), encoder.backend)
+            self._admitted.add(identity)
         return encoder
 
 
