@@ -29,13 +29,13 @@ from opensearchpy.exceptions import (
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from osembed.errors import AuthError, ClusterError, InputError
+from osembed.node import CLUSTER_NAME
 
 _TIMEOUT_S = 60
 _RETRY_S = 20
 _SAFE_POSTS = ("_search", "_msearch", "_mget", "_count", "_refresh", "_analyze")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OLDEST_HYBRID = (3, 5, 0)
-EMBEDDED_CLUSTER = "osembed-embedded"
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def handshake(client: OpenSearch, url: str) -> Server:
             "osembed uses OpenSearch's k-NN and hybrid queries.",
             "Name an OpenSearch server, or leave --url out for the embedded one.",
         )
-    return Server(url, _version(str(version["number"])), info.get("cluster_name") == EMBEDDED_CLUSTER)
+    return Server(url, _version(str(version["number"])), info.get("cluster_name") == CLUSTER_NAME)
 
 
 def has_hybrid(client: OpenSearch, server: Server) -> bool:

@@ -103,7 +103,7 @@ class Ingest:
     """One run over one input."""
 
     def __init__(self, client: OpenSearch, opened: Opened, encoders: Encoders, options: IngestOptions) -> None:
-        self._client, self._opened, self._encoders, self._options = client, opened, encoders, options
+        self._client, self._encoders, self._options = client, encoders, options
         self._collection = opened.targets["papers"].meta.collection
         self._targets = opened.targets
         self._journal = Journal(client)
@@ -204,7 +204,7 @@ class Ingest:
         operations = list(chunk_operations(window, now))
         summary.seconds["serialise"] += time.perf_counter() - started
         by_id = {work.paper.id: work.paper for work in window.works}
-        failed = self._sort_out(self._send(loop, [operation for _, operation in operations]), by_id, paper_of)
+        failed = self._sort_out(self._send(loop, operations), by_id, paper_of)
         window = without(window, failed)
         started = time.perf_counter()
         commits = [paper_operation(window, work, now) for work in window.works]

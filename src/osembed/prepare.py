@@ -93,15 +93,15 @@ def prepare(client: OpenSearch, targets: Targets, readings: Mapping[Level, Readi
     for paper, (chunks, beyond) in zip(changed, cuts, strict=True):
         window.words_beyond += beyond
         window.works.append(_work(paper, chunks, readings, stored.get(paper.id), window))
-    _keep_vectors(client, window, {work.paper.id: tallies.get(work.paper.id, Tally()) for work in window.works}, stored)
+    _keep_vectors(client, window, tallies, stored)
     _tokenise_missing(window, readings)
     limit = readings["chunks"].spec.max_length
     window.unseen = sum(max(0, window.counts.get(text_hash(passage), 0) - limit) for work in window.works for passage in work.passages)
     return window
 
 
-def chunk_operations(window: Window, now: str) -> Iterator[tuple[str, Operation]]:
-    """Yield the operations on chunks: (paper id, write or delete)."""
+def chunk_operations(window: Window, now: str) -> Iterator[Operation]:
+    """Yield the operations on chunks: each new one is written, each of a longer old version is deleted."""
     target = window.targets["chunks"]
     identity = target.meta.identity.hash
     for work in window.works:
@@ -126,9 +126,9 @@ def chunk_operations(window: Window, now: str) -> Iterator[tuple[str, Operation]
                 "text_hash": key,
                 "embedding": window.vectors[identity][key],
             }
-            yield work.paper.id, bulk.put(target.write_alias, chunk_id(work.paper.id, number), document)
+            yield bulk.put(target.write_alias, chunk_id(work.paper.id, number), document)
         for key, old in work.tail.items():
-            yield work.paper.id, bulk.delete(target.write_alias, key, old.seen)
+            yield bulk.delete(target.write_alias, key, old.seen)
 
 
 def paper_operation(window: Window, work: Work, now: str) -> Operation:
@@ -198,15 +198,8 @@ def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], 
 def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tally], stored: Mapping[str, Stored]) -> None:
     """Read back the vectors of known papers, keep those of unchanged passages, note the chunks that are to go."""
     papers, chunks = window.targets["papers"], window.targets["chunks"]
-    known = [work for work in window.works if work.seen or tallies[work.paper.id].highest >= 0]
-    olds = {
-        work.paper.id: max(
-            tallies[work.paper.id].highest + 1,
-            int(stored[work.paper.id].fields.get("chunk_count", 0)) if work.seen else 0,
-        )
-        for work in known
-    }
-    ids = [chunk_id(work.paper.id, n) for work in known for n in range(olds[work.paper.id])]
+    known = [work for work in window.works if work.seen or work.paper.id in tallies]
+    ids = [key for work in known for key in store.chunk_ids(work.paper.id, stored.get(work.paper.id), tallies.get(work.paper.id))]
     old_papers = store.read_documents(client, papers, [work.paper.id for work in known if work.seen], _WITH_VECTOR)
     old_chunks = store.read_documents(client, chunks, ids, _WITH_VECTOR)
     of_paper: dict[str, dict[str, Stored]] = {}

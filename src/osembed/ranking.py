@@ -119,7 +119,7 @@ class Ranker:
         """Let the server rank one level; chunks are gathered by paper here, since its collapse may lose groups."""
         assert question.vector is not None
         options = question.options
-        level: Level = "papers" if options.level == "papers" else "chunks"
+        level = query.level_of_leg(options.level, "vector")
         pipe = query.pipeline(options.fusion, options.weights, explain=options.explain)
         where = self._where(question, level, targets)
         body = query.hybrid(question.text, question.vector, depth, where, pipe, explain=options.explain)

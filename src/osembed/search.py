@@ -26,7 +26,7 @@ from osembed.index import Target, Targets
 from osembed.paper import clean
 from osembed.ranking import Question, Ranked, Ranker
 from osembed.results import DEPTHS, WINDOW, Hit, Passage, SearchOptions, SearchResult
-from osembed.schema import Level, alias_name
+from osembed.schema import alias_name
 
 _REMEMBERED = 1000  # query vectors
 _RESOLVE_S = 1.0  # how long a resolved alias is believed; within it a swapped-out index still answers with its own model
@@ -121,7 +121,7 @@ class Searcher:
 
         The body filters by identity: sent after a model change it finds nothing instead of nonsense.
         """
-        level: Level = "papers" if options.level == "papers" else "chunks"
+        level = query.level_of_leg(options.level, "vector")
         targets = self.targets()
         target = targets[level]
         where = filters.clauses(filters.parse(options.where), targets[level].meta_types, level)

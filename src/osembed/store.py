@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from osembed import bulk
 from osembed.bulk import BulkLoop, Outcome
 from osembed.client import OpenSearch
+from osembed.errors import BusyError, ClusterError
 from osembed.index import Target, Targets
 
 _STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count"]
@@ -61,6 +62,12 @@ def chunk_id(paper_id: str, number: int) -> str:
 def paper_of(chunk: str) -> str:
     """Return the paper id of a chunk's id."""
     return chunk.rpartition("#")[0]
+
+
+def chunk_ids(paper_id: str, stored: Stored | None, tally: Tally | None) -> list[str]:
+    """Return the ids of all chunks that a paper may have: those it counts, and those that are seen to be there."""
+    counted = int(stored.fields.get("chunk_count", 0)) if stored else 0
+    return [chunk_id(paper_id, number) for number in range(max(counted, tally.highest + 1 if tally else 0))]
 
 
 def read_documents(client: OpenSearch, target: Target, ids: Sequence[str], fields: Sequence[str] = _STATE_FIELDS) -> dict[str, Stored]:
@@ -112,14 +119,7 @@ def delete_papers(client: OpenSearch, targets: Targets, loop: BulkLoop, ids: Seq
     while pending:
         papers = read_documents(client, targets["papers"], pending)
         tallies = tally_chunks(client, targets["chunks"], pending)
-        numbers = {
-            paper_id: max(
-                int(papers[paper_id].fields.get("chunk_count", 0)) if paper_id in papers else 0,
-                tallies[paper_id].highest + 1 if paper_id in tallies else 0,
-            )
-            for paper_id in pending
-        }
-        chunks = [chunk_id(paper_id, number) for paper_id, count in numbers.items() for number in range(count)]
+        chunks = [key for paper_id in pending for key in chunk_ids(paper_id, papers.get(paper_id), tallies.get(paper_id))]
         again = set(map(paper_of, _delete(client, targets["chunks"], loop, chunks).conflicts))
         ready = [paper_id for paper_id in pending if paper_id in papers and paper_id not in again]
         operations = [bulk.delete(targets["papers"].write_alias, paper_id, papers[paper_id].seen) for paper_id in ready]
@@ -137,8 +137,6 @@ def _delete(client: OpenSearch, target: Target, loop: BulkLoop, ids: Sequence[st
 
 def _complete(outcome: Outcome) -> Outcome:
     """Refuse an outcome in which a delete was neither done nor in conflict."""
-    from osembed.errors import BusyError, ClusterError
-
     if outcome.blocked:
         raise BusyError("The index refuses writes at the moment.", "A migration may be swapping.", "Run the command again.")
     if outcome.rejected:
