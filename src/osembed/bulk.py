@@ -72,7 +72,9 @@ class Outcome:
         self.rejected.update(other.rejected)
 
 
-def put(alias: str, doc_id: str, document: Mapping[str, Any], seen: tuple[int, int] | None = None) -> Operation:
+def put(
+    alias: str, doc_id: str, document: Mapping[str, Any], seen: tuple[int, int] | None = None, routing: str | None = None
+) -> Operation:
     """Return an operation that writes a document through a private alias, never creating an index.
 
     Args:
@@ -80,8 +82,9 @@ def put(alias: str, doc_id: str, document: Mapping[str, Any], seen: tuple[int, i
         doc_id: the document's id.
         document: its fields; numpy vectors are serialised as they are.
         seen: (sequence number, primary term) that the stored document must still have.
+        routing: the document's own routing, where another program gave it one.
     """
-    return Operation(doc_id, _action("index", alias, doc_id, seen), _line(document))
+    return Operation(doc_id, _action("index", alias, doc_id, seen, routing), _line(document))
 
 
 def create(alias: str, doc_id: str, document: Mapping[str, Any]) -> Operation:
@@ -89,12 +92,22 @@ def create(alias: str, doc_id: str, document: Mapping[str, Any]) -> Operation:
     return Operation(doc_id, _action("create", alias, doc_id, None), _line(document))
 
 
-def delete(alias: str, doc_id: str, seen: tuple[int, int]) -> Operation:
+def copy(alias: str, doc_id: str, document: Mapping[str, Any], version: int, routing: str | None = None) -> Operation:
+    """Return an operation that writes a document unless the same or a newer version of it is there (that is a conflict: well so).
+
+    No ingest pipeline runs: what is copied went through it before.
+    """
+    action = {"_index": alias, "_id": doc_id, "require_alias": True, "version": version, "version_type": "external", "pipeline": "_none"}
+    return Operation(doc_id, orjson.dumps({"index": _routed(action, routing)}), _line(document))
+
+
+def delete(alias: str, doc_id: str, seen: tuple[int, int], routing: str | None = None) -> Operation:
     """Return an operation that deletes exactly the version that was read.
 
     With `if_seq_no` it can neither delete a newer version nor, on a missing alias, create an index (which a versioned delete does).
     """
-    return Operation(doc_id, _action("delete", alias, doc_id, seen))
+    action = {"_index": alias, "_id": doc_id, "if_seq_no": seen[0], "if_primary_term": seen[1]}
+    return Operation(doc_id, orjson.dumps({"delete": _routed(action, routing)}))
 
 
 class BulkLoop:
@@ -288,13 +301,15 @@ def _item_reason(error: Mapping[str, Any]) -> str:
     return ": ".join(str(part) for part in (error.get("reason"), cause.get("reason")) if part)[:400]
 
 
-def _action(kind: str, alias: str, doc_id: str, seen: tuple[int, int] | None) -> bytes:
-    fields: dict[str, Any] = {"_index": alias, "_id": doc_id}
-    if kind != "delete":
-        fields["require_alias"] = True
+def _action(kind: str, alias: str, doc_id: str, seen: tuple[int, int] | None, routing: str | None = None) -> bytes:
+    fields: dict[str, Any] = {"_index": alias, "_id": doc_id, "require_alias": True}
     if seen:
         fields["if_seq_no"], fields["if_primary_term"] = seen
-    return orjson.dumps({kind: fields})
+    return orjson.dumps({kind: _routed(fields, routing)})
+
+
+def _routed(action: dict[str, Any], routing: str | None) -> dict[str, Any]:
+    return action if routing is None else {**action, "routing": routing}
 
 
 def _line(document: Mapping[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ from osembed.generation import Wish, finish_loading, open_collection, unpublishe
 from osembed.ingest import Ingest, IngestOptions, Summary
 from osembed.models import PRESETS
 from osembed.results import SearchOptions, SearchResult
-from osembed.schema import LEVELS, alias_name, check_name
+from osembed.schema import alias_name, check_name
 from osembed.search import Searcher
 
 Report = Callable[[str], None]
@@ -137,10 +137,9 @@ class Collection:
 
         loop = BulkLoop(self.client, report=self._report)
         try:
-            targets = self._searcher.targets()
-            found = delete_papers(self.client, targets, loop, _several(ids))
-            for level in LEVELS:
-                self.client.indices.refresh(index=targets[level].index)
+            found = delete_papers(self.client, self._searcher.resolve, loop, _several(ids))
+            for target in self._searcher.resolve().values():
+                self.client.indices.refresh(index=target.index)
             return found
         finally:
             loop.close()

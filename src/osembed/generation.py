@@ -6,30 +6,25 @@ the journal with a heartbeat. A loader that was killed stops beating; whoever wa
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import psutil
-
 from osembed import index as indexes
 from osembed import schema
 from osembed.client import OpenSearch, Server
 from osembed.encoders import Encoders, witness_passages
-from osembed.errors import IdentityError, InputError, OsembedError
+from osembed.errors import IdentityError, InputError
 from osembed.identity import identify
 from osembed.index import Targets
 from osembed.journal import Journal, State
 from osembed.model_files import Model
 from osembed.models import DEFAULT_MODEL, open_model
+from osembed.presence import Heart, is_surely_dead, register
 from osembed.schema import ChunkRule, IndexMeta, Level
 
-_BEAT_S = 3.0
 _DEAD_S = 12.0
 
 
@@ -84,16 +79,13 @@ class Loading:
     """This process's entry among the loaders of an unpublished generation; beats until it is closed."""
 
     def __init__(self, client: OpenSearch, collection: str, token: str) -> None:
-        self._client, self._collection, self.token = client, collection, token
+        self._collection, self.token = collection, token
         self._journal = Journal(client)
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True, name="osembed-heartbeat")
-        self._thread.start()
+        self._heart = Heart(lambda: bool(self._journal.change(_key(collection), self._stamp)))
 
     def close(self) -> dict[str, State]:
         """Strike out this loader; return the others that are still entered."""
-        self._closing.set()
-        self._thread.join()
+        self._heart.close()
         left: dict[str, State] = {}
 
         def strike(state: State) -> State:
@@ -103,13 +95,6 @@ class Loading:
 
         self._journal.change(_key(self._collection), strike)
         return left
-
-    def _beat(self) -> None:
-        while not self._closing.wait(_BEAT_S):
-            try:
-                self._journal.change(_key(self._collection), self._stamp)
-            except OsembedError:
-                continue  # the server is away; the ingest itself will say so
 
     def _stamp(self, state: State) -> State | None:
         entry = state.get("loaders", {}).get(self.token)
@@ -190,8 +175,8 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
     asked: dict[Level, str] = {"papers": wish.paper_model or DEFAULT_MODEL, "chunks": wish.chunk_model or DEFAULT_MODEL}
     models = {level: open_model(name) for level, name in asked.items()}
     profile = wish.profile or "lucene"
-    _check_profile(server, profile)
-    metas = {level: _new_meta(collection, level, model, wish.rule(), profile, encoders) for level, model in models.items()}
+    check_profile(server, profile)
+    metas = {level: describe(collection, level, model, wish.rule(), profile, encoders) for level, model in models.items()}
     journal = Journal(client)
     journal.ensure()
     token, plan = secrets.token_hex(8), unpublished(client, collection)
@@ -219,7 +204,7 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
 
 def _living(before: State, is_there: bool) -> State:
     """Return the plan of a first generation without its dead loaders; {} where neither an index nor a loader is left of it."""
-    loaders = {token: entry for token, entry in before.get("loaders", {}).items() if not _surely_dead(entry)}
+    loaders = {token: entry for token, entry in before.get("loaders", {}).items() if not is_surely_dead(entry)}
     return {**before, "loaders": loaders} if is_there or loaders else {}
 
 
@@ -236,17 +221,17 @@ def _enter(before: State, metas: dict[Level, IndexMeta], asked: dict[Level, str]
             f"Finish it with --paper-model {before['models']['papers']} --chunk-model {before['models']['chunks']}, "
             "or use another --collection.",
         )
-    entry = {"beat": 0, "host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
     return {
         **before,
         "generation": generation,
         "indexes": names,
         "models": asked,
-        "loaders": {**before.get("loaders", {}), token: entry},
+        "loaders": {**before.get("loaders", {}), token: register()},
     }
 
 
-def _new_meta(collection: str, level: Level, model: Model, rule: ChunkRule, profile: str, encoders: Encoders) -> IndexMeta:
+def describe(collection: str, level: Level, model: Model, rule: ChunkRule, profile: str, encoders: Encoders) -> IndexMeta:
+    """Return what a new index of generation 1 would say of itself."""
     encoder = encoders.load(model)
     provenance = {
         "model": model.spec.name,
@@ -259,7 +244,8 @@ def _new_meta(collection: str, level: Level, model: Model, rule: ChunkRule, prof
     return IndexMeta(collection, level, 1, identify(model), rule, profile, provenance)
 
 
-def _check_profile(server: Server, profile: str) -> None:
+def check_profile(server: Server, profile: str) -> None:
+    """Refuse a mapping profile that would end the embedded node."""
     if profile == "faiss" and server.embedded:
         raise InputError(
             "The profile faiss was asked of the embedded node.",
@@ -279,13 +265,13 @@ def _wait_for_dead(client: OpenSearch, collection: str, others: dict[str, State]
     The dead are struck out.
     """
     journal, since = Journal(client), time.monotonic()
-    left = {token: entry for token, entry in others.items() if not _surely_dead(entry)}
+    left = {token: entry for token, entry in others.items() if not is_surely_dead(entry)}
     while left and time.monotonic() - since < _DEAD_S:
         time.sleep(0.5)
         now = (journal.read(_key(collection)) or {}).get("loaders", {})
         if any(token not in others or entry["beat"] != others[token]["beat"] for token, entry in now.items()):
             return True
-        left = {token: entry for token, entry in left.items() if token in now and not _surely_dead(entry)}
+        left = {token: entry for token, entry in left.items() if token in now and not is_surely_dead(entry)}
     alive = False
 
     def strike(state: State) -> State:
@@ -297,16 +283,6 @@ def _wait_for_dead(client: OpenSearch, collection: str, others: dict[str, State]
 
     journal.change(_key(collection), strike)
     return alive
-
-
-def _surely_dead(entry: State) -> bool:
-    """Whether a loader of this very machine no longer runs."""
-    if entry.get("host") != socket.gethostname():
-        return False
-    try:
-        return bool(abs(psutil.Process(entry["pid"]).create_time() - entry["started"]) > 1)
-    except psutil.NoSuchProcess:
-        return True
 
 
 def _rule_text(rule: ChunkRule) -> str:

@@ -44,6 +44,9 @@ class Target:
 
 
 Targets = dict[Level, Target]
+# Settings that the server gives each index for itself, or that belong to one index's history.
+_OF_ONE_INDEX = ("uuid", "creation_date", "provided_name", "version.", "blocks.", "resize.", "plugins.", "opendistro.", "knn.advanced.")
+_SET_IN_SERVICE = ("refresh_interval", "auto_expand_replicas")
 Pipeline = Literal["there", "created", "unsupported"]
 
 
@@ -87,7 +90,7 @@ def create_index(client: OpenSearch, meta: IndexMeta, shape: Mapping[str, Any]) 
         shape: settings that the operator chose, such as number_of_shards; None takes one out.
     """
     name = schema.index_name(meta.collection, meta.level, meta.identity, meta.generation)
-    body = schema.index_body(meta, [staging_alias(meta.collection), write_alias(name)])
+    body = schema.index_body(meta, [staging_alias(meta.collection, meta.level), write_alias(name)])
     settings = {**body["settings"]["index"], **shape}
     body["settings"]["index"] = {key: value for key, value in settings.items() if value is not None}
     try:
@@ -96,6 +99,31 @@ def create_index(client: OpenSearch, meta: IndexMeta, shape: Mapping[str, Any]) 
         if error.error != "resource_already_exists_exception":
             raise CollectionError(f"The index {name} could not be created: {reason(error)}.") from error
     return name
+
+
+def create_like(client: OpenSearch, source: Target, meta: IndexMeta, alias: str) -> dict[str, Any]:
+    """Create the next generation of an index in load settings behind a staging alias, unless it exists.
+
+    Mapping and settings are the source's as they are now, whatever its operators added, but for the vector field and osembed's description.
+
+    Returns:
+        The settings that the new index shall have in service. Raises CollectionError where the server refuses the index.
+    """
+    found = client.indices.get(index=source.index, params={"flat_settings": "true"})[source.index]
+    body = schema.index_body(meta, [alias])
+    properties = {**found["mappings"]["properties"], "embedding": body["mappings"]["properties"]["embedding"]}
+    body["mappings"] = {**found["mappings"], "properties": properties, "_meta": body["mappings"]["_meta"]}
+    settings = {name.removeprefix("index."): value for name, value in found["settings"].items()}
+    kept = {name: value for name, value in settings.items() if not name.startswith(_OF_ONE_INDEX)}
+    wanted = schema.wanted_settings(meta.profile, int(kept.pop("number_of_replicas", 0)))
+    wanted |= {name: kept.pop(name) for name in _SET_IN_SERVICE if name in kept}
+    body["settings"]["index"] = {**kept, **schema.load_settings(meta.profile)}
+    try:
+        client.indices.create(index=schema.index_name(meta.collection, meta.level, meta.identity, meta.generation), body=body)
+    except RequestError as error:
+        if error.error != "resource_already_exists_exception":
+            raise CollectionError(f"The new index of the {meta.level} could not be created: {reason(error)}.") from error
+    return wanted
 
 
 def ensure_pipeline(client: OpenSearch) -> Pipeline:
@@ -130,7 +158,7 @@ def publish(client: OpenSearch, targets: Targets) -> None:
     actions: list[dict[str, Any]] = []
     for level in LEVELS:
         index = targets[level].index
-        actions.append({"remove": {"index": index, "alias": staging_alias(collection), "must_exist": True}})
+        actions.append({"remove": {"index": index, "alias": staging_alias(collection, level), "must_exist": True}})
         actions.append({"add": {"index": index, "alias": alias_name(collection, level), "is_write_index": True}})
     try:
         client.indices.update_aliases(body={"actions": actions})

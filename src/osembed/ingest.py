@@ -7,18 +7,21 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import orjson
+from opensearchpy.exceptions import NotFoundError
 
 from osembed import index as indexes
 from osembed.bulk import BulkLoop, Operation, Outcome
 from osembed.client import OpenSearch
 from osembed.encoders import Encoders
 from osembed.errors import BusyError, InputError
+from osembed.fence import wait_writable
 from osembed.generation import Opened
 from osembed.identity import text_hash
 from osembed.index import Targets
@@ -35,6 +38,7 @@ DEFAULT_MIN_WORDS = 100
 _WINDOW_PAPERS = 256
 _WINDOW_CHARS = 400_000
 _REDOS = 12
+_WAITS = 100
 
 
 @dataclass(frozen=True)
@@ -110,12 +114,13 @@ class Ingest:
         self._redo: dict[str, Paper] = {}
         self._tries: Counter[str] = Counter()
         self._blocked: set[str] = set()
+        self._report: Callable[[str], None] = lambda _: None
         self._letters = DeadLetters(options.dead_letters, self._collection)
         self.summary = Summary(self._collection)
 
     def run(self, paths: Sequence[str], progress: Progress, report: Callable[[str], None]) -> Summary:
         """Read, embed and write; return when every paper is settled. Does not publish."""
-        reader = Reader(paths)
+        reader, self._report = Reader(paths), report
         summary, started = self.summary, time.monotonic()
         for level in LEVELS:
             encoder = self._encoders.of(self._targets[level].meta, self._journal)
@@ -142,8 +147,10 @@ class Ingest:
         return summary
 
     def _refresh(self) -> None:
+        """Make visible what was written, so that the tallies of chunks see it; an index that is gone needs none."""
         for level in LEVELS:
-            self._client.indices.refresh(index=self._targets[level].index)
+            with suppress(NotFoundError):
+                self._client.indices.refresh(index=self._targets[level].index)
 
     def _windows(self, records: Iterable[Record | Rejected]) -> Iterator[list[Paper]]:
         """Gather papers into windows; of two with one id in a window the later wins."""
@@ -167,12 +174,17 @@ class Ingest:
     def _prepare(self, papers: Sequence[Paper]) -> Window:
         if not papers:
             return Window(self._targets)
-        window = prepare(self._client, self._targets, self._readings(), papers)
-        self._targets = window.targets  # it knows the metadata fields that were just mapped
-        return window
+        for last in (False, False, True):
+            targets = self._now()  # a migration may have moved the collection since the last window
+            try:
+                return prepare(self._client, targets, self._readings(targets), papers)
+            except NotFoundError:  # it moved just now, and its old indexes are gone
+                if last:
+                    raise
+        raise AssertionError("unreachable")
 
-    def _readings(self) -> dict[Level, Reading]:
-        encoders = {level: self._encoders.of(self._targets[level].meta) for level in LEVELS}
+    def _readings(self, targets: Targets) -> dict[Level, Reading]:
+        encoders = {level: self._encoders.of(targets[level].meta, self._journal) for level in LEVELS}
         return {level: Reading(encoder.model.spec, encoder.tokeniser) for level, encoder in encoders.items()}
 
     def _embed(self, window: Window) -> Window:
@@ -182,7 +194,7 @@ class Ingest:
             tokens = window.tokens.pop(meta.identity.hash, None)
             if tokens is None:
                 continue
-            vectors = self._encoders.of(meta).embed(tokens)
+            vectors = self._encoders.of(meta, self._journal).embed(tokens)
             keys = map(text_hash, tokens.texts)
             window.vectors[meta.identity.hash].update(zip(keys, vectors, strict=True))
             self.summary.embedded += len(tokens)
@@ -239,23 +251,29 @@ class Ingest:
         return failed
 
     def _write_again(self, loop: BulkLoop) -> None:
-        """Redo papers that somebody else changed meanwhile, or whose index was blocked, from the read on."""
-        turn = 0
+        """Redo papers that somebody else changed meanwhile, or whose index was fenced, from the read on."""
+        turn, waits = 0, 0
         while self._redo:
             papers, self._redo = list(self._redo.values()), {}
-            self._tries.update(paper.id for paper in papers)
-            exhausted = [paper for paper in papers if self._tries[paper.id] > _REDOS]
-            if any(paper.id in self._blocked for paper in exhausted):
-                raise BusyError(
-                    f"'{self._collection}' has been refusing writes all the time (a write block on its index).",
-                    "Somebody fenced it, or made it read-only. What was acknowledged is kept.",
-                    "Lift the block or wait for whoever set it, then run the same command again.",
-                )
-            for paper in exhausted:
-                self._reject(Rejected("kept changing under this ingest", paper.source, paper.fields))
+            if self._blocked:  # a migration is swapping: wait, then write where the collection is then, with the model it has then
+                self._blocked.clear()
+                waits += 1
+                if waits > _WAITS:
+                    raise BusyError(
+                        f"'{self._collection}' has been refusing writes all the time, though nothing blocks it.",
+                        "The private alias of its index is missing, perhaps. What was acknowledged is kept.",
+                        "Look at `GET _cat/aliases?v` and `osembed doctor`, then run the same command again.",
+                    )
+                wait_writable(self._client, self._collection, self._report)
+                time.sleep(random.uniform(0, 0.1))
+            else:
+                self._tries.update(paper.id for paper in papers)
+                time.sleep(random.uniform(0, min(3.0, 0.05 * 2**turn)))
+                turn += 1
+            for paper in papers:
+                if self._tries[paper.id] > _REDOS:
+                    self._reject(Rejected("kept changing under this ingest", paper.source, paper.fields))
             papers = [paper for paper in papers if self._tries[paper.id] <= _REDOS]
-            time.sleep(random.uniform(0, min(3.0, 0.05 * 2**turn)))
-            turn += 1
             self._targets = self._now()
             self._refresh()
             if papers:

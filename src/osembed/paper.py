@@ -76,9 +76,9 @@ def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper 
     meta = taken["meta"] if isinstance(taken["meta"], Mapping) else {}
     paper = Paper(
         id=_to_id(taken["id"], taken),
-        title=" ".join(clean(_to_text(taken["title"])).split()),
-        abstract=clean(_to_text(taken["abstract"])).strip(),
-        body=clean(_to_text(taken["body"])).strip(),
+        title=" ".join(clean(to_text(taken["title"])).split()),
+        abstract=clean(to_text(taken["abstract"])).strip(),
+        body=clean(to_text(taken["body"])).strip(),
         meta=_clean_values(flatten({**fields, **meta})),
         source=record.source,
         fields=record.fields,
@@ -115,17 +115,17 @@ def _take(fields: dict[str, Any], field: str, names: Mapping[str, str]) -> Any:
 
 def _to_id(value: Any, taken: Mapping[str, Any]) -> str:
     if value is None:  # no id at all: the content names the paper, so that the same record finds itself again
-        content = _to_text(taken["title"]) + "\n" + _to_text(taken["abstract"]) + "\n" + _to_text(taken["body"])
+        content = to_text(taken["title"]) + "\n" + to_text(taken["abstract"]) + "\n" + to_text(taken["body"])
         return hashlib.blake2b(clean(content).encode(), digest_size=10).hexdigest() if content.strip() else ""
     return unicodedata.normalize("NFC", " ".join(clean(str(value)).split()))
 
 
-def _to_text(value: Any) -> str:
+def to_text(value: Any) -> str:
     """Return a text field as one string; lists of paragraphs, or of sections with a `text`, are joined."""
     if isinstance(value, list):
-        return "\n\n".join(filter(None, map(_to_text, value)))
+        return "\n\n".join(filter(None, map(to_text, value)))
     if isinstance(value, Mapping):
-        return "\n\n".join(filter(None, (_to_text(value.get("heading")), _to_text(value.get("text")))))
+        return "\n\n".join(filter(None, (to_text(value.get("heading")), to_text(value.get("text")))))
     return "" if value is None else str(value)
 
 

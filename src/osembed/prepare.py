@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from osembed import bulk, store
 from osembed.bulk import Operation
-from osembed.chunk import Chunk, cut, start_of
+from osembed.chunk import Chunk, cut
 from osembed.client import OpenSearch
 from osembed.embed.tokens import Tokeniser, Tokens
 from osembed.identity import text_hash
@@ -21,6 +21,7 @@ from osembed.index import Targets, add_meta_fields
 from osembed.metadata import fit, new_types
 from osembed.model_files import ModelSpec
 from osembed.paper import Paper
+from osembed.passage import paper_passage
 from osembed.schema import LEVELS, Level
 from osembed.store import Stored, Tally, chunk_id
 
@@ -183,13 +184,12 @@ def _agreed_types(targets: Targets) -> dict[str, str]:
 
 def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], stored: Stored | None, window: Window) -> Work:
     whole, parts = readings["papers"].spec, readings["chunks"].spec
-    opening = paper.abstract or start_of(paper.body, whole.max_length)
     return Work(
         paper=paper,
         meta=fit(paper.meta, _agreed_types(window.targets), window.dropped),
         seen=stored.seen if stored else None,
         chunks=chunks,
-        passage=whole.passage(paper.title, opening),
+        passage=paper_passage(whole, paper.title, paper.abstract, paper.body),
         passages=[parts.passage(paper.title, chunk.text) for chunk in chunks],
         tail={},
     )

@@ -83,9 +83,9 @@ def write_alias(index: str) -> str:
     return f"{index}-w"
 
 
-def staging_alias(collection: str, attempt: int = 1) -> str:
-    """Return the alias that marks indexes which are not published yet."""
-    return f"staging-{collection}-{attempt}"
+def staging_alias(collection: str, level: Level, attempt: int = 1) -> str:
+    """Return the alias that marks an index which readers do not see, and through which the holder of this attempt works on it."""
+    return f"staging-{alias_name(collection, level)}-{attempt}"
 
 
 def index_body(meta: IndexMeta, aliases: list[str]) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def index_body(meta: IndexMeta, aliases: list[str]) -> dict[str, Any]:
     body["mappings"]["properties"]["embedding"] = vector
     body["mappings"]["_meta"] = {"osembed": write_meta(meta)}
     body["settings"]["index"].update(load_settings(meta.profile))
-    body["aliases"] = {name: {"is_hidden": True} for name in aliases}
+    body["aliases"] = {name: {"is_hidden": True, "is_write_index": True} for name in aliases}
     return body
 
 

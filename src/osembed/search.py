@@ -143,7 +143,11 @@ class Searcher:
         now = time.monotonic()
         if self._resolved and now - self._resolved[0] < _RESOLVE_S:
             return self._resolved[1]
-        targets = indexes.resolve(self._client, self._collection)
+        return self.resolve()
+
+    def resolve(self) -> Targets:
+        """Return the collection's indexes as they are now."""
+        now, targets = time.monotonic(), indexes.resolve(self._client, self._collection)
         if targets is None:
             raise self._missing()
         self._resolved = (now, targets)

@@ -6,7 +6,7 @@ paper whose hash is right and whose chunks all carry that hash is complete; ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from osembed import bulk
 from osembed.bulk import BulkLoop, Outcome
 from osembed.client import OpenSearch
-from osembed.errors import BusyError, ClusterError
+from osembed.errors import ClusterError
+from osembed.fence import wait_writable
 from osembed.index import Target, Targets
 
 _STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count"]
@@ -108,37 +109,46 @@ def tally_chunks(client: OpenSearch, target: Target, paper_ids: Sequence[str]) -
     return tallies
 
 
-def delete_papers(client: OpenSearch, targets: Targets, loop: BulkLoop, ids: Sequence[str]) -> dict[str, bool]:
+def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: BulkLoop, ids: Sequence[str]) -> dict[str, bool]:
     """Delete papers, their chunks first; return for each id whether the paper was there.
 
-    Killed half-way, the paper still stands and the next delete (or ingest) completes the work. A paper that changes meanwhile is read again.
+    Killed half-way, the paper still stands and the next delete (or ingest) completes the work. A paper that changes meanwhile is read again;
+    a fence is waited for.
+
+    Args:
+        client: the connection.
+        targets: asked before each round for the indexes that the collection consists of now.
+        loop: sends the deletes.
+        ids: of papers.
     """
     found: dict[str, bool] = {}
     pending = list(dict.fromkeys(ids))
-    client.indices.refresh(index=targets["chunks"].index)
     while pending:
-        papers = read_documents(client, targets["papers"], pending)
-        tallies = tally_chunks(client, targets["chunks"], pending)
+        now = targets()
+        client.indices.refresh(index=now["chunks"].index)
+        papers = read_documents(client, now["papers"], pending)
+        tallies = tally_chunks(client, now["chunks"], pending)
         chunks = [key for paper_id in pending for key in chunk_ids(paper_id, papers.get(paper_id), tallies.get(paper_id))]
-        again = set(map(paper_of, _delete(client, targets["chunks"], loop, chunks).conflicts))
+        before = _delete(client, now["chunks"], loop, chunks)
+        again = set(map(paper_of, (*before.conflicts, *before.blocked)))
         ready = [paper_id for paper_id in pending if paper_id in papers and paper_id not in again]
-        operations = [bulk.delete(targets["papers"].write_alias, paper_id, papers[paper_id].seen) for paper_id in ready]
-        outcome = _complete(loop.send(operations))
+        operations = [bulk.delete(now["papers"].write_alias, paper_id, papers[paper_id].seen) for paper_id in ready]
+        after = _accepted(loop.send(operations))
         for paper_id in pending:
             found[paper_id] = found.get(paper_id, False) or paper_id in papers
-        pending = [*again, *outcome.conflicts]
+        pending = [*again, *after.conflicts, *after.blocked]
+        if before.blocked or after.blocked:
+            wait_writable(client, now["papers"].meta.collection)
     return found
 
 
 def _delete(client: OpenSearch, target: Target, loop: BulkLoop, ids: Sequence[str]) -> Outcome:
     stored = read_documents(client, target, ids, ["input_hash"]) if ids else {}
-    return _complete(loop.send(bulk.delete(target.write_alias, key, stored[key].seen) for key in ids if key in stored))
+    return _accepted(loop.send(bulk.delete(target.write_alias, key, stored[key].seen) for key in ids if key in stored))
 
 
-def _complete(outcome: Outcome) -> Outcome:
-    """Refuse an outcome in which a delete was neither done nor in conflict."""
-    if outcome.blocked:
-        raise BusyError("The index refuses writes at the moment.", "A migration may be swapping.", "Run the command again.")
+def _accepted(outcome: Outcome) -> Outcome:
+    """Refuse an outcome in which a delete was rejected."""
     if outcome.rejected:
         raise ClusterError(f"The server refused a delete: {next(iter(outcome.rejected.values()))}.")
     return outcome

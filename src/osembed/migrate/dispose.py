@@ -1,0 +1,70 @@
+"""Delete indexes that a migration left behind: only such that are provably osembed's own, and only as the present holder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opensearchpy.exceptions import NotFoundError
+
+from osembed import fence
+from osembed import index as indexes
+from osembed.errors import BusyError, CollectionError
+from osembed.fence import Action
+from osembed.migrate.lease import Lease, settle
+from osembed.schema import Level, index_name, staging_alias
+
+
+def dispose(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> None:
+    """Delete one index per level, if it is there.
+
+    The holder's staging aliases move to the surviving index first, and the deletion contains their removal: so a process that was stopped
+    before it and wakes up later deletes nothing.
+
+    Args:
+        lease: this process's hold.
+        doomed: level → (the index to delete, the index that stays).
+
+    Raises:
+        CollectionError: an index is not provably the one of this migration; nothing is deleted.
+    """
+    client = lease.client
+    sight = settle(lease)
+    state = lease.state
+    gone = {level: pair for level, pair in doomed.items() if pair[0] in sight.uuids}
+    for level, (index, _) in gone.items():
+        _prove_ours(lease, level, index)
+    attempt = max(state.attempt, sight.attempt + 1)
+    state = lease.update(attempt=attempt)
+    lease.check()
+    if not fence.hand_over(client, state, sight, attempt, {level: pair[1] for level, pair in gone.items()}):
+        raise BusyError(f"The staging aliases of '{state.collection}' moved.", "Somebody else works on it.", "Run the command again.")
+    if len(gone) < len(doomed):  # never created: forbid creations that may still be under way
+        fence.hand_over(client, state, sight, attempt, {level: pair[0] for level, pair in doomed.items() if level not in gone})
+    if not gone:
+        return
+    sight = fence.look(client, state)
+    actions: list[Action] = []
+    for level, (index, survivor) in gone.items():
+        actions.append({"remove": {"index": survivor, "alias": staging_alias(state.collection, level, attempt), "must_exist": True}})
+        old = [name for holder, name, number in sight.tokens[level] if holder == survivor and number < attempt]
+        actions += [{"remove": {"index": survivor, "alias": name}} for name in old]
+        actions.append({"remove_index": {"index": index}})
+    lease.check()
+    try:
+        client.indices.update_aliases(body={"actions": actions})
+    except NotFoundError as error:
+        raise BusyError(f"The staging aliases of '{state.collection}' moved.", "Somebody else works on it.", "Run it again.") from error
+
+
+def _prove_ours(lease: Lease, level: Level, index: str) -> None:
+    """Refuse to delete an index whose own description does not say that it belongs to this migration."""
+    move = lease.state.moves[level]
+    target = indexes.resolve_indexes(lease.client, {level: index})[level]
+    named = index_name(lease.state.collection, level, target.meta.identity, target.meta.generation)
+    known = {move.blue: move.blue_uuid, move.green: move.green_uuid or target.uuid}
+    if target.meta.collection != lease.state.collection or named != index or known.get(index) != target.uuid:
+        raise CollectionError(
+            f"{index} is not provably an index of this migration.",
+            "Its name, description or UUID is not what osembed made.",
+            f"Look at it (GET {index}), and delete it yourself if it is yours.",
+        )

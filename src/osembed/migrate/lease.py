@@ -1,0 +1,217 @@
+"""Who may work on a migration: one holder at a time, courteously by a lease in the journal, strictly by the staging aliases.
+
+The lease tells others to leave; it cannot stop a process that was paused and wakes up. The staging aliases do (see `fence`): each holder
+has its own, and each of its requests of consequence fails once another has replaced them.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from osembed import fence
+from osembed.client import OpenSearch
+from osembed.errors import BusyError, CollectionError
+from osembed.fence import Sight
+from osembed.journal import Journal
+from osembed.presence import Heart, is_surely_dead, register
+from osembed.schema import Level, alias_name
+from osembed.state import BEFORE_SWAP, MigrationState, migration_key, read_state, write_state
+
+_DEAD_S = 15.0  # on the observer's own clock
+_SELF_S = 9.0  # a holder that could not confirm a beat for so long stops by itself
+Step = Callable[[MigrationState], MigrationState]
+
+
+class Lease:
+    """This process's hold on a collection's migration. `state` is what the journal held after this process's last change."""
+
+    def __init__(self, client: OpenSearch, token: str, state: MigrationState) -> None:
+        self.client, self.token, self.state = client, token, state
+        self._journal, self._key = Journal(client), migration_key(state.collection)
+        self._heart = Heart(lambda: self._change(_beat) is not None)
+
+    def update(self, step: Step | None = None, **changes: Any) -> MigrationState:
+        """Change the journal's state while this process holds the lease. Raises BusyError when it does not any more."""
+        changed = self._change(lambda state: replace(step(state) if step else state, **changes))
+        if changed is None:
+            raise self._lost()
+        self.state = changed
+        return changed
+
+    def note(self, event: str, **changes: Any) -> MigrationState:
+        """Change the state and remember an event, with the time for people."""
+        stamp = datetime.now(UTC).isoformat(timespec="seconds")
+        return self.update(lambda state: replace(state, history=[*state.history[-199:], (stamp, event)]), **changes)
+
+    def check(self) -> None:
+        """Raise BusyError unless this process surely still holds the lease: call it before each request of consequence."""
+        if self._heart.lost.is_set() or self._heart.silent_s > _SELF_S:
+            raise self._lost()
+
+    def close(self) -> None:
+        """Give the lease back; whatever was not finished is left as it is."""
+        self._heart.close()
+        self._change(lambda state: replace(state, lease=None))
+
+    def _change(self, step: Step) -> MigrationState | None:
+        """Apply a step if the lease is still this process's; None where it is not."""
+        mine = False
+
+        def apply(stored: dict[str, Any]) -> dict[str, Any] | None:
+            nonlocal mine
+            state = read_state(stored)
+            mine = bool(state and state.lease and state.lease["token"] == self.token)
+            return write_state(step(state)) if state and mine else None
+
+        stored = self._journal.change(self._key, apply)
+        return read_state(stored) if mine else None
+
+    def _lost(self) -> BusyError:
+        return BusyError(
+            f"Another process has taken over the migration of '{self.state.collection}'.",
+            "This one was silent for too long (stopped, or cut off from the server) and may not go on.",
+            "See how it goes: osembed migrate status.",
+        )
+
+
+def claim(client: OpenSearch, collection: str, begin: Callable[[MigrationState | None], MigrationState]) -> Lease:
+    """Take the lease: at once where it is free or its holder surely dead, after fifteen seconds where the holder has stopped beating.
+
+    Args:
+        client, collection: whose migration.
+        begin: given the stored state (None for none), returns the one to go on with; may raise to refuse. May be called several times.
+
+    Raises:
+        BusyError: the holder is alive; names it.
+    """
+    journal, token = Journal(client), secrets.token_hex(8)
+    journal.ensure()
+    seen: tuple[Any, Any] | None = None
+    since = time.monotonic()
+    while True:
+        expired = seen if seen and time.monotonic() - since > _DEAD_S else None
+        holder: dict[str, Any] = {}
+        stored = journal.change(migration_key(collection), partial(_take, begin, token, expired, holder))
+        if not holder:
+            state = read_state(stored)
+            assert state is not None
+            return Lease(client, token, state)
+        now = (holder["token"], holder["beat"])
+        if seen and seen != now:
+            raise _busy(collection, holder)
+        if seen is None:
+            seen, since = now, time.monotonic()
+        time.sleep(0.3)
+
+
+def _take(
+    begin: Callable[[MigrationState | None], MigrationState],
+    token: str,
+    expired: tuple[Any, Any] | None,
+    holder: dict[str, Any],
+    stored: dict[str, Any],
+) -> dict[str, Any] | None:
+    """Enter this process as the holder, unless there is one that may be alive; that one is put into `holder`."""
+    state = read_state(stored)
+    holder.clear()
+    entry = state.lease if state else None
+    if entry and not is_surely_dead(entry) and (entry["token"], entry["beat"]) != expired:
+        holder.update(entry)
+        return None
+    begun = begin(state)
+    return write_state(replace(begun, lease={**register(), "token": token}, attempt=begun.attempt + 1))
+
+
+def settle(lease: Lease) -> Sight:
+    """Bring the journal into agreement with the cluster: the aliases say whether a swap has happened.
+
+    Raises CollectionError where a third party moved an alias or replaced an index; nothing is changed then.
+    """
+    state, client = lease.state, lease.client
+    sight = fence.look(client, state)
+    sides = {_side(state, sight, level) for level in state.moves}
+    if len(sides) != 1:
+        raise foreign(state, "its two levels answer from different sides of the migration")
+    side = sides.pop()
+    if side == "green" and state.phase in BEFORE_SWAP:
+        swapped(lease)
+    elif side == "blue" and state.phase == "return":
+        lease.note("rolled back (found done)", phase="returned", fence="", paused=False)
+    elif side != ("green" if state.phase in ("swapped", "return") else "blue"):
+        raise foreign(state, f"its alias stands on {side}, though osembed did not move it there")
+    return sight
+
+
+def take_tokens(lease: Lease, to: Mapping[Level, str]) -> Sight:
+    """Take the staging aliases from whoever held them, and lift a fence that was left standing. Returns the aliases as they are then."""
+    for _ in range(10):
+        sight, state = settle(lease), lease.state
+        lease.check()
+        if sight.attempt >= state.attempt:
+            state = lease.update(attempt=sight.attempt + 1)
+        if fence.hand_over(lease.client, state, sight, state.attempt, to):
+            if state.fence:
+                fence.unblock(lease.client, [state.source(level) for level in state.moves])
+                lease.note("lifted the fence of an interrupted swap", fence="")
+            return fence.look(lease.client, lease.state)
+    raise BusyError(f"The staging aliases of '{lease.state.collection}' keep moving.", "Somebody else works on it.", "Try again.")
+
+
+def swapped(lease: Lease) -> None:
+    """Record that readers and writers are on green now, and where a way back would begin."""
+
+    def step(state: MigrationState) -> MigrationState:
+        for level, move in state.moves.items():
+            state = state.with_move(level, marks={shard: base[0] for shard, base in move.bases.items()})
+        return state
+
+    lease.update(step)
+    lease.note("swapped", phase="swapped", fence="", swapped_at=server_clock(lease.client), paused=False)
+
+
+def server_clock(client: OpenSearch) -> int:
+    """Return the server's time in seconds: clocks of different clients are never compared."""
+    return int(client.transport.perform_request("GET", "/_cat/health?format=json&h=epoch")[0]["epoch"])
+
+
+def foreign(state: MigrationState, what: str) -> CollectionError:
+    """Return the refusal of a state that osembed did not make."""
+    levels = ", ".join(f"{alias_name(state.collection, level)} on {move.blue}" for level, move in state.moves.items())
+    return CollectionError(
+        f"The migration of '{state.collection}' cannot go on: {what}.",
+        "Somebody else moved an alias or replaced an index; osembed overwrites nothing of theirs.",
+        f"Put it back ({levels}; see GET _cat/aliases?v), then run the command again.",
+    )
+
+
+def _side(state: MigrationState, sight: Sight, level: Level) -> str:
+    move, alias = state.moves[level], alias_name(state.collection, level)
+    for index, uuid in ((move.blue, move.blue_uuid), (move.green, move.green_uuid)):
+        if uuid and index in sight.uuids and sight.uuids[index] != uuid:
+            raise foreign(state, f"{index} was deleted and made anew")
+    holders = sight.published[level]
+    if holders == [move.blue]:
+        return "blue"
+    if holders == [move.green]:
+        return "green"
+    raise foreign(state, f"the alias '{alias}' is on {', '.join(holders) or 'no index'}")
+
+
+def _beat(state: MigrationState) -> MigrationState:
+    assert state.lease is not None
+    return replace(state, lease={**state.lease, "beat": state.lease["beat"] + 1})
+
+
+def _busy(collection: str, holder: Mapping[str, Any]) -> BusyError:
+    age = holder["beat"] * 2
+    return BusyError(
+        f"The migration of '{collection}' is worked on by process {holder['pid']} on {holder['host']}, for about {age} s.",
+        "Two at once would undo each other's work.",
+        "Watch it with `osembed migrate status`, or stop that process first.",
+    )

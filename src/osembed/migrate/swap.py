@@ -1,0 +1,214 @@
+"""The swap: fence the source, copy the last few writes, prove both sides equal, move all aliases in one conditional request.
+
+The source is blocked for five seconds at most. Whatever takes longer, or fails, lifts the fence, and the caller tries again later.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from opensearchpy.exceptions import NotFoundError, TransportError
+
+from osembed import fence
+from osembed.bulk import BulkLoop
+from osembed.client import OpenSearch
+from osembed.errors import CollectionError, OsembedError
+from osembed.fence import Action
+from osembed.migrate import pairs, scan
+from osembed.migrate.copy import Copier, Lane, Outdated
+from osembed.migrate.lease import Lease, foreign, settle, swapped
+from osembed.schema import Level, alias_name, staging_alias, write_alias
+from osembed.state import MigrationState
+
+FENCE_S = 5.0
+
+
+class GivenUp(Exception):
+    """The fence was lifted again; the message says why."""
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """A swap that happened: for how many seconds writes had to wait, and documents copied or deleted meanwhile."""
+
+    fence_s: float
+    last: int
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """What a swap works with."""
+
+    client: OpenSearch
+    lease: Lease
+    lanes: Sequence[Lane]
+    copier: Copier
+    loop: BulkLoop
+    allow_failed: int = 0
+
+
+def swap(at: Crossing) -> Swapped:
+    """Swap once. Raises GivenUp when it was not possible in time; nothing has changed for readers and writers then."""
+    lease, client = at.lease, at.client
+    lease.check()
+    state = lease.note("fencing", phase=_fencing(lease.state), fence=secrets.token_hex(8))
+    began = time.monotonic()
+    try:
+        sources = [state.source(level) for level in state.moves]
+        client.transport.perform_request("PUT", f"/{','.join(sources)}/_block/write", params={"timeout": "4s", "request_timeout": FENCE_S})
+        last = _catch_up_and_prove(at, began)
+        _in_time(began)
+        lease.check()
+        client.indices.update_aliases(body={"actions": actions(client, lease.state)}, params={"timeout": "4s", "request_timeout": FENCE_S})
+    except BaseException as error:
+        took = time.monotonic() - began
+        if _withdraw(lease):
+            if isinstance(error, GivenUp | TransportError | OsembedError | Outdated | scan.Unsettled):
+                raise GivenUp(f"{error} (writers waited {took:.1f} s)") from error
+            raise
+        last = 0  # in doubt, and it has happened
+    took = time.monotonic() - began
+    _record(lease)
+    return Swapped(took, last)
+
+
+def actions(client: OpenSearch, state: MigrationState) -> list[Action]:
+    """Return the one request that moves readers and writers: every alias of the source, conditional on the holder's staging aliases."""
+    sight = fence.look(client, state)
+    found: list[Action] = []
+    for level in state.moves:
+        source, target, alias = state.source(level), state.target(level), alias_name(state.collection, level)
+        found.append({"remove": {"index": source, "alias": alias, "must_exist": True}})
+        found.append({"add": {"index": target, "alias": alias, "is_write_index": True}})
+        found.append({"remove": {"index": target, "alias": staging_alias(state.collection, level, state.attempt), "must_exist": True}})
+        found.append(fence.add_token(state.collection, level, source, state.attempt + 1))
+        # Library writers go through the private alias: without it no write that is on its way can reach the old index any more.
+        if write_alias(source) in sight.aliases[source]:
+            found.append({"remove": {"index": source, "alias": write_alias(source)}})
+        found.append({"add": {"index": target, "alias": write_alias(target), "is_hidden": True, "is_write_index": True}})
+        for name, settings in sight.aliases[source].items():
+            if not _is_ours(state, level, name):
+                found += [{"remove": {"index": source, "alias": name}}, {"add": {"index": target, "alias": name, **_alias(settings)}}]
+    return found
+
+
+def _catch_up_and_prove(at: Crossing, began: float) -> int:
+    """Under the fence: copy what is left, repair deletes, prove the live sets equal, note where a way back would begin."""
+    client, lease = at.client, at.lease
+    for lane in at.lanes:
+        while any(point.safe != point.highest for point in scan.checkpoints(client, lane.source.index).values()):
+            _in_time(began)
+            time.sleep(0.02)
+    last = at.copier.catch_up(lambda: {level: move.marks for level, move in lease.state.moves.items()}).written
+    _in_time(began)
+    for lane in at.lanes:
+        scan.refresh(client, lane.target.index)
+        last += _prove(at, lane, began)
+    if len(lease.state.failed) > at.allow_failed:
+        raise GivenUp(f"{len(lease.state.failed)} documents could not be copied")
+    if lease.state.back:
+        return last
+    for lane in at.lanes:
+        here, there = scan.checkpoints(client, lane.target.index), scan.checkpoints(client, lane.source.index)
+        bases = {str(shard): (here[shard].highest, there[shard].highest) for shard in here}
+        lease.update(partial(_with_bases, lane.level, bases))
+    return last
+
+
+def _prove(at: Crossing, lane: Lane, began: float) -> int:
+    """Make the target's live set equal to the source's; return how many documents that changed. Raises GivenUp where it is not."""
+    changed = 0
+    for _ in range(3):
+        move = at.lease.state.moves[lane.level]
+        differences = [
+            pairs.compare(at.client, lane, int(shard), mark, base_of(at.lease.state, lane.level, shard)) for shard, mark in move.marks.items()
+        ]
+        for found in differences:
+            for key in [key for key in found.missing if f"{lane.level}/{key[0]}" in at.lease.state.failed]:
+                del found.missing[key]
+        if not any(differences):
+            return changed
+        for found in differences:
+            _in_time(began)
+            changed += pairs.mend(at.client, lane, found, at.copier, at.loop)
+        scan.refresh(at.client, lane.target.index)
+    raise GivenUp(f"{lane.source.index} and {lane.target.index} still differ")
+
+
+def base_of(state: MigrationState, level: Level, shard: str) -> tuple[int, int]:
+    """Return a shard's bases on the current leg: on the way to green nothing was ever proven equal."""
+    return state.moves[level].bases.get(shard, (-1, -1)) if state.back else (-1, -1)
+
+
+def _withdraw(lease: Lease) -> bool:
+    """Lift the fence unless the swap has happened; True where it has not and now never can."""
+    for _ in range(20):
+        sight = fence.look(lease.client, lease.state)
+        state = lease.state
+        if all(sight.published[level] == [state.target(level)] for level in state.moves):
+            return False
+        if any(sight.published[level] != [state.source(level)] for level in state.moves):
+            fence.unblock(lease.client, [index for index in sight.blocked if index in {state.source(level) for level in state.moves}])
+            lease.update(fence="")
+            raise foreign(state, "an alias was moved while the fence stood")
+        held = {level: sight.holds(level) for level in state.moves}
+        mine = {level: (state.target(level), staging_alias(state.collection, level, state.attempt)) for level in state.moves}
+        if held != mine:  # somebody lifted it for us, or took over: theirs is the word
+            lease.update(fence="")
+            return True
+        with suppress(OsembedError):
+            if fence.lift(lease.client, state, sight):
+                lease.update(phase="return" if state.back else "ready", attempt=max(lease.state.attempt, sight.attempt + 1))
+                return True
+        time.sleep(0.1)
+    raise CollectionError("The fence could not be lifted.", "The server does not answer.", "Any osembed client lifts it in ten seconds.")
+
+
+def _with_bases(level: Level, bases: dict[str, tuple[int, int]], state: MigrationState) -> MigrationState:
+    return state.with_move(level, bases=bases)
+
+
+def _record(lease: Lease) -> None:
+    """Write into the journal what the aliases say."""
+    if lease.state.back:
+        lease.note("rolled back", phase="returned", fence="", paused=False)
+    else:
+        swapped(lease)
+    settle(lease)
+
+
+def _fencing(state: MigrationState) -> Any:
+    return "return" if state.back else "swap"
+
+
+def _in_time(began: float) -> None:
+    if time.monotonic() - began > FENCE_S:
+        raise GivenUp(f"the last writes took longer than {FENCE_S:.0f} s")
+
+
+def _is_ours(state: MigrationState, level: Level, name: str) -> bool:
+    stem = staging_alias(state.collection, level, 0)[:-1]
+    return name == alias_name(state.collection, level) or name.startswith(stem) or name in (
+        write_alias(state.moves[level].blue),
+        write_alias(state.moves[level].green),
+    )
+
+
+def _alias(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return an alias's settings as the request to add it spells them."""
+    names = {"index_routing": "index_routing", "search_routing": "search_routing", "filter": "filter", "is_write_index": "is_write_index"}
+    return {names[key]: value for key, value in settings.items() if key in names}
+
+
+def lost_writes(client: OpenSearch, lane: Lane, bases: dict[str, tuple[int, int]]) -> int:
+    """Return how many operations reached the old index after it was proven equal: 0 unless somebody lifted the block by hand."""
+    with suppress(NotFoundError):
+        now = scan.checkpoints(client, lane.source.index)
+        return sum(max(0, now[int(shard)].highest - base[1]) for shard, base in bases.items() if int(shard) in now)
+    return 0

@@ -1,0 +1,118 @@
+"""What the journal knows of a collection's migration. Pure; `fence` and `migrate` read and change it by compare-and-set.
+
+It is a memory of intent and progress. Who is live, who may work and who is fenced is read from aliases and settings, in one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from osembed.schema import Level
+
+Phase = Literal["copy", "verify", "gate", "ready", "swap", "swapped", "return", "returned", "finished", "aborted"]
+# The collection answers from its old model, and a command can go on with the migration.
+BEFORE_SWAP: tuple[Phase, ...] = ("copy", "verify", "gate", "ready", "swap")
+# Nothing is left to do; the next migration may begin.
+OVER: tuple[Phase, ...] = ("finished", "aborted")
+
+
+@dataclass(frozen=True)
+class Move:
+    """One level on its way from one index to another.
+
+    Attributes:
+        blue, green: the index of the old model and that of the new one, with their UUIDs (green's is empty until it is created).
+        marks: shard → the source's sequence number up to which everything is acknowledged in the target. On the way back green is the
+            source.
+        bases: shard → (source's, target's) highest sequence number when the two were last proven equal; −1 where that never was.
+    """
+
+    blue: str
+    blue_uuid: str
+    green: str
+    green_uuid: str = ""
+    marks: dict[str, int] = field(default_factory=dict)
+    bases: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MigrationState:
+    """One migration of one collection.
+
+    Attributes:
+        attempt: number of the last holder; names its staging aliases, so that all earlier holders can neither write nor swap.
+        begun: the last attempt before this migration.
+        lease: entry of the process that works on it, or None.
+        fence: set while the source is blocked for a swap; unique per fence, so that a client can see whether it is still the same.
+        failed: "level/id" → why that document could not be copied.
+        progress: figures for `status`.
+        verified, gated: the last reports' summaries.
+        swapped_at: the server's clock, in seconds, at the last swap.
+        history: (time, event), for people.
+    """
+
+    id: str
+    collection: str
+    models: dict[str, str]
+    moves: dict[Level, Move]
+    generation: int
+    phase: Phase = "copy"
+    attempt: int = 0
+    begun: int = 0
+    lease: dict[str, Any] | None = None
+    fence: str = ""
+    paused: bool = False
+    rate: float = 0.0
+    gentle: bool = False
+    failed: dict[str, str] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    verified: dict[str, Any] = field(default_factory=dict)
+    gated: dict[str, Any] = field(default_factory=dict)
+    swapped_at: int = 0
+    history: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def back(self) -> bool:
+        """Whether the migration is on its way back from green to blue."""
+        return self.phase in ("return", "returned")
+
+    def source(self, level: Level) -> str:
+        """The index that documents come from: the one that readers see."""
+        move = self.moves[level]
+        return move.green if self.phase in ("swapped", "return") else move.blue
+
+    def target(self, level: Level) -> str:
+        """The index that documents go to."""
+        move = self.moves[level]
+        return move.blue if self.phase in ("swapped", "return") else move.green
+
+    def with_move(self, level: Level, **changes: Any) -> MigrationState:
+        """Return the state with one level's move changed."""
+        return replace(self, moves={**self.moves, level: replace(self.moves[level], **changes)})
+
+
+def migration_key(collection: str) -> str:
+    """Return the journal key of a collection's migration."""
+    return f"migration:{collection}"
+
+
+def write_state(state: MigrationState) -> dict[str, Any]:
+    """Return the plain form that stands in the journal."""
+    return asdict(state)
+
+
+def read_state(stored: Mapping[str, Any] | None) -> MigrationState | None:
+    """Rebuild a migration's state; None for none."""
+    if not stored:
+        return None
+    known = {field.name: stored[field.name] for field in fields(MigrationState) if field.name in stored}
+    moves = {level: _read_move(move) for level, move in stored["moves"].items()}
+    history = [(str(when), str(what)) for when, what in stored.get("history", [])]
+    return MigrationState(**{**known, "moves": moves, "history": history})
+
+
+def _read_move(stored: Mapping[str, Any]) -> Move:
+    bases = {shard: (int(pair[0]), int(pair[1])) for shard, pair in stored.get("bases", {}).items()}
+    return Move(**{**stored, "marks": dict(stored.get("marks", {})), "bases": bases})
