@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from osembed import index as indexes
 from osembed import node
+from osembed.audience import Announcer
 from osembed.client import Access, OpenSearch, Server, connect, handshake
 from osembed.doctor import Check, examine, forecast_bytes
 from osembed.encoders import Encoders
@@ -18,10 +20,16 @@ from osembed.errors import CollectionError, InputError
 from osembed.evaluate import Evaluation, evaluate, read_judged
 from osembed.generation import Wish, finish_loading, open_collection, unpublished
 from osembed.ingest import Ingest, IngestOptions, Summary
+from osembed.migrate.leg import MigrateOptions, MigrateResult, Progress
 from osembed.models import PRESETS
 from osembed.results import SearchOptions, SearchResult
 from osembed.schema import alias_name, check_name
 from osembed.search import Searcher
+
+if TYPE_CHECKING:
+    from osembed.migrate.migration import Migration
+    from osembed.migrate.repair import Repair
+    from osembed.migrate.verify import Report as VerifyReport
 
 Report = Callable[[str], None]
 
@@ -106,6 +114,7 @@ class Collection:
             ClusterError: the server took nothing for ten minutes; what was acknowledged is kept.
         """
         chosen, inputs = _build(IngestOptions, options), _several(paths)
+        self._announcer.start()
         opened = open_collection(self.client, self.server, self.name, wish or Wish(), self._encoders)
         for notice in opened.notices:
             self._report(notice)
@@ -120,6 +129,7 @@ class Collection:
 
     def search(self, query: str, **options: Any) -> SearchResult:
         """Search papers; `options` are the fields of SearchOptions, such as size=5 or where=("year>=2015",)."""
+        self._announcer.start()
         return self._searcher.search(query, _build(SearchOptions, options))
 
     def similar(self, paper_id: str, *, size: int = 10, where: Sequence[str] = ()) -> SearchResult:
@@ -143,6 +153,51 @@ class Collection:
             return found
         finally:
             loop.close()
+
+    def migrate(
+        self, model: str | None = None, wish: Wish | None = None, progress: Callable[[Progress], None] = lambda _: None, **options: Any
+    ) -> MigrateResult:
+        """Move the collection to another model while it is searched and written to; run again it goes on.
+
+        Args:
+            model: of both levels; or a `wish` (`choose_models` helps) for one level or another mapping profile.
+            wish: see `model`.
+            progress: called after each window of documents.
+            options: fields of MigrateOptions, such as swap=False or gate=GateOptions(skip=True).
+
+        Returns:
+            What was done. `refused` says which proof vetoed the swap; the new indexes are kept for inspection then.
+        """
+        if (model is None) == (wish is None):
+            raise InputError("A model or a wish is needed, not both.", "", 'Like migrate("all-mpnet-base-v2").')
+        chosen = _build(MigrateOptions, options)
+        return self.migration(progress).run(wish or choose_models(model), self._eased(chosen))
+
+    def migration(self, progress: Callable[[Progress], None] = lambda _: None) -> Migration:
+        """Return the collection's migration, for its single steps: plan, swap, rollback, finish, abort, control, state."""
+        from osembed.migrate.leg import Bench
+        from osembed.migrate.migration import Migration
+
+        bench = Bench(self.client, self.server, self._encoders, self._query_encoders, self._report, progress)
+        return Migration(bench, self.name)
+
+    def swap(self, progress: Callable[[Progress], None] = lambda _: None, **options: Any) -> MigrateResult:
+        """Move readers and writers to the new model of a migration that is ready; `options` as for `migrate`."""
+        return self.migration(progress).swap(self._eased(_build(MigrateOptions, options)))
+
+    def rollback(self, progress: Callable[[Progress], None] = lambda _: None, **options: Any) -> MigrateResult:
+        """Bring the old model back, with the writes and deletes made since the swap; `options` as for `migrate`."""
+        return self.migration(progress).rollback(self._eased(_build(MigrateOptions, options)))
+
+    def verify(self, *, full: bool = False) -> VerifyReport:
+        """Prove the collection: while a migration is under way both sides, else its vectors against its texts."""
+        return self.migration().verify(full=full)
+
+    def repair(self) -> Repair:
+        """Embed what by-passing writers left without a vector or with a stale one, and delete orphaned chunks."""
+        from osembed.migrate.repair import repair
+
+        return repair(self.client, self.name, self._searcher.resolve(), self._encoders)
 
     def evaluate(self, folder: str | Path, *, split: str = "test", progress: Callable[[int, int], None] = lambda *_: None) -> Evaluation:
         """Measure every mode, fusion and level against the judged queries of a folder in BEIR layout."""
@@ -190,6 +245,20 @@ class Collection:
         """What the server says of itself."""
         client = self.client
         return handshake(client, self._access.url)
+
+    def _eased(self, options: MigrateOptions) -> MigrateOptions:
+        """Decide whether to leave room for searches: by default where the server shares this machine's cores with the encoder."""
+        host = urlsplit(self._access.url if self.client else "").hostname
+        gentle = options.gentle
+        if gentle is None:
+            gentle = host in ("127.0.0.1", "localhost", "::1") and self._encoders.on_cpu
+        if gentle:
+            self._encoders.be_gentle()
+        return replace(options, gentle=gentle)
+
+    @cached_property
+    def _announcer(self) -> Announcer:
+        return Announcer(self.client, self.name, self._query_encoders)
 
     @cached_property
     def _searcher(self) -> Searcher:

@@ -26,6 +26,19 @@ class Encoders:
         self._admitted: set[str] = set()
         self._lock = threading.Lock()
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether passages are embedded on the CPU."""
+        from osembed.embed.encoder import choose_device
+
+        return choose_device(self._device) == "cpu"
+
+    def be_gentle(self) -> None:
+        """Leave room for others on this machine: embed with one thread less, at the lowest urgency that still moves."""
+        from osembed.embed.encoder import be_gentle
+
+        be_gentle()
+
     def load(self, model: Model) -> Encoder:
         """Return the encoder of a model."""
         from osembed.embed.encoder import load_encoder

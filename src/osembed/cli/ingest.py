@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from osembed.cli import options
+from osembed.cli.meter import Meter
 from osembed.cli.output import print_json, print_summary
 from osembed.errors import InputError
 
 if TYPE_CHECKING:
     from osembed.ingest import Summary
-
-_QUIET_S = 15  # between lines of progress where stderr is no terminal
 
 
 @click.command()
@@ -54,8 +50,8 @@ def ingest(paths: tuple[str, ...], as_json: bool, fields: tuple[str, ...], **giv
     names = [given.pop(name) for name in ("model", "paper_model", "chunk_model", "preset")]
     reading = {"min_words": given.pop("min_words"), "dead_letters": given.pop("dead_letters"), "names": _pairs(fields)}
     wish = replace(choose_models(*names), **given)
-    with _Progress() as progress:
-        summary = collection.ingest(paths, wish, progress.show, **reading)
+    with Meter("reading…") as meter:
+        summary = collection.ingest(paths, wish, lambda summary: meter.show(summary.done, _rates(summary)), **reading)
     if as_json:
         print_json(summary)
     else:
@@ -70,49 +66,6 @@ def _pairs(fields: tuple[str, ...]) -> dict[str, str]:
             raise InputError(f"'{text}' is no pair of names.", "", "Write it like --field title=name.")
         pairs[ours] = theirs
     return pairs
-
-
-class _Progress:
-    """A bar on a terminal, now and then a line elsewhere; always on stderr."""
-
-    def __init__(self) -> None:
-        self._started = self._said = time.monotonic()
-        self._live: Any = None
-        self._update: Callable[[Summary], None] = self._line
-
-    def __enter__(self) -> _Progress:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (
-                BarColumn(),
-                TextColumn("{task.percentage:3.0f}%"),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(),
-            )
-            self._live = Progress(*columns, console=Console(stderr=True), transient=True)
-            task = self._live.add_task("reading…", total=1.0)
-            self._update = lambda summary: self._live.update(task, completed=summary.done, description=_rates(summary))
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
-
-    def show(self, summary: Summary) -> None:
-        """Show how far it is."""
-        self._update(summary)
-
-    def _line(self, summary: Summary) -> None:
-        now = time.monotonic()
-        if now - self._said < _QUIET_S:
-            return
-        self._said = now
-        left = (now - self._started) * (1 / summary.done - 1) if summary.done else 0
-        eta = f", about {left:.0f} s left" if left else ""
-        click.echo(f"{summary.done:4.0%} {_rates(summary)}{eta}", err=True)
 
 
 def _rates(summary: Summary) -> str:

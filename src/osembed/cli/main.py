@@ -6,12 +6,13 @@ import os
 import signal
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from osembed.cli import evaluate, ingest, manage, models, node, search
+from osembed.cli import evaluate, ingest, manage, migrate, models, node, search
 from osembed.cli.output import safe
 from osembed.errors import InputError, OsembedError
 
@@ -31,11 +32,12 @@ def cli(context: click.Context) -> None:
     \b
     osembed ingest papers/            read, cut, embed and index a folder of papers
     osembed search "how do ants …"    words and meaning together, best passages shown
+    osembed migrate --model M         move to another model while it is searched and written to
 
     Without --url a real OpenSearch is installed and started on this machine. Every option can also be set as an environment variable
     (--min-words as OSEMBED_MIN_WORDS) or in osembed.toml; credentials only as OSEMBED_USER and OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE).
     """
-    context.default_map = _configured([*cli.commands])
+    context.default_map = _configured(cli.commands)
 
 
 for command in (
@@ -43,6 +45,8 @@ for command in (
     search.search,
     search.similar,
     manage.delete,
+    migrate.migrate,
+    manage.verify,
     manage.status,
     manage.doctor,
     evaluate.evaluate,
@@ -53,7 +57,10 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line and exit. 0 done, 1 failed, 2 usage, 3 busy, 130 and 143 interrupted after a clean stop."""
+    """Run the command line and exit.
+
+    0 done, 1 failed, 2 usage, 3 busy, 4 verification or gate refused, 5 ready for the swap, 130 and 143 interrupted after a clean stop.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run())
 
@@ -84,8 +91,8 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
-def _configured(commands: list[str]) -> dict[str, Any]:
-    """Read osembed.toml: top-level keys are defaults of every command, tables those of one."""
+def _configured(commands: Mapping[str, click.Command]) -> dict[str, Any]:
+    """Read osembed.toml: top-level keys are defaults of every command, tables those of one and of its steps."""
     file = Path(os.environ.get("OSEMBED_CONFIG", "osembed.toml"))
     if not file.exists():
         return {}
@@ -96,4 +103,9 @@ def _configured(commands: list[str]) -> dict[str, Any]:
     if any(name in settings for name in _SECRETS):
         raise InputError(f"{file} holds credentials.", "Files like it get shared.", "Set OSEMBED_USER and OSEMBED_PASSWORD_FILE.")
     common = {name.replace("-", "_"): value for name, value in settings.items() if not isinstance(value, dict)}
-    return {name: {**common, **{key.replace("-", "_"): value for key, value in settings.get(name, {}).items()}} for name in commands}
+    defaults: dict[str, Any] = {}
+    for name, command in commands.items():
+        own = {**common, **{key.replace("-", "_"): value for key, value in settings.get(name, {}).items()}}
+        steps = command.commands if isinstance(command, click.Group) else {}
+        defaults[name] = {**own, **dict.fromkeys(steps, own)}
+    return defaults

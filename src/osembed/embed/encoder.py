@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ Vectors = NDArray[np.float32]
 
 _CPU_BUDGET = 2048  # tokens per forward: activations stay in cache
 _GPU_BUDGET = 65536
+_GENTLE_NICE = 10
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -117,7 +120,7 @@ def load_encoder(model: Model, *, device: str = "auto", precision: str = "auto")
     Raises:
         ModelError: the files do not fit the architecture. InputError: a device or precision that is not there.
     """
-    chosen = _choose_device(device)
+    chosen = choose_device(device)
     if not _is_native(model):
         return LibraryEncoder(model, chosen)
     return Encoder(model, chosen, _choose_precision(precision, chosen))
@@ -135,7 +138,8 @@ def _is_native(model: Model) -> bool:
     )
 
 
-def _choose_device(device: str) -> str:
+def choose_device(device: str) -> str:
+    """Return cpu or cuda for a device as people name it."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -151,6 +155,13 @@ def _choose_precision(precision: str, device: str) -> str:
     if precision not in _DTYPES:
         raise InputError(f"There is no precision '{precision}'.", "", f"Use {', '.join(_DTYPES)} or auto.")
     return precision
+
+
+def be_gentle() -> None:
+    """Give this process one thread less and a low priority; threads that exist keep theirs."""
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), _GENTLE_NICE))
 
 
 def has_bf16() -> bool:

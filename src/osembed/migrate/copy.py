@@ -142,8 +142,10 @@ class Copier:
         for doc in docs:
             document = _document(window, doc)
             old = there.get(doc.id)
-            seen = (old.seq, old.term) if old else None
-            operations.append(bulk.put(lane.alias, doc.id, document, seen, doc.routing))
+            if old is None:
+                operations.append(bulk.copy(lane.alias, doc.id, document, _version(lane, doc), doc.routing))
+            else:  # whoever wrote it gave it a newer version: only compare-and-set gets past that
+                operations.append(bulk.put(lane.alias, doc.id, document, (old.seq, old.term), doc.routing))
         outcome = self._loop.send(operations)
         if outcome.blocked:
             raise Outdated(f"the target refuses writes to {outcome.blocked[0]}")

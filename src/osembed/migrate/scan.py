@@ -7,6 +7,7 @@ can enter a window. So `mark < _seq_no ≤ checkpoint` is complete without scrol
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -230,3 +231,19 @@ def count_after(client: OpenSearch, index: str, marks: Mapping[str, int]) -> int
         body = {"query": {"range": {"_seq_no": {"gt": marks.get(str(shard), -1)}}}}
         total += int(client.count(index=index, body=body, params={"preference": f"_shards:{shard}|_primary"})["count"])
     return total
+
+
+def sample(client: OpenSearch, index: str, count: int, size: int) -> Iterator[list[Found]]:
+    """Yield pages of up to `count` documents chosen at random, anew each time."""
+    score = {"seed": secrets.randbelow(2**31), "field": "_seq_no"}
+    body = {
+        "size": count,
+        "query": {"function_score": {"query": {"match_all": {}}, "random_score": score}},
+        "_source": False,
+        "track_total_hits": False,
+    }
+    params = {"preference": "_primary", "allow_partial_search_results": "false"}
+    hits = client.search(index=index, body=body, params=params)["hits"]["hits"]
+    keys = [(hit["_id"], hit.get("_routing")) for hit in hits]
+    for start in range(0, len(keys), size):
+        yield list(read_now(client, index, keys[start : start + size], fields=()).values())

@@ -1,0 +1,340 @@
+"""`osembed migrate` and its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from osembed.cli import options
+from osembed.cli.meter import Meter
+from osembed.cli.output import notice, print_json, print_table, safe
+from osembed.errors import InputError
+
+if TYPE_CHECKING:
+    from osembed.collection import Collection
+    from osembed.migrate.gate import Gate
+    from osembed.migrate.leg import MigrateOptions, MigrateResult, Progress
+    from osembed.migrate.plan import Plan
+    from osembed.state import MigrationState
+
+REFUSED, WAITING = 4, 5
+
+_where = options.stacked(
+    options.models,
+    options.option("--profile", metavar="lucene|faiss", help="Another mapping profile; vectors of the same model are carried over."),
+)
+_pace = options.stacked(
+    options.option("--rate", default=0.0, metavar="N", help="At most N documents per second."),
+    options.option("--gentle/--full-speed", default=None, help="Leave room for searches. Default: gentle where the server is on this machine."),
+)
+_proof = options.stacked(
+    options.option("--full", is_flag=True, help="Verify every document instead of a sample."),
+    options.option("--allow-failed", default=0, metavar="N", help="Swap though N documents could not be copied."),
+    options.option("--gate-qrels", metavar="DIR", help="Judge by these judgments (BEIR layout) instead of known items."),
+    options.option("--max-drop", multiple=True, metavar="METRIC=X", help="How much worse the new model may be, like ndcg@10=0.01."),
+    options.option("--gate-mode", metavar="MODE", help="hybrid (default with judgments), vector (default without) or lexical."),
+    options.option("--gate-queries", metavar="FILE", help="Queries, one per line, to compare results of both models."),
+    click.option("--override", default="", metavar="REASON", help="Swap though the gate refuses; the reason is recorded."),
+    click.option("--no-gate", is_flag=True, help="Do not judge; recorded."),
+)
+
+
+@click.group(invoke_without_command=True, subcommand_metavar="[STEP]")
+@options.connection
+@_where
+@_pace
+@_proof
+@click.option("--no-swap", is_flag=True, help="Stop when ready; `osembed migrate swap` goes on.")
+@options.compute
+@options.as_json
+@click.pass_context
+def migrate(context: click.Context, /, no_swap: bool, as_json: bool, **given: Any) -> int | None:
+    """Move a collection to another model while it is searched and written to.
+
+    Copies every document to new indexes with vectors of the new model, keeps up with all writes and deletes, verifies the result, judges it,
+    then moves readers and writers in one step. Run it again after any interruption: it goes on. Until `finish` the old model is one
+    `rollback` away, with all writes made since.
+
+    \b
+    osembed migrate plan --model all-mpnet-base-v2      what it would do, cost and need
+    osembed migrate --model all-mpnet-base-v2           all of it
+    osembed migrate status                              from another terminal
+    osembed migrate rollback                            back to the old model, keeping later writes
+    osembed migrate finish                              delete the old indexes
+
+    Exit codes: 0 done, 3 somebody else is at it, 4 verification or gate refused, 5 ready and waiting for `swap`.
+    """
+    if context.invoked_subcommand:
+        return None
+    wish, chosen = _wish(given), replace(_options(given), swap=not no_swap)
+    collection = options.open_collection(given)
+    with Meter("starting…") as meter:
+        result = collection.migrate(None, wish, lambda progress: _show(meter, progress), **_fields(chosen))
+    return _conclude(result, as_json)
+
+
+@migrate.command()
+@options.connection
+@_where
+@options.compute
+@options.as_json
+def plan(as_json: bool, **given: Any) -> int:
+    """Forecast it: time, tokens, memory, disk, what the model would see. Creates nothing."""
+    wish = _wish(given)
+    found = options.open_collection(given).migration().plan(wish)
+    if found is None:
+        click.echo("{}" if as_json else "Nothing to do: the collection is as wished.")
+        return 0
+    if as_json:
+        print_json({**asdict(found), "fits": found.fits})
+    else:
+        print_plan(found)
+    return 0 if found.fits else 1
+
+
+@migrate.command()
+@options.connection
+@click.option("--report", is_flag=True, help="Print the last verification as a page.")
+@options.as_json
+def status(report: bool, as_json: bool, **given: Any) -> None:
+    """Show where a migration stands."""
+    migration = options.open_collection(given).migration()
+    state = migration.state
+    if report:
+        kept = migration.report()
+        print_json(kept) if as_json else click.echo(safe(kept.get("page", "No verification yet.")))
+    elif as_json:
+        print_json(asdict(state) if state else {})
+    elif state is None:
+        click.echo("There has been no migration.")
+    else:
+        print_state(state)
+
+
+@migrate.command()
+@options.connection
+def pause(**given: Any) -> None:
+    """Let a running migration wait, from another terminal."""
+    options.open_collection(given).migration().control(paused=True)
+    click.echo("Pausing after the window that is under way.")
+
+
+@migrate.command()
+@options.connection
+@options.option("--rate", type=float, metavar="N", help="From now on at most N documents per second; 0 for no limit.")
+def resume(rate: float | None, **given: Any) -> None:
+    """Let it go on, or change its pace. (One that was interrupted goes on with `osembed migrate`.)"""
+    changes: dict[str, Any] = {"paused": False} if rate is None else {"paused": False, "rate": rate}
+    state = options.open_collection(given).migration().control(**changes)
+    click.echo("Going on." if state.lease else "No process works on it now: run `osembed migrate --model …` to go on.")
+
+
+@migrate.command()
+@options.connection
+@_pace
+@_proof
+@options.compute
+@options.as_json
+def swap(as_json: bool, **given: Any) -> int:
+    """Move readers and writers to the new model, once it is ready."""
+    return _step(given, as_json, "swap")
+
+
+@migrate.command()
+@options.connection
+@_pace
+@options.compute
+@options.as_json
+def rollback(as_json: bool, **given: Any) -> int:
+    """Bring the old model back, with the writes and deletes made since the swap."""
+    return _step(given, as_json, "rollback")
+
+
+@migrate.command()
+@options.connection
+@options.option("--grace", default=600.0, show_default=True, metavar="S", help="Seconds that must have passed since the swap.")
+@options.as_json
+def finish(grace: float, as_json: bool, **given: Any) -> int:
+    """Delete the replaced indexes. There is no way back after it."""
+    return _conclude(options.open_collection(given).migration().finish(grace), as_json)
+
+
+@migrate.command()
+@options.connection
+@options.as_json
+def abort(as_json: bool, **given: Any) -> int:
+    """Give it up before the swap (or after a rollback): delete the new model's indexes."""
+    return _conclude(options.open_collection(given).migration().abort(), as_json)
+
+
+def _step(given: dict[str, Any], as_json: bool, name: str) -> int:
+    chosen = _options(given)
+    collection: Collection = options.open_collection(given)
+    with Meter("starting…") as meter:
+        step = getattr(collection, name)
+        result: MigrateResult = step(lambda progress: _show(meter, progress), **_fields(chosen))
+    return _conclude(result, as_json)
+
+
+def _wish(given: dict[str, Any]) -> Any:
+    from osembed.collection import choose_models
+
+    profile = given.pop("profile")
+    names = [given.pop(name) for name in ("model", "paper_model", "chunk_model", "preset")]
+    return replace(choose_models(*names), profile=profile)
+
+
+def _options(given: dict[str, Any]) -> MigrateOptions:
+    from osembed.migrate.gate import GateOptions
+    from osembed.migrate.leg import MigrateOptions
+
+    gate = GateOptions(
+        qrels=given.pop("gate_qrels", None),
+        max_drop=_margins(given.pop("max_drop", ())) or GateOptions().max_drop,
+        mode=given.pop("gate_mode", None),
+        queries=given.pop("gate_queries", None),
+        override=given.pop("override", ""),
+        skip=given.pop("no_gate", False),
+    )
+    names = ("rate", "gentle", "allow_failed", "full")
+    return MigrateOptions(gate=gate, **{name: given.pop(name) for name in names if name in given})
+
+
+def _fields(chosen: MigrateOptions) -> dict[str, Any]:
+    return {name: getattr(chosen, name) for name in chosen.__dataclass_fields__}
+
+
+def _margins(pairs: Sequence[str]) -> dict[str, float]:
+    margins = {}
+    for pair in pairs:
+        metric, _, number = pair.partition("=")
+        try:
+            margins[metric] = float(number)
+        except ValueError:
+            raise InputError(f"'{pair}' is no margin.", "", "Write it like --max-drop ndcg@10=0.01.") from None
+    return margins
+
+
+def _show(meter: Meter, progress: Progress) -> None:
+    done = progress.done / progress.total if progress.total else 0.0
+    behind = "" if progress.converging else f" · not converging, {progress.lag:,} behind"
+    meter.show(min(1.0, done), f"{progress.phase} · {progress.done:,} of {progress.total:,} documents · {progress.rate:,.0f}/s{behind}")
+
+
+def _conclude(result: MigrateResult, as_json: bool) -> int:
+    code = REFUSED if result.refused else WAITING if result.phase == "ready" else 0
+    if as_json:
+        print_json({**asdict(result), "exit_code": code})
+        return code
+    for text in result.notices:
+        notice(text)
+    copied = result.copied
+    if copied.seen:
+        carried = f", {copied.carried:,} vectors carried over" if copied.carried else ""
+        click.echo(f"{copied.seen:,} documents copied, {copied.embedded:,} texts embedded ({copied.tokens:,} tokens){carried}")
+    if result.report:
+        for check in result.report.checks:
+            colour = {"passed": "green", "failed": "red"}.get(check.verdict, "yellow")
+            click.echo(f"  {click.style(f'{check.verdict:9}', fg=colour)} {check.name} ({check.level}): {safe(check.found)}")
+    if result.gate:
+        print_gate(result.gate)
+    click.echo(_outcome(result))
+    return code
+
+
+def _outcome(result: MigrateResult) -> str:
+    models = ", ".join(dict.fromkeys(result.models.values()))
+    if result.refused:
+        kept = "Nothing has changed for readers; the new indexes are kept for inspection (`osembed migrate abort` deletes them)."
+        return f"Refused by {safe(result.refused)}. {kept}"
+    if result.phase == "ready":
+        return "Ready. Swap with: osembed migrate swap"
+    if result.phase == "swapped":
+        waited = f" Writers waited {result.fence_s:.2f} s." if result.fence_s is not None else ""
+        return f"The collection answers with {models}.{waited} Back: osembed migrate rollback. For good: osembed migrate finish"
+    texts = {
+        "nothing to do": "Nothing to do: the collection is as wished.",
+        "returned": "The old model is back, with all writes made since. `osembed migrate abort` deletes the new one's indexes.",
+        "finished": "Finished: the replaced indexes are deleted.",
+        "aborted": "Aborted: the new indexes are deleted; the collection is as it was.",
+    }
+    return texts.get(result.phase, result.phase)
+
+
+def print_plan(found: Plan) -> None:
+    """Print a forecast."""
+    columns = ["level", "from", "to", "documents", "tokens", "time", "graphs MB", "disk MB", "unseen"]
+    rows = [
+        [
+            level.level,
+            f"{level.model_now} ({level.dimension_now}-d)",
+            f"{level.model_then} ({level.dimension_then}-d)",
+            f"{level.documents:,}",
+            "carried over" if level.carried else f"{level.tokens:,}",
+            _duration(level.seconds),
+            f"{level.graph_mb[0]} + {level.graph_mb[1]}",
+            f"{level.disk_mb[0]} + {level.disk_mb[1]}",
+            f"{level.unseen_now:.0%} → {level.unseen_then:.0%}",
+        ]
+        for level in found.levels
+    ]
+    print_table(columns, rows, right=["documents", "tokens", "time"])
+    click.echo(f"About {_duration(found.seconds)} at {found.tokens_per_s:,.0f} tokens/s, measured on a sample just now.")
+    for text in found.warnings:
+        click.echo(f"{click.style('warning', fg='yellow')} {safe(text)}")
+    click.echo("It would send:")
+    for text in found.calls:
+        click.echo(f"  {safe(text)}")
+    for text in found.problems:
+        click.echo(f"{click.style('stops it', fg='red')} {safe(text)}")
+
+
+def print_state(state: MigrationState) -> None:
+    """Print where a migration stands."""
+    models = ", ".join(f"{level} → {model}" for level, model in state.models.items())
+    holder = f"process {state.lease['pid']} on {state.lease['host']}" if state.lease else "no process works on it"
+    click.echo(f"{state.phase}{' (paused)' if state.paused else ''}: {models}; {holder}")
+    if state.progress:
+        progress = state.progress
+        eta = f", about {_duration(progress['eta_s'])} left" if progress.get("eta_s") else ""
+        pace = f"{progress['rate']:,.0f}/s{eta}, {progress['lag']:,} behind"
+        click.echo(f"{progress['done']:,} of {progress['total']:,} documents in this pass, {pace}")
+        if not progress["converging"]:
+            click.echo(f"{click.style('not converging', fg='red')}: writes come as fast as they are embedded; no swap until they slow down")
+    if state.failed:
+        click.echo(f"{len(state.failed):,} documents could not be copied, like {safe(next(iter(state.failed.items())))}")
+    for when, what in state.history[-8:]:
+        click.echo(f"  {when} {safe(what)}")
+
+
+def print_gate(gate: Gate) -> None:
+    """Print a judgment."""
+    overridden = f" (overridden: {safe(gate.override)})" if gate.override else ""
+    click.echo(f"  gate by {gate.kind}, {gate.mode}, {gate.queries:,} queries: {gate.verdict}{overridden}")
+    rows = [
+        [
+            metric.name,
+            f"{metric.blue:.4f}",
+            f"{metric.green:.4f}",
+            f"{metric.difference:+.4f}",
+            f"{metric.lower:+.4f}",
+            f"-{metric.margin:g}" if metric.margin is not None else "",
+            f"{metric.p:.3f}",
+        ]
+        for metric in gate.metrics
+    ]
+    if rows:
+        print_table(["metric", "old", "new", "difference", "lower 95 %", "may be", "p"], rows)
+    click.echo(f"  the first ten results agree by {gate.overlap:.0%}, rank-biased overlap {gate.rbo:.2f}")
+    for worst in gate.worst:
+        click.echo(f"  {worst.blue:.2f} → {worst.green:.2f}  {safe(worst.query)[:100]}")
+        click.echo(safe(f"      old: {', '.join(worst.blue_top)}\n      new: {', '.join(worst.green_top)}"))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

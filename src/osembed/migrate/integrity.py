@@ -1,0 +1,102 @@
+"""Chunks and their papers: every chunk has its paper, every paper as many chunks as it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from osembed.client import OpenSearch
+from osembed.migrate import scan
+
+if TYPE_CHECKING:
+    from osembed.index import Target
+    from osembed.migrate.verify import Check, Side
+
+_PAGE = 1000
+
+
+def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = ()) -> list[Check]:
+    """Compare chunks with papers in the new indexes; what the old ones have too is inherited, what is in motion is left to the catch-up."""
+    from osembed.migrate.verify import Check
+
+    now = {target.meta.level: target.index for target in (*still, *(side.target for side in sides))}
+    lanes = {side.level: side.pair.lane for side in sides if side.pair}
+    if len(now) < 2:
+        return []
+    found = dict(faults(client, now["papers"], now["chunks"]))
+    inherited: dict[str, str] = {}
+    if lanes:
+        old = {level: lanes[level].source.index if level in lanes else index for level, index in now.items()}
+        for index in old.values():
+            client.indices.refresh(index=index)
+        before = dict(faults(client, old["papers"], old["chunks"]))
+        inherited = {key: why for key, why in found.items() if key in before}
+        marks = {side.level: side.pair.marks for side in sides if side.pair}
+        found = {
+            key: why
+            for key, why in found.items()
+            if key not in before and not any(_moves(client, lanes[level].source.index, level, key, marks[level]) for level in lanes)
+        }
+    count = int(client.count(index=now["papers"])["count"])
+    verdict: Any = "failed" if found else "inherited" if inherited else "passed"
+    shown = found or inherited
+    words = f"{len(shown):,} papers and their chunks do not agree" if shown else f"{count:,} papers"
+    return [Check("chunks and papers", "both", verdict, count, len(found), words, [f"{key}: {why}" for key, why in list(shown.items())[:5]])]
+
+
+def faults(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[str, str]]:
+    """Yield (paper id, what is wrong) for chunks without a paper, and papers whose count of chunks is not what is there."""
+    matched = 0
+    for counted in _counted(client, chunks):
+        there = scan.read_now(client, papers, [(key, None) for key in counted], fields=("chunk_count",))
+        for key, number in counted.items():
+            if key not in there:
+                yield key, f"{number} chunks without a paper"
+                continue
+            matched += 1
+            stated = there[key].fields.get("chunk_count")
+            if stated != number:
+                yield key, f"{number} chunks, the paper counts {stated}"
+    body = {"query": {"range": {"chunk_count": {"gte": 1}}}}
+    if int(client.count(index=papers, body=body)["count"]) > matched:
+        yield from _without_chunks(client, papers, chunks)
+
+
+def _counted(client: OpenSearch, chunks: str) -> Iterator[dict[str, int]]:
+    after: dict[str, Any] = {}
+    while True:
+        source = [{"paper": {"terms": {"field": "paper_id"}}}]
+        body = {"size": 0, "aggs": {"papers": {"composite": {"size": _PAGE, "sources": source, **after}}}}
+        found = client.search(index=chunks, body=body, params={"allow_partial_search_results": "false"})["aggregations"]["papers"]
+        if not found["buckets"]:
+            return
+        yield {bucket["key"]["paper"]: int(bucket["doc_count"]) for bucket in found["buckets"]}
+        after = {"after": found["after_key"]}
+
+
+def _without_chunks(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[str, str]]:
+    """Yield the papers that count chunks and have none."""
+    for shard, point in scan.checkpoints(client, papers).items():
+        for page in scan.scan(client, papers, shard, -1, point, size=_PAGE, excluded=("embedding", "body", "abstract")):
+            ids = [doc.id for doc in page if doc.fields.get("chunk_count")]
+            body = {
+                "size": 0,
+                "query": {"terms": {"paper_id": ids}},
+                "aggs": {"papers": {"terms": {"field": "paper_id", "size": max(1, len(ids))}}},
+            }
+            found = client.search(index=chunks, body=body)["aggregations"]["papers"]["buckets"] if ids else []
+            present = {bucket["key"] for bucket in found}
+            for key in ids:
+                if key not in present:
+                    yield key, "its chunks are missing"
+
+
+def _moves(client: OpenSearch, index: str, level: str, paper_id: str, marks: Any) -> bool:
+    """Whether a paper or its chunks changed in the source since the marks."""
+    which = {"ids": {"values": [paper_id]}} if level == "papers" else {"term": {"paper_id": paper_id}}
+    body = {"size": 1, "query": which, "sort": [{"_seq_no": "desc"}], "seq_no_primary_term": True, "_source": False}
+    for shard in scan.primary_terms(client, index):
+        hits = scan.ask(client, index, shard, body)["hits"]["hits"]
+        if hits and hits[0]["_seq_no"] > marks.get(str(shard), -1):
+            return True
+    return False

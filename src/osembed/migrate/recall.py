@@ -1,0 +1,52 @@
+"""How well an index's graph finds: its ten nearest against the exact ten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opensearchpy.exceptions import TransportError
+
+from osembed.client import OpenSearch
+from osembed.index import Target
+from osembed.migrate import scan
+
+_QUERIES = 50
+_K = 10
+_EPSILON = 1e-5
+
+
+def measure(client: OpenSearch, target: Target) -> tuple[float, int]:
+    """Return the mean recall@10 of approximate against exact search, over stored vectors as queries, and how many queries there were.
+
+    Exact scores come from the k-NN plugin's own scoring script. A hit that scores as well as the exact tenth counts.
+    """
+    docs = [doc for page in scan.sample(client, target.index, _QUERIES, _QUERIES) for doc in page]
+    vectors = [doc.fields["embedding"] for doc in docs if doc.fields.get("embedding")]
+    recalls = [_recall(client, target, vector) for vector in vectors]
+    return (sum(recalls) / len(recalls) if recalls else 0.0), len(recalls)
+
+
+def _recall(client: OpenSearch, target: Target, vector: list[float]) -> float:
+    near = {"knn": {"embedding": {"vector": vector, "k": _K}}}
+    script = {"field": "embedding", "query_value": vector, "space_type": target.meta.identity.space}
+    exact = {
+        "script_score": {
+            "query": {"exists": {"field": "embedding"}},
+            "script": {"source": "knn_score", "lang": "knn", "params": script},
+        }
+    }
+    found, best = _ids(client, target, near, _K), _ids(client, target, exact, _K * 3)
+    if not best:
+        return 1.0
+    bar = sorted(best.values(), reverse=True)[min(_K, len(best)) - 1] - _EPSILON
+    good = {key for key, score in best.items() if score >= bar}
+    return min(1.0, len(good & found.keys()) / min(_K, len(best)))
+
+
+def _ids(client: OpenSearch, target: Target, query: dict[str, Any], size: int) -> dict[str, float]:
+    body = {"size": size, "query": query, "_source": False, "track_total_hits": False}
+    try:
+        hits = client.search(index=target.index, body=body, params={"allow_partial_search_results": "false"})["hits"]["hits"]
+    except TransportError as error:
+        raise scan.Unsettled(f"{target.index} answered {error.status_code}: {error.info}") from error
+    return {hit["_id"]: hit["_score"] for hit in hits}
