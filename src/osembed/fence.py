@@ -27,6 +27,7 @@ from osembed.schema import Level, alias_name, staging_alias
 from osembed.state import MigrationState, migration_key, read_state, write_state
 
 _DEAD_S = 10.0  # a fence that stands unchanged for so long has lost its owner: owners give up after five seconds
+_WAITS = 100
 _FOREIGN_S = 20.0  # how long a block that no migration set is waited for
 _SEE = "*.aliases,*.settings.index.uuid,*.settings.index.blocks"
 Action = dict[str, dict[str, Any]]
@@ -149,6 +150,25 @@ def lift(client: OpenSearch, state: MigrationState, sight: Sight) -> bool:
 def unblock(client: OpenSearch, indexes: list[str]) -> None:
     """Lift the write block of indexes."""
     client.indices.put_settings(index=",".join(indexes), body={"index.blocks.write": None})
+
+
+class Turnstile:
+    """Where a writer whose writes were refused waits before each new try."""
+
+    def __init__(self, client: OpenSearch, collection: str, report: Callable[[str], None] = lambda _: None) -> None:
+        self._client, self._collection, self._report, self._waits = client, collection, report, 0
+
+    def wait(self) -> None:
+        """Return when it may be tried again. Raises BusyError where that has helped too often, or nobody lifts a block."""
+        self._waits += 1
+        if self._waits > _WAITS:
+            raise BusyError(
+                f"'{self._collection}' has been refusing writes all the time, though nothing blocks it.",
+                "The private alias of its index is missing, perhaps. What was acknowledged is kept.",
+                "Look at `GET _cat/aliases?v` and `osembed doctor`, then run the same command again.",
+            )
+        wait_writable(self._client, self._collection, self._report)
+        time.sleep(random.uniform(0, 0.1))
 
 
 def wait_writable(client: OpenSearch, collection: str, report: Callable[[str], None] = lambda _: None) -> None:

@@ -20,8 +20,8 @@ from osembed import index as indexes
 from osembed.bulk import BulkLoop, Operation, Outcome
 from osembed.client import OpenSearch
 from osembed.encoders import Encoders
-from osembed.errors import BusyError, InputError
-from osembed.fence import wait_writable
+from osembed.errors import InputError
+from osembed.fence import Turnstile
 from osembed.generation import Opened
 from osembed.identity import text_hash
 from osembed.index import Targets
@@ -38,7 +38,6 @@ DEFAULT_MIN_WORDS = 100
 _WINDOW_PAPERS = 256
 _WINDOW_CHARS = 400_000
 _REDOS = 12
-_WAITS = 100
 
 
 @dataclass(frozen=True)
@@ -252,20 +251,12 @@ class Ingest:
 
     def _write_again(self, loop: BulkLoop) -> None:
         """Redo papers that somebody else changed meanwhile, or whose index was fenced, from the read on."""
-        turn, waits = 0, 0
+        turn, turnstile = 0, Turnstile(self._client, self._collection, self._report)
         while self._redo:
             papers, self._redo = list(self._redo.values()), {}
             if self._blocked:  # a migration is swapping: wait, then write where the collection is then, with the model it has then
                 self._blocked.clear()
-                waits += 1
-                if waits > _WAITS:
-                    raise BusyError(
-                        f"'{self._collection}' has been refusing writes all the time, though nothing blocks it.",
-                        "The private alias of its index is missing, perhaps. What was acknowledged is kept.",
-                        "Look at `GET _cat/aliases?v` and `osembed doctor`, then run the same command again.",
-                    )
-                wait_writable(self._client, self._collection, self._report)
-                time.sleep(random.uniform(0, 0.1))
+                turnstile.wait()
             else:
                 self._tries.update(paper.id for paper in papers)
                 time.sleep(random.uniform(0, min(3.0, 0.05 * 2**turn)))

@@ -17,7 +17,7 @@ from osembed import bulk
 from osembed.bulk import BulkLoop, Outcome
 from osembed.client import OpenSearch
 from osembed.errors import ClusterError
-from osembed.fence import wait_writable
+from osembed.fence import Turnstile
 from osembed.index import Target, Targets
 
 _STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count"]
@@ -122,7 +122,7 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
         ids: of papers.
     """
     found: dict[str, bool] = {}
-    pending = list(dict.fromkeys(ids))
+    pending, turnstile = list(dict.fromkeys(ids)), None
     while pending:
         now = targets()
         client.indices.refresh(index=now["chunks"].index)
@@ -138,7 +138,8 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
             found[paper_id] = found.get(paper_id, False) or paper_id in papers
         pending = [*again, *after.conflicts, *after.blocked]
         if before.blocked or after.blocked:
-            wait_writable(client, now["papers"].meta.collection)
+            turnstile = turnstile or Turnstile(client, now["papers"].meta.collection)
+            turnstile.wait()
     return found
 
 

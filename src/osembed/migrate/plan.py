@@ -230,7 +230,7 @@ def _forecast(client: OpenSearch, route: Route, level: Level, encoder: Encoder) 
         unseen_now=_unseen(now, source.meta.identity.max_length, encoder),
         unseen_then=_unseen(then, meta.identity.max_length, encoder),
         carried=carried,
-        seconds=round(seconds, 1),
+        seconds=seconds,
         graph_mb=(_graph_mb(source.meta, documents), _graph_mb(meta, documents)),
         disk_mb=(round(size / 2**20, 1), round(max(0, size + growth) / 2**20, 1)),
     )

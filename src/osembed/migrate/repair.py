@@ -16,7 +16,7 @@ from osembed import bulk
 from osembed.bulk import BulkLoop
 from osembed.client import OpenSearch
 from osembed.encoders import Encoders
-from osembed.fence import wait_writable
+from osembed.fence import Turnstile
 from osembed.identity import text_hash
 from osembed.index import Target, Targets, resolve
 from osembed.journal import Journal
@@ -28,7 +28,6 @@ from osembed.passage import stored_passage
 from osembed.schema import LEVELS, Level
 
 _YOUNG_S = 900  # an ingest writes chunks before their paper: younger orphans may be its
-_ROUNDS = 20
 
 
 @dataclass
@@ -45,12 +44,11 @@ class Repair:
 def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Encoders) -> Repair:
     """Mend what changed since the last repair; all of it at the first."""
     began, done, loop = time.monotonic(), Repair(), BulkLoop(client)
+    turnstile = Turnstile(client, collection)
     try:
         for level in LEVELS:
-            for _ in range(_ROUNDS):
-                if _level(client, targets[level], level, encoders, loop, done):
-                    break
-                wait_writable(client, collection)
+            while not _level(client, targets[level], level, encoders, loop, done):
+                turnstile.wait()
                 targets = resolve(client, collection) or targets
         _orphans(client, targets, loop, done)
     finally:
