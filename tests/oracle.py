@@ -76,7 +76,7 @@ class Oracle:
         self.faults: list[str] = []
         self.models: set[str] = set()
 
-    def prepare(self, wish: Any, papers: int = 40) -> None:
+    def prepare(self, wish: Any, papers: int = 100) -> None:
         """Fill the collection before anything moves."""
         records = [sentinel(number) for number in range(4)]
         records += [{"id": f"b{number}", "title": f"Base {number}", "text": body_text(f"base{number}")} for number in range(papers)]
@@ -173,6 +173,8 @@ class Oracle:
             round_ += 1
             key, mark = f"x{chooser.randrange(60) if self._refreshing else round_}", f"around{round_}"
             text = body_text(mark)
+            if self._refreshing and round_ % 25 == 0:  # once and for good: nobody writes these again
+                key = f"b{round_ // 25}"
             try:
                 match round_ % 10 if self._refreshing else 9:
                     case 0:

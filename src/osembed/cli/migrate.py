@@ -256,7 +256,7 @@ def _outcome(result: MigrateResult) -> str:
         waited = f" Writers waited {result.fence_s:.2f} s." if result.fence_s is not None else ""
         return f"The collection answers with {models}.{waited} Back: osembed migrate rollback. For good: osembed migrate finish"
     texts = {
-        "nothing to do": "Nothing to do: the collection is as wished.",
+        "nothing to do": "Nothing to do.",
         "returned": "The old model is back, with all writes made since. `osembed migrate abort` deletes the new one's indexes.",
         "finished": "Finished: the replaced indexes are deleted.",
         "aborted": "Aborted: the new indexes are deleted; the collection is as it was.",

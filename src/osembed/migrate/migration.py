@@ -114,6 +114,8 @@ class Migration:
 
     def finish(self, grace_s: float = GRACE_S) -> MigrateResult:
         """Delete the indexes of the old model, once nobody can be reading them any more."""
+        if self._is_over():
+            return MigrateResult(self._collection, "nothing to do", {})
         with self._claimed(self._existing) as lease:
             settle(lease)
             state = lease.state
@@ -135,6 +137,8 @@ class Migration:
 
     def abort(self) -> MigrateResult:
         """Give a migration up before its swap, or what is left of it after a rollback: delete the new model's indexes."""
+        if self._is_over():
+            return MigrateResult(self._collection, "nothing to do", {})
         with self._claimed(self._existing) as lease:
             settle(lease)
             state = lease.state
@@ -177,6 +181,11 @@ class Migration:
             yield lease
         finally:
             lease.close()
+
+    def _is_over(self) -> bool:
+        """Whether the last migration was ended already: a command that ends it, run again after a kill, has nothing to do."""
+        state = self.state
+        return state is not None and state.phase in OVER
 
     def _existing(self, state: MigrationState | None) -> MigrationState:
         if state is None or state.phase in OVER:
