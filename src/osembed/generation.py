@@ -134,7 +134,7 @@ def check_wish(targets: Targets, wish: Wish) -> None:
             raise IdentityError(
                 f"The {level} of '{meta.collection}' are embedded with {meta.model}; {name} differs in {difference}.",
                 "Two models never share an index.",
-                "Leave the model out, or fill another collection: --collection NAME.",
+                f"Leave the model out; to move the collection to it: osembed migrate --model {name}; to keep both: --collection NAME.",
             )
     meta = targets["chunks"].meta
     asked, stored = wish.rule(), meta.chunking

@@ -13,7 +13,7 @@ from osembed.identity import Identity, read_identity
 
 Level = Literal["papers", "chunks"]
 LEVELS: tuple[Level, Level] = ("papers", "chunks")
-PROFILES = ("lucene", "faiss")
+PROFILES = ("lucene", "lucene-sq", "faiss")
 JOURNAL = "osembed-journal"
 PIPELINE = "osembed-hybrid-v1"
 META_VERSION = 1

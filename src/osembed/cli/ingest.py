@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @options.option("--chunk-words", type=int, metavar="N", help="Fixed windows of N words. Default: what the model sees whole.")
 @options.option("--chunk-overlap", type=int, metavar="N", help="Words that neighbouring chunks share (per 512).")
 @options.option("--max-chunks", type=int, metavar="N", help="Most chunks of a paper.")
-@options.option("--profile", metavar="lucene|faiss", help="The k-NN engine of a new collection.")
+@options.option("--profile", metavar="lucene|lucene-sq|faiss", help="The k-NN engine of a new collection.")
 @options.option("--shards", type=int, metavar="N", help="Primary shards of a new collection.")
 @options.option("--replicas", type=int, metavar="N", help="Replicas of a new collection, once it is loaded.")
 @options.option("--dead-letters", metavar="FILE", help="Where rejected records go.")

@@ -24,7 +24,7 @@ REFUSED, WAITING = 4, 5
 
 _where = options.stacked(
     options.models,
-    options.option("--profile", metavar="lucene|faiss", help="Another mapping profile; vectors of the same model are carried over."),
+    options.option("--profile", metavar="lucene|lucene-sq|faiss", help="Another mapping profile; vectors of the same model are carried over."),
 )
 _pace = options.stacked(
     options.option("--rate", default=0.0, metavar="N", help="At most N documents per second."),
