@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from opensearchpy.exceptions import RequestError
 
 from osembed import bulk
 from osembed.bulk import BulkLoop, Operation
@@ -257,7 +259,8 @@ class Copier:
             return
         properties = scan.read_properties(self._client, lane.source.index)
         properties.pop("embedding", None)
-        self._client.indices.put_mapping(index=lane.target.index, body={"properties": properties})
+        with suppress(RequestError):  # mapped otherwise there by somebody: the documents are refused one by one, with the reason
+            self._client.indices.put_mapping(index=lane.target.index, body={"properties": properties})
         known |= names
 
 
