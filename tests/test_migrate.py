@@ -125,6 +125,7 @@ def test_another_profile_carries_the_vectors(collection, client):
     target = indexes.resolve(client, started.name)["chunks"]
     assert target.meta.profile == "lucene-sq"
     assert "encoder" in str(client.indices.get_mapping(index=target.index))
+    started.migration().finish(0)
     assert started.migrate(wish=Wish(profile="lucene-sq")).phase == "nothing to do"
 
 

@@ -1,0 +1,108 @@
+"""Verification catches what it looks for: each fault is planted once. Repair mends it. The gate decides both ways."""
+
+from __future__ import annotations
+
+import pytest
+
+from osembed.migrate.gate import GateOptions
+from osembed.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
+from tests.conftest import EXAMPLES, paper
+
+UNJUDGED = GateOptions(skip=True)
+
+
+@pytest.fixture(autouse=True)
+def known_models(models, monkeypatch):
+    monkeypatch.setenv("OSEMBED_MODELS", str(models.bert.parent))
+
+
+@pytest.fixture
+def ready(collection, small, write, models):
+    """A migration that is ready for its swap."""
+    collection.ingest(write([paper(n, 200) for n in range(8)]), small)
+    collection.migrate(str(models.mirror), swap=False, gate=UNJUDGED, gentle=False)
+    assert collection.verify().passed
+    return collection
+
+
+
+PLANTED = {
+    "ids and origins": lambda client, green: client.delete(index=green, id="p1"),
+    "fields": lambda client, green: client.update(index=green, id="p1", body={"doc": {"word_count": 7}}),
+    "versions": lambda client, green: client.update(index=green, id="p1", body={"doc": {"word_count": 7}}),
+    "text hashes": lambda client, green: client.update(index=green, id="p1", body={"doc": {"title": "Another title"}}),
+    "vectors": lambda client, green: client.update(index=green, id="p1", body={"doc": {"embedding": [32**-0.5] * 32}}),
+    "norms": lambda client, green: client.update(index=green, id="p1", body={"doc": {"embedding": [0.5] * 32}}),
+    "identities": lambda client, green: client.update(index=green, id="p1", body={"doc": {"identity": "another"}}),
+    "chunks and papers": lambda client, green: client.delete(index=green, id="p1"),
+}
+
+
+@pytest.mark.parametrize("check", PLANTED)
+def test_each_check_catches_its_fault(check, ready, client):
+    """A fault planted in the new index is found by the check of its name, and vetoes."""
+    PLANTED[check](client, ready.migration().state.moves["papers"].green)
+    report = ready.verify(full=True)
+    assert check in {done.name for done in report.checks if done.verdict == "failed"}
+    assert not report.passed
+
+
+def test_a_stray_in_the_new_index_is_caught(ready, client):
+    """A document that nobody copied is a difference too."""
+    client.index(index=ready.migration().state.moves["papers"].green, id="stray", body={"title": "x"}, refresh=True)
+    assert "ids and origins" in {check.name for check in ready.verify().checks if check.verdict == "failed"}
+
+
+def test_what_the_old_index_had_is_inherited(collection, small, write, models, client):
+    """An orphaned chunk of the old index is copied, reported as inherited, and does not stop the swap."""
+    collection.ingest(write([paper(n, 200) for n in range(4)]), small)
+    client.delete(index=collection.name, id="p2", refresh=True)
+    done = collection.migrate(str(models.mirror), gate=UNJUDGED, gentle=False)
+    assert done.phase == "swapped"
+    assert "inherited" in {check.verdict for check in done.report.checks}
+
+
+def test_repair_mends_what_others_left(collection, small, write, client):
+    """No vector, a stale one, orphaned chunks without a date: mended once, and the next run looks at nothing old."""
+    collection.ingest(write([paper(n, 200) for n in range(4)]), small)
+    client.index(index=collection.name, id="own", body={"title": "Own", "body": "By others."})
+    client.update(index=collection.name, id="p1", body={"doc": {"title": "A new title"}})
+    client.index(index=f"{collection.name}-chunks", id="gone#0", body={"paper_id": "gone", "text": "Left behind."}, refresh=True)
+    assert not collection.verify(full=True).passed
+    mended = collection.repair()
+    assert (mended.embedded >= 2, mended.orphans) == (True, 1)
+    assert client.get(index=collection.name, id="own")["_source"]["embedding"]
+    checks = {check.name: check.verdict for check in collection.verify(full=True).checks}
+    assert (checks["text hashes"], checks["vectors"]) == ("passed", "passed")
+    again = collection.repair()
+    assert (again.embedded, again.looked_at < mended.looked_at) == (0, True)
+
+
+def test_the_gate_passes_its_like_and_refuses_the_worse(collection, models):
+    """From a model to its mirror: the same neighbours, passed. From the real model to a random one: refused, exit open for an override."""
+    collection.ingest(str(EXAMPLES / "corpus.jsonl"))
+    gate = GateOptions(mode="vector")
+    worse = collection.migrate(str(models.bert), gate=gate, gentle=False)
+    assert (worse.refused, worse.gate.verdict) == ("gate (refused)", "refused")
+    assert worse.gate.worst
+    few = collection.swap(gate=GateOptions(qrels=str(EXAMPLES), max_drop={"ndcg@10": 0.01}), gentle=False)
+    assert few.gate.verdict == "inconclusive"
+    swapped = collection.swap(gate=GateOptions(override="a test"), gentle=False)
+    assert (swapped.phase, swapped.gate.verdict) == ("swapped", "refused")
+    assert any("a test" in what for _, what in collection.migration().state.history)
+    collection.migration().finish(0)
+    assert collection.migrate(str(models.mirror), gentle=False).gate.verdict == "passed"
+
+
+def test_statistics():
+    """Bounds, p and overlaps at the ends of their ranges."""
+    assert lower_bound([0.0] * 60) == 0.0
+    assert lower_bound([-0.5] * 60) == -0.5
+    assert -0.2 < lower_bound([0.5, -0.5] * 50) < 0
+    assert randomisation_p([0.0] * 60) == 1.0
+    assert randomisation_p([0.3] * 60) < 0.001
+    assert (overlap(["a", "b"], ["b", "c"]), overlap([], [])) == (0.5, 1.0)
+    same, other = [str(n) for n in range(20)], [f"x{n}" for n in range(20)]
+    assert rank_biased_overlap(same, same) == pytest.approx(1.0)
+    assert rank_biased_overlap(same, other) == 0.0
+    assert rank_biased_overlap(same, same[::-1]) < 0.7
