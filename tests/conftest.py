@@ -57,6 +57,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tiny.Models:
 
 
 @pytest.fixture
+def known_models(models: tiny.Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process of the test can find the small models by the hash of their weights."""
+    monkeypatch.setenv("OSEMBED_MODELS", str(models.bert.parent))
+
+
+@pytest.fixture
 def name(client: OpenSearch) -> Iterator[str]:
     """A collection name that no other test uses; what stands under it is deleted afterwards."""
     name = f"t{uuid.uuid4().hex[:10]}"

@@ -29,7 +29,24 @@ from osembed.encoders import Encoders
 from osembed.errors import OsembedError
 from osembed.passage import stored_passage
 
-WORDS = ["cell", "river", "leaf", "stone", "light", "wave", "field", "seed", "storm", "glass", "iron", "moss", "bird", "fish", "salt", "wind"]
+WORDS = [
+    "cell",
+    "river",
+    "leaf",
+    "stone",
+    "light",
+    "wave",
+    "field",
+    "seed",
+    "storm",
+    "glass",
+    "iron",
+    "moss",
+    "bird",
+    "fish",
+    "salt",
+    "wind",
+]
 RIGHT = 1.99  # 1 + the inner product of a vector with itself
 
 
@@ -307,3 +324,33 @@ def _file(records: list[dict[str, Any]], stem: str) -> str:
 
 if __name__ == "__main__":
     _main()
+
+
+def contents(client, name: str) -> dict[str, tuple]:
+    """Every document of a collection: id → its words and model."""
+    found = {}
+    for level, target in indexes.resolve(client, name).items():
+        client.indices.refresh(index=target.index)
+        for key, doc in everything(client, target.index):
+            found[f"{level}/{key}"] = (
+                doc.get("title"),
+                doc.get("body") or doc.get("text"),
+                doc.get("identity"),
+                bool(doc.get("embedding")),
+            )
+    return found
+
+
+def leftovers(client, name: str) -> set[str]:
+    """The indexes and aliases of a collection, but for the published ones and their private aliases."""
+    found = client.indices.get(index=f"{name}*", params={"expand_wildcards": "all"})
+    published = {target.index for target in indexes.resolve(client, name).values()}
+    usual = {name, f"{name}-chunks", *(f"{index}-w" for index in published)}
+    return {index for index in found if index not in published} | {
+        alias for info in found.values() for alias in info["aliases"] if alias not in usual
+    }
+
+
+def blocked(client, name: str) -> list[str]:
+    settings = client.indices.get_settings(index=f"{name},{name}-chunks")
+    return [index for index, info in settings.items() if info["settings"]["index"].get("blocks")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +17,8 @@ from osembed.errors import BusyError, CollectionError, IdentityError, InputError
 from osembed.generation import Wish
 from osembed.identity import identify, text_hash
 from osembed.model_files import read_model
-from tests.conftest import EXAMPLES, TEXT, command, dump, paper
+from tests.conftest import EXAMPLES, TEXT, dump, paper
+from tests.killing import kill_at, sample, spawn
 from tests.proxy import Fault, FaultProxy
 
 
@@ -308,41 +308,15 @@ def _bare(documents: dict[str, dict]) -> dict[str, dict]:
     return {("chunk " if "#" in key else "paper ") + key.split("/", 1)[1]: doc for key, doc in documents.items()}
 
 
-def kill_at(number: int, fault: str, records: list[dict], name: str, url: str, wish: Wish, write) -> int:
-    """Run an ingest in a process that is killed -9 at request `number`; return how many requests were seen."""
-    with FaultProxy(url) as proxy:
-        process: list[subprocess.Popen] = []
-
-        def rule(request):
-            if request.number != number:
-                return None
-            end = process[0].kill
-            return Fault("lost", before=end) if fault == "before" else Fault("unanswered", after=end)
-
-        proxy.rules.append(rule)
-        arguments = ["ingest", write(records), "--collection", name, "--url", proxy.url, "--model", str(wish.paper_model)]
-        process.append(subprocess.Popen(command(*arguments), env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        process[0].wait(120)
-        if proxy.fired:
-            assert process[0].returncode == -9
-        return len(proxy.seen)
-
-
-def sample(total: int) -> list[int]:
-    """A rotating sample of request numbers: all of them in a few days of runs."""
-    day = int(time.time() // 86400)
-    return sorted({(day * 7 + step * max(total // 6, 1)) % total + 1 for step in range(6)})
-
-
-@pytest.mark.parametrize("fault", ["before", "after"])
+@pytest.mark.parametrize("fault", ["before", "applied"])
 def test_killed_anywhere_and_run_again(fault, client, name, small, write, url):
     """First ingest and a change of it, killed -9 at sampled requests: run again, the end equals that without the kill."""
-    _kill_test(fault, client, name, small, write, url, sample)
+    _kill_test(fault, client, name, small, write, url, lambda total: sample(total, 6))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("OSEMBED_SLOW"), reason="exhaustive: set OSEMBED_SLOW=1")
-@pytest.mark.parametrize("fault", ["before", "after"])
+@pytest.mark.parametrize("fault", ["before", "applied"])
 def test_killed_everywhere_and_run_again(fault, client, name, small, write, url):
     """The same at every request."""
     _kill_test(fault, client, name, small, write, url, lambda total: list(range(1, total + 1)))
@@ -351,14 +325,21 @@ def test_killed_everywhere_and_run_again(fault, client, name, small, write, url)
 def _kill_test(fault, client, name, small, write, url, choose):
     old, new = [paper(n, 200) for n in range(4)], [paper(0, 120), paper(1, 320), paper(2, 200, year=1), paper(4, 150)]
     reference = f"{name}ref"
+
+    def kill(number: int, records: list[dict], victim: str) -> int:
+        def arguments(at: str) -> list[str]:
+            return ["ingest", write(records), "--collection", victim, "--url", at, "--model", str(small.paper_model)]
+
+        return kill_at(number, fault, url, arguments)[0]
+
     for records in (old, new):
         ingest(Collection(reference, url), records, write, small)
     expected = _bare(dump(client, reference))
-    total = kill_at(10**9, fault, old, f"{name}count", url, small, write)
+    total = kill(0, old, f"{name}count")
     assert total > 15
     for number in choose(total):
         victim = f"{name}k{number}"
-        kill_at(number, fault, old, victim, url, small, write)
+        kill(number, old, victim)
         for records in (old, new):
             ingest(Collection(victim, url), records, write, small)
         assert _bare(dump(client, victim)) == expected, f"killed {fault} request {number}"
@@ -366,7 +347,7 @@ def _kill_test(fault, client, name, small, write, url, choose):
     for number in choose(total - 12):
         victim = f"{name}c{number}"
         ingest(Collection(victim, url), old, write, small)
-        kill_at(number, fault, new, victim, url, small, write)
+        kill(number, new, victim)
         ingest(Collection(victim, url), new, write, small)
         assert _bare(dump(client, victim)) == expected, f"killed {fault} request {number} of a change"
 
@@ -415,7 +396,7 @@ def test_a_dead_loader_does_not_hold_up_the_publication(client, name, small, wri
         process: list[subprocess.Popen] = []
         proxy.once("_bulk", Fault("unanswered", after=lambda: process[0].kill()))
         arguments = ["ingest", write([paper(1)]), "--collection", name, "--url", proxy.url, "--model", str(small.paper_model)]
-        process.append(subprocess.Popen(command(*arguments), env=os.environ, stderr=subprocess.DEVNULL))
+        process.append(spawn(*arguments))
         process[0].wait(60)
         assert proxy.fired
     with pytest.raises(CollectionError, match="still being loaded for the first time, or that was interrupted"):

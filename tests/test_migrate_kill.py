@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 import time
 
 import pytest
@@ -17,82 +16,21 @@ from osembed import index as indexes
 from osembed.collection import Collection, choose_models
 from osembed.migrate.gate import GateOptions
 from osembed.migrate.leg import MigrateOptions
-from tests.conftest import command, paper, run
-from tests.oracle import everything
+from tests.conftest import paper, run
+from tests.killing import Held, kill_at, sample, spawn
+from tests.oracle import blocked, contents, leftovers
 from tests.proxy import Fault, FaultProxy
+
+pytestmark = pytest.mark.usefixtures("known_models")
 
 QUICK = MigrateOptions(gate=GateOptions(skip=True), gentle=False)
 FAULTS = ("before", "applied", "answered")
 STEPS = {"migrate": [], "rollback": ["rollback"], "abort": ["abort"], "finish": ["finish", "--grace", "0"]}
 
 
-@pytest.fixture(autouse=True)
-def known_models(models, monkeypatch):
-    monkeypatch.setenv("OSEMBED_MODELS", str(models.bert.parent))
-
-
 def arguments(step: str, name: str, url: str, models) -> list[str]:
     more = ["--model", str(models.mirror), "--no-gate"] if step == "migrate" else []
     return ["migrate", *STEPS[step], *more, "--collection", name, "--url", url]
-
-
-def kill_at(number: int, fault: str, step: str, name: str, url: str, models) -> tuple[int, bool]:
-    """Run a step in a process that is killed at request `number`; return how many requests were seen and whether the fault fired."""
-    with FaultProxy(url) as proxy:
-        process: list[subprocess.Popen] = []
-
-        def rule(request):
-            if request.number != number:
-                return None
-            end = process[0].kill
-            if fault == "before":
-                return Fault("lost", before=end)
-            if fault == "applied":
-                return Fault("unanswered", after=end)
-            threading.Timer(0.02, end).start()
-            return Fault("pass")
-
-        proxy.rules.append(rule)
-        process.append(
-            subprocess.Popen(
-                command(*arguments(step, name, proxy.url, models)), env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-        )
-        process[0].wait(120)
-        if proxy.fired and fault != "answered":
-            assert process[0].returncode == -9
-        return len(proxy.seen), bool(proxy.fired)
-
-
-def sample(total: int, count: int) -> list[int]:
-    """A rotating sample of request numbers: all of them in a few days of runs."""
-    day = int(time.time() // 86400)
-    return sorted({(day * 11 + step * max(total // count, 1)) % total + 1 for step in range(count)})
-
-
-def contents(client, name: str) -> dict[str, tuple]:
-    """Every document of a collection: id → its words and model."""
-    found = {}
-    for level, target in indexes.resolve(client, name).items():
-        client.indices.refresh(index=target.index)
-        for key, doc in everything(client, target.index):
-            found[f"{level}/{key}"] = (doc.get("title"), doc.get("body") or doc.get("text"), doc.get("identity"), bool(doc.get("embedding")))
-    return found
-
-
-def leftovers(client, name: str) -> set[str]:
-    """The indexes and aliases of a collection, but for the published ones and their private aliases."""
-    found = client.indices.get(index=f"{name}*", params={"expand_wildcards": "all"})
-    published = {target.index for target in indexes.resolve(client, name).values()}
-    usual = {name, f"{name}-chunks", *(f"{index}-w" for index in published)}
-    return {index for index in found if index not in published} | {
-        alias for info in found.values() for alias in info["aliases"] if alias not in usual
-    }
-
-
-def blocked(client, name: str) -> list[str]:
-    settings = client.indices.get_settings(index=f"{name},{name}-chunks")
-    return [index for index, info in settings.items() if info["settings"]["index"].get("blocks")]
 
 
 def check_ended(client, name: str, expected: dict, model: str) -> None:
@@ -116,7 +54,7 @@ def start(client, name, small, write, url):
 
 def kill_and_end(number, fault, step, collection, name, url, models):
     """Kill one step, then run it again to its end; return whether the kill happened."""
-    _, fired = kill_at(number, fault, step, name, url, models)
+    _, fired = kill_at(number, fault, url, lambda at: arguments(step, name, at, models))
     migration = collection.migration()
     match step:
         case "migrate":
@@ -147,7 +85,7 @@ def migrate_killed(number, fault, client, name, url, models, collection, write, 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_f1_killed_at_a_request_and_run_again(fault, client, name, small, write, url, models, start):
     """Sampled requests of a migration, each killed, each ended by running it again; nothing is left behind after a rollback and abort."""
-    total, _ = kill_at(0, fault, "migrate", name, url, models)
+    total, _ = kill_at(0, fault, url, lambda at: arguments("migrate", name, at, models))
     start.migration().rollback(QUICK)
     start.migration().abort()
     assert total > 60
@@ -187,9 +125,7 @@ def test_f1_killed_at_every_request(fault, client, name, small, write, url, mode
 def test_f2_killed_inside_the_fence_and_lifted_by_a_writer(client, name, small, write, url, models, start):
     """Nobody runs the migration again: a library writer that meets the fence lifts it within 15 s, and nothing of what it wrote is lost."""
     with FaultProxy(url) as proxy:
-        process = subprocess.Popen(
-            command(*arguments("migrate", name, proxy.url, models)), env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = spawn(*arguments("migrate", name, proxy.url, models))
         proxy.once("_block/write", Fault("unanswered", after=process.kill))
         process.wait(120)
         assert proxy.fired == 1
@@ -207,14 +143,14 @@ def test_f2_killed_inside_the_fence_and_lifted_by_a_writer(client, name, small, 
 def test_f3_killed_after_the_swap_was_applied(client, name, small, write, url, models, start):
     """The swap happened, its answer did not arrive: readers and writers are on the new model, and the next run records it."""
     with FaultProxy(url) as proxy:
-        process = subprocess.Popen(
-            command(*arguments("migrate", name, proxy.url, models)), env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = spawn(*arguments("migrate", name, proxy.url, models))
 
         def swap(request):
-            return Fault("unanswered", after=process.kill) if "_aliases" in request.path and b'"must_exist":true' in request.body and (
-                b'"alias":"%s"' % name.encode() in request.body
-            ) else None
+            return (
+                Fault("unanswered", after=process.kill)
+                if "_aliases" in request.path and b'"must_exist":true' in request.body and (b'"alias":"%s"' % name.encode() in request.body)
+                else None
+            )
 
         proxy.rules.append(swap)
         process.wait(120)
@@ -232,9 +168,7 @@ def test_f3_killed_after_the_swap_was_applied(client, name, small, write, url, m
 def test_f4_a_signal_inside_the_fence_lifts_it(sent, code, client, name, url, models, start):
     """Ctrl-C and SIGTERM while writers wait: the fence is lifted before the process ends."""
     with FaultProxy(url) as proxy:
-        process = subprocess.Popen(
-            command(*arguments("migrate", name, proxy.url, models)), env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        process = spawn(*arguments("migrate", name, proxy.url, models), stderr=subprocess.PIPE)
         proxy.once("_block/write", Fault("pass", after=lambda: process.send_signal(sent)))
         assert process.wait(120) == code
         assert proxy.fired == 1
@@ -246,25 +180,15 @@ def test_f4_a_signal_inside_the_fence_lifts_it(sent, code, client, name, url, mo
 def test_f5_a_stopped_process_wakes_up_powerless(client, name, small, write, url, models, start):
     """SIGSTOP with a request on its way, past the lease; another process finishes; awake again it may neither write nor swap."""
     with FaultProxy(url) as proxy:
-        process = subprocess.Popen(
-            command(*arguments("migrate", name, proxy.url, models)), env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        held, go = threading.Event(), threading.Event()
-
-        def stop():
-            process.send_signal(signal.SIGSTOP)
-            held.set()
-            go.wait(120)
-
-        proxy.once("_bulk", Fault("pass", before=stop))
-        assert held.wait(60)
+        process = spawn(*arguments("migrate", name, proxy.url, models), stderr=subprocess.PIPE)
+        held = Held(process)
+        proxy.once("_bulk", Fault("pass", before=held.stop))
+        held.wait()
         done = run(*arguments("migrate", name, url, models))
         assert done.returncode == 0, done.stderr
         assert start.delete(["p1"]) == {"p1": True}
         expected = contents(client, name)
-        go.set()
-        process.send_signal(signal.SIGCONT)
-        assert process.wait(60) == 3
+        assert held.wake() == 3
         assert b"taken over" in process.stderr.read().replace(b"no longer holds", b"taken over")
     assert contents(client, name) == expected
     assert start.status()[0].model == "tiny-mirror"
@@ -273,24 +197,17 @@ def test_f5_a_stopped_process_wakes_up_powerless(client, name, small, write, url
 def test_f5_a_creation_on_its_way_is_refused_after_a_takeover(client, name, url, models, start):
     """SIGSTOP while the creation of an index is on its way: after an abort it arrives, and the server refuses it."""
     with FaultProxy(url) as proxy:
-        process = subprocess.Popen(
-            command(*arguments("migrate", name, proxy.url, models)), env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        held, go = threading.Event(), threading.Event()
+        process = spawn(*arguments("migrate", name, proxy.url, models))
+        held = Held(process)
 
-        def stop():
-            process.send_signal(signal.SIGSTOP)
-            held.set()
-            go.wait(120)
+        def creation(request):
+            is_one = request.method == "PUT" and f"/{name}-" in request.path
+            return Fault("pass", before=held.stop) if is_one and not held.is_stopped else None
 
-        proxy.rules.append(
-            lambda request: Fault("pass", before=stop) if request.method == "PUT" and f"/{name}-" in request.path and not held.is_set() else None
-        )
-        assert held.wait(60)
+        proxy.rules.append(creation)
+        held.wait()
         done = run("migrate", "abort", "--collection", name, "--url", url)
         assert done.returncode == 0, done.stderr
         before = set(client.indices.get(index=f"{name}*", params={"expand_wildcards": "all"}))
-        go.set()
-        process.send_signal(signal.SIGCONT)
-        assert process.wait(60) != 0
+        assert held.wake() != 0
     assert set(client.indices.get(index=f"{name}*", params={"expand_wildcards": "all"})) == before

@@ -22,10 +22,7 @@ from tests.oracle import Log, Oracle, second_process
 UNJUDGED = GateOptions(skip=True)
 
 
-@pytest.fixture(autouse=True)
-def known_models(models, monkeypatch):
-    """Every process of these tests can find the small models by the hash of their weights."""
-    monkeypatch.setenv("OSEMBED_MODELS", str(models.bert.parent))
+pytestmark = pytest.mark.usefixtures("known_models")
 
 
 def to(model) -> Wish:
@@ -111,9 +108,7 @@ def no_fence(monkeypatch):
     genuine = module.actions
 
     def late(client, state):
-        client.indices.put_settings(
-            index=",".join(state.source(level) for level in state.moves), body={"index.blocks.write": None}
-        )
+        client.indices.put_settings(index=",".join(state.source(level) for level in state.moves), body={"index.blocks.write": None})
         time.sleep(1.0)
         return genuine(client, state)
 

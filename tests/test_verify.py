@@ -11,9 +11,7 @@ from tests.conftest import EXAMPLES, paper
 UNJUDGED = GateOptions(skip=True)
 
 
-@pytest.fixture(autouse=True)
-def known_models(models, monkeypatch):
-    monkeypatch.setenv("OSEMBED_MODELS", str(models.bert.parent))
+pytestmark = pytest.mark.usefixtures("known_models")
 
 
 @pytest.fixture
@@ -23,7 +21,6 @@ def ready(collection, small, write, models):
     collection.migrate(str(models.mirror), swap=False, gate=UNJUDGED, gentle=False)
     assert collection.verify().passed
     return collection
-
 
 
 PLANTED = {

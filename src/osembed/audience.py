@@ -79,9 +79,7 @@ class Announcer:
         for token, entry in clients.items():
             if self._seen.get(token, (-1, 0.0))[0] != entry["beat"]:
                 self._seen[token] = (entry["beat"], now)
-        kept = {
-            token: entry for token, entry in clients.items() if now - self._seen[token][1] < _FORGET_S and not is_surely_dead(entry)
-        }
+        kept = {token: entry for token, entry in clients.items() if now - self._seen[token][1] < _FORGET_S and not is_surely_dead(entry)}
         return {"clients": {**kept, self._token: {**self._entry, "ready": dict(self._ready)}}}
 
 

@@ -72,9 +72,7 @@ class Outcome:
         self.rejected.update(other.rejected)
 
 
-def put(
-    alias: str, doc_id: str, document: Mapping[str, Any], seen: tuple[int, int] | None = None, routing: str | None = None
-) -> Operation:
+def put(alias: str, doc_id: str, document: Mapping[str, Any], seen: tuple[int, int] | None = None, routing: str | None = None) -> Operation:
     """Return an operation that writes a document through a private alias, never creating an index.
 
     Args:

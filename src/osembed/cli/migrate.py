@@ -24,11 +24,15 @@ REFUSED, WAITING = 4, 5
 
 _where = options.stacked(
     options.models,
-    options.option("--profile", metavar="lucene|lucene-sq|faiss", help="Another mapping profile; vectors of the same model are carried over."),
+    options.option(
+        "--profile", metavar="lucene|lucene-sq|faiss", help="Another mapping profile; vectors of the same model are carried over."
+    ),
 )
 _pace = options.stacked(
     options.option("--rate", default=0.0, metavar="N", help="At most N documents per second."),
-    options.option("--gentle/--full-speed", default=None, help="Leave room for searches. Default: gentle where the server is on this machine."),
+    options.option(
+        "--gentle/--full-speed", default=None, help="Leave room for searches. Default: gentle where the server is on this machine."
+    ),
 )
 _proof = options.stacked(
     options.option("--full", is_flag=True, help="Verify every document instead of a sample."),

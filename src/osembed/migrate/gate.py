@@ -121,9 +121,7 @@ class PinnedSearcher(Searcher):
         return self._pinned
 
 
-def judge(
-    client: OpenSearch, blue: Searcher, green: Searcher, options: GateOptions, between: Callable[[], None] = lambda: None
-) -> Gate:
+def judge(client: OpenSearch, blue: Searcher, green: Searcher, options: GateOptions, between: Callable[[], None] = lambda: None) -> Gate:
     """Search the same queries with both models and compare. `between` is called after each query and may raise."""
     papers = blue.targets()["papers"]
     kind = "judgments" if options.qrels else "known items"
@@ -138,7 +136,9 @@ def judge(
         for name, metric in METRICS.items():
             values[name].append((metric(old, judged.judgments[key]), metric(new, judged.judgments[key])))
         between()
-    compared = rankings if options.queries is None else [(text, blue.rank(text, way), green.rank(text, way)) for text in _lines(options.queries)]
+    compared = (
+        rankings if options.queries is None else [(text, blue.rank(text, way), green.rank(text, way)) for text in _lines(options.queries)]
+    )
     metrics = [_verdict(name, pairs, options.max_drop.get(name)) for name, pairs in values.items()] if rankings else []
     return Gate(
         kind=kind,

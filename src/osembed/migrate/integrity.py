@@ -41,7 +41,9 @@ def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = (
     verdict: Any = "failed" if found else "inherited" if inherited else "passed"
     shown = found or inherited
     words = f"{len(shown):,} papers and their chunks do not agree" if shown else f"{count:,} papers"
-    return [Check("chunks and papers", "both", verdict, count, len(found), words, [f"{key}: {why}" for key, why in list(shown.items())[:5]])]
+    return [
+        Check("chunks and papers", "both", verdict, count, len(found), words, [f"{key}: {why}" for key, why in list(shown.items())[:5]])
+    ]
 
 
 def faults(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[str, str]]:

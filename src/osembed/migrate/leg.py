@@ -288,7 +288,9 @@ class Leg:
             for lane in at.lanes:
                 lost = lost_writes(self._client, lane, self._lease.state.moves[lane.level].bases)
                 if lost:
-                    result.notices.append(f"{lost} writes reached {lane.source.index} after it was fenced: somebody lifted the block by hand.")
+                    result.notices.append(
+                        f"{lost} writes reached {lane.source.index} after it was fenced: somebody lifted the block by hand."
+                    )
         return result
 
     def _finished(self) -> MigrateResult:

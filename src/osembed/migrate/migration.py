@@ -121,7 +121,9 @@ class Migration:
             state = lease.state
             if state.phase not in ("swapped", "returned"):
                 raise InputError(
-                    f"The migration of '{self._collection}' is not swapped yet.", "Only what was replaced is deleted.", "osembed migrate swap"
+                    f"The migration of '{self._collection}' is not swapped yet.",
+                    "Only what was replaced is deleted.",
+                    "osembed migrate swap",
                 )
             left = grace_s - (server_clock(self._client) - state.swapped_at)
             if left > 0 and state.phase == "swapped":
@@ -143,9 +145,7 @@ class Migration:
             settle(lease)
             state = lease.state
             if state.phase not in (*BEFORE_SWAP, "returned"):
-                raise InputError(
-                    f"'{self._collection}' answers with the new model already.", "", "Go back first: osembed migrate rollback"
-                )
+                raise InputError(f"'{self._collection}' answers with the new model already.", "", "Go back first: osembed migrate rollback")
             if state.phase in BEFORE_SWAP:
                 take_tokens(lease, self._greens(state))  # lifts a fence that was left standing
             dispose(lease, {level: (move.green, move.blue) for level, move in state.moves.items()})

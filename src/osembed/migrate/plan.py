@@ -115,9 +115,7 @@ def find_route(
             continue
         check_profile(server, profile)
         models[level] = model or model_of(target.meta)
-        metas[level] = replace(
-            describe(collection, level, models[level], meta.chunking, profile, encoders), generation=generation
-        )
+        metas[level] = replace(describe(collection, level, models[level], meta.chunking, profile, encoders), generation=generation)
     return Route(collection, targets, models, metas, generation) if metas else None
 
 
@@ -323,4 +321,3 @@ def _calls(route: Route, levels: list[LevelPlan]) -> Iterator[str]:
     yield f"PUT /{sources}/_block/write  (at most 5 s, then lifted or swapped)"
     yield f"POST /_aliases  ({', '.join(alias_name(route.collection, plan.level) for plan in levels)}; conditional, all or nothing)"  # type: ignore[arg-type]
     yield f"later, by `osembed migrate finish`: removal of {sources}"
-

@@ -205,7 +205,9 @@ def _found(hit: dict[str, Any]) -> Found:
     return Found(hit["_id"], hit["_seq_no"], hit["_primary_term"], hit.get("_version", 0), hit.get("_routing"), hit.get("_source", {}))
 
 
-def read_now(client: OpenSearch, index: str, keys: Sequence[tuple[str, str | None]], fields: Sequence[str] = ("origin",)) -> dict[str, Found]:
+def read_now(
+    client: OpenSearch, index: str, keys: Sequence[tuple[str, str | None]], fields: Sequence[str] = ("origin",)
+) -> dict[str, Found]:
     """Read documents by (id, routing) in real time; missing ones are left out."""
     found: dict[str, Found] = {}
     for start in range(0, len(keys), _MGET):

@@ -127,7 +127,8 @@ def _prove(at: Crossing, lane: Lane, began: float) -> int:
     for _ in range(3):
         move = at.lease.state.moves[lane.level]
         differences = [
-            pairs.compare(at.client, lane, int(shard), mark, base_of(at.lease.state, lane.level, shard)) for shard, mark in move.marks.items()
+            pairs.compare(at.client, lane, int(shard), mark, base_of(at.lease.state, lane.level, shard))
+            for shard, mark in move.marks.items()
         ]
         for found in differences:
             for key in [key for key in found.missing if f"{lane.level}/{key[0]}" in at.lease.state.failed]:
@@ -194,9 +195,14 @@ def _in_time(began: float) -> None:
 
 def _is_ours(state: MigrationState, level: Level, name: str) -> bool:
     stem = staging_alias(state.collection, level, 0)[:-1]
-    return name == alias_name(state.collection, level) or name.startswith(stem) or name in (
-        write_alias(state.moves[level].blue),
-        write_alias(state.moves[level].green),
+    return (
+        name == alias_name(state.collection, level)
+        or name.startswith(stem)
+        or name
+        in (
+            write_alias(state.moves[level].blue),
+            write_alias(state.moves[level].green),
+        )
     )
 
 

@@ -102,9 +102,7 @@ class _Tally:
         return Check(self.name, self.level, "failed" if self.faults else "passed", self.checked, self.faults, found, self.examples)
 
 
-def verify(
-    client: OpenSearch, collection: str, sides: Sequence[Side], *, full: bool = False, still: Sequence[Target] = ()
-) -> Report:
+def verify(client: OpenSearch, collection: str, sides: Sequence[Side], *, full: bool = False, still: Sequence[Target] = ()) -> Report:
     """Verify indexes: against their sources where they are targets of a migration, else against their own texts.
 
     Args:
