@@ -162,15 +162,23 @@ class Migrations(RuleBasedStateMachine):
         while not mortal.fired.wait(0.05) and thread.is_alive():
             pass
         if not ended:
+            held = self._holder()
             self.dead.add(sleeper)
             self._run(self.writers[1], other)
+            robbed = held == sleeper and self._holder() != sleeper
             before = self._picture()
             mortal.woken.set()
             thread.join(60)
             assert not thread.is_alive()
-            assert self._picture() == before, f"{command}, asleep at {at}, changed something after {other}"
-            reached["taken over"] += 1
+            if robbed:
+                assert self._picture() == before, f"{command}, asleep at {at}, changed something after {other}"
+                reached["taken over"] += 1
         thread.join()
+
+    def _holder(self) -> str:
+        """Return which command of this test holds the lease, if any."""
+        state = self.writers[0].migration().state
+        return (state and state.lease or {}).get("owner", "")
 
     @rule(command=st.sampled_from(["migrate", "swap", "rollback", "finish", "abort"]), level=st.sampled_from(["papers", "chunks"]))
     def steal(self, command: str, level: str) -> None:
@@ -179,9 +187,8 @@ class Migrations(RuleBasedStateMachine):
         [was] = self.client.indices.get_alias(name=alias)
         self.client.indices.create(index=thief)
         self._move(alias, was, thief)
-        with pytest.raises(OsembedError):
+        with suppress(OsembedError):
             self._do(self.writers[1], command)
-            raise InputError("nothing to do", "", "")
         assert list(self.client.indices.get_alias(name=alias)) == [thief]
         self._move(alias, thief, was)
         self.client.indices.delete(index=thief)

@@ -45,7 +45,8 @@ class _Stage:
 
     def close(self) -> None:
         self._closing.set()
-        self._thread.join()
+        if self._thread is not threading.current_thread():  # a forgotten generator may be collected in any thread
+            self._thread.join()
 
     def _produce(self) -> None:
         iterator = iter(self._source)

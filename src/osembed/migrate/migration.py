@@ -90,6 +90,10 @@ class Migration:
             settle(lease)
             if lease.state.phase not in BEFORE_SWAP:
                 raise InputError(f"'{self._collection}' has been swapped already.", "", "See: osembed migrate status")
+            if not all(move.green_uuid for move in lease.state.moves.values()):
+                raise InputError(
+                    f"The new indexes of '{self._collection}' are not there yet.", "", "Go on with: osembed migrate --model MODEL"
+                )
             take_tokens(lease, self._greens(lease.state))
             gated = lease.state.gated
             judged = gated.get("verdict") in ("passed", "skipped") or bool(gated.get("override"))

@@ -7,10 +7,8 @@ a stale file or a recycled process id mislead nobody. A file lock makes two comm
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +22,8 @@ from filelock import FileLock, Timeout
 
 from osembed.errors import BusyError, NodeError
 from osembed.node.install import CLUSTER_NAME, VERSION, installed
-from osembed.node.java import Java, find_java
+from osembed.node.java import find_java
+from osembed.node.launch import config_of, launch, log_of
 from osembed.paths import cache_folder, data_folder
 
 _FIRST_PORT = 19200
@@ -107,11 +106,7 @@ def _folder() -> Path:
 
 
 def _log() -> Path:
-    return _folder() / "node.log"
-
-
-def _config() -> Path:
-    return _folder() / "config"
+    return log_of(_folder())
 
 
 def _start_locked(report: Report) -> None:
@@ -124,7 +119,7 @@ def _start_locked(report: Report) -> None:
     _check_space()
     for attempt in range(_PORT_TRIES):
         port = _free_port(_saved().get("port", _FIRST_PORT) if attempt == 0 else 0)
-        process = _launch(home, java, port)
+        process = launch(home, java, _folder(), _settings(port))
         url = f"http://127.0.0.1:{port}"
         _save({"pid": process.pid, "port": port, "url": url, "java": str(java.binary)})
         report(f"Starting OpenSearch {VERSION} on {url} (Java {java.version})…")
@@ -162,80 +157,14 @@ def _free_port(wanted: int) -> int:
     raise NodeError("No port is free on 127.0.0.1.", "OpenSearch cannot listen.", "End some programs and try again.")
 
 
-def _launch(home: Path, java: Java, port: int) -> psutil.Popen:
-    config, scratch = _config(), _folder() / "tmp"
-    shutil.rmtree(config, ignore_errors=True)
-    shutil.copytree(home / "config", config)
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    (config / "opensearch.yml").write_text(_settings(port))
-    # Console only: the log goes to one file of ours, cut at each start.
-    (config / "log4j2.properties").write_text(
-        "status = error\nappender.console.type = Console\nappender.console.name = console\n"
-        "appender.console.layout.type = PatternLayout\nappender.console.layout.pattern = [%d{ISO8601}][%p][%c{1}] %m%n\n"
-        "rootLogger.level = info\nrootLogger.appenderRef.console.ref = console\n"
-    )
-    with _log().open("wb") as log:
-        return psutil.Popen(
-            _command(java, home, config, scratch),
-            cwd=home,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def _settings(port: int) -> str:
-    folder = _folder()
-    return json.dumps(  # YAML is a superset of JSON: no quoting of our own
-        {
-            "cluster.name": CLUSTER_NAME,
-            "node.name": "osembed",
-            "path.data": str(folder / "data"),
-            "path.logs": str(folder),
-            "network.host": "127.0.0.1",
-            "http.port": port,
-            "transport.port": 0,
-            "discovery.type": "single-node",
-            "action.destructive_requires_name": True,
-            # Percentages would stop writes on a large disk that is merely well used.
-            "cluster.routing.allocation.disk.watermark.low": "500mb",
-            "cluster.routing.allocation.disk.watermark.high": "400mb",
-            "cluster.routing.allocation.disk.watermark.flood_stage": "300mb",
-        },
-        indent=1,
-    )
-
-
-def _command(java: Java, home: Path, config: Path, scratch: Path) -> list[str]:
-    heap = os.environ.get("OSEMBED_NODE_HEAP", "1g")
-    options = [
-        f"-Xms{heap}",
-        f"-Xmx{heap}",
-        "-XX:+UseG1GC",
-        "-XX:+ExitOnOutOfMemoryError",
-        f"-Djava.io.tmpdir={scratch}",
-        f"-Dopensearch.path.home={home}",
-        f"-Dopensearch.path.conf={config}",
-        "-Dopensearch.distribution.type=zip",
-        "-Dopensearch.bundled_jdk=false",
-        f"-javaagent:{home}/agent/opensearch-agent.jar",
-        "--add-opens=java.base/java.nio=org.apache.arrow.memory.core,ALL-UNNAMED",
-        "-Dorg.apache.lucene.store.MMapDirectory.sharedArenaMaxPermits=1",
-        "-Dio.netty.noUnsafe=true",
-        "-Dio.netty.noKeySetOptimization=true",
-        "-Dio.netty.recycler.maxCapacityPerThread=0",
-        "-Dlog4j.shutdownHookEnabled=false",
-        "-Dlog4j2.disable.jmx=true",
-        "-Djava.locale.providers=CLDR,SPI",
-    ]
-    if java.vector_module:
-        options.append("--add-modules=jdk.incubator.vector")
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        # OpenSearch refuses to run as root through a check that needs JNA; another user could not read a folder below /root.
-        options += ["-Djna.nosys=true", "-Djna.nounpack=true", "-Djna.boot.library.path=/nonexistent"]
-    return [str(java.binary), *options, "-cp", f"{home}/lib/*:{home}/icu/*", "org.opensearch.bootstrap.OpenSearch"]
+def _settings(port: int) -> dict[str, Any]:
+    return {
+        "cluster.name": CLUSTER_NAME,
+        "node.name": "osembed",
+        "http.port": port,
+        "transport.port": 0,
+        "discovery.type": "single-node",
+    }
 
 
 def _wait_ready(process: psutil.Process, url: str, report: Report) -> bool:
@@ -298,7 +227,7 @@ def _find_process() -> psutil.Process | None:
 
 def _is_node(process: psutil.Process) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE and f"-Dopensearch.path.conf={_config()}" in process.cmdline()
+        return process.status() != psutil.STATUS_ZOMBIE and f"-Dopensearch.path.conf={config_of(_folder())}" in process.cmdline()
     except psutil.Error:
         return False
 

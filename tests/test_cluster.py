@@ -1,0 +1,96 @@
+"""Three real nodes: whoever holds the data and whoever leads is killed and started again in the middle of a migration.
+
+One short case runs always; `OSEMBED_SLOW=1 scripts/test -m slow` kills each at each phase.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from osembed.client import Access, connect
+from osembed.collection import Collection
+from osembed.generation import Wish
+from osembed.migrate import leg, swap
+from osembed.migrate.copy import Copier
+from osembed.migrate.gate import GateOptions
+from tests.cluster import Cluster
+from tests.oracle import Oracle, blocked, leftovers
+
+pytestmark = pytest.mark.usefixtures("known_models")
+PHASES: dict[str, tuple[object, str]] = {"copy": (Copier, "catch_up"), "verify": (leg, "verify"), "fence": (swap, "actions")}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, home) -> Iterator[Cluster]:
+    heap = os.environ["OSEMBED_NODE_HEAP"]
+    os.environ["OSEMBED_NODE_HEAP"] = "600m"
+    try:
+        with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+            yield running
+    finally:
+        os.environ["OSEMBED_NODE_HEAP"] = heap
+
+
+def migrate_with_killed(cluster: Cluster, models, kills: dict[str, str], monkeypatch) -> None:
+    """Migrate under load while nodes are killed, each as its phase begins, and come back; then nothing is lost, and the way back is open."""
+    name = f"c{len(kills)}{'-'.join(f'{phase}-{who}' for phase, who in kills.items())}"
+    wish = Wish(paper_model=str(models.bert), chunk_model=str(models.bert), replicas=1)
+    oracle = Oracle(cluster.url, name, outside=False)
+    oracle.prepare(wish)
+    cluster.wait_nodes(3)
+    killed: list[str] = []
+    for phase, who in kills.items():
+        _strike(monkeypatch, *PHASES[phase], lambda who=who: killed.append(_kill(cluster, name, who)))
+    collection = Collection(name, cluster.url)
+    there = replace(wish, paper_model=str(models.mirror), chunk_model=str(models.mirror))
+    with oracle.running():
+        result = collection.migrate(wish=there, gate=GateOptions(skip=True), gentle=False)
+    assert (result.phase, len(killed)) == ("swapped", len(kills))
+    cluster.wait_nodes(3)
+    assert not blocked(collection.client, name)
+    oracle.reckon()
+    assert collection.migration().rollback(leg.MigrateOptions(gate=GateOptions(skip=True), gentle=False)).phase == "returned"
+    oracle.reckon()
+    collection.migration().abort()
+    assert leftovers(collection.client, name) == set()
+
+
+def _strike(monkeypatch: pytest.MonkeyPatch, where: object, function: str, strike: Callable[[], None]) -> None:
+    """Let something happen just before a function's first call."""
+    genuine, struck = getattr(where, function), threading.Event()
+
+    def wrapped(*given, **named):
+        if not struck.is_set():
+            struck.set()
+            strike()
+        return genuine(*given, **named)
+
+    monkeypatch.setattr(where, function, wrapped)
+
+
+def _kill(cluster: Cluster, name: str, who: str) -> str:
+    """Kill the leader, or whoever holds the newest index of a collection, unless it is the node that clients talk to; start it again soon."""
+    found = connect(Access.from_environment(cluster.url)).indices.get(index=f"{name}*", params={"expand_wildcards": "all"})
+    newest = next(index for index in found if index.endswith("-g2"))
+    node = cluster.leader() if who == "manager" else cluster.holder(newest)
+    victim = node if node != "three" else "one"
+    cluster.kill(victim)
+    threading.Timer(3, cluster.start, (victim,)).start()
+    return victim
+
+
+def test_a_data_node_and_the_leader_are_killed_in_one_migration(cluster, models, monkeypatch):
+    migrate_with_killed(cluster, models, {"copy": "data", "fence": "manager"}, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("OSEMBED_SLOW"), reason="exhaustive: set OSEMBED_SLOW=1")
+@pytest.mark.parametrize("phase", list(PHASES))
+@pytest.mark.parametrize("who", ["data", "manager"])
+def test_each_killed_in_each_phase(who, phase, cluster, models, monkeypatch):
+    migrate_with_killed(cluster, models, {phase: who}, monkeypatch)
