@@ -78,7 +78,9 @@ class Log:
 class Oracle:
     """Everything that happens to a collection besides the migration."""
 
-    def __init__(self, url: str, name: str, *, outside: bool = True, library: bool = True, refreshing: bool = True) -> None:
+    def __init__(
+        self, url: str, name: str, *, outside: bool = True, library: bool = True, refreshing: bool = True, bulk: bool = False
+    ) -> None:
         self.url, self.name, self._refreshing = url, name, refreshing
         self._client = connect(Access.from_environment(url))
         self._stop = threading.Event()
@@ -88,6 +90,8 @@ class Oracle:
             self._kinds.append(self._write_by_library)
         if outside:
             self._kinds.append(self._write_around)
+        if bulk:
+            self._kinds.append(self._write_in_bulk)
         self.logs: list[Log] = []
         self.searches, self.samples = 0, 0
         self.faults: list[str] = []
@@ -213,6 +217,27 @@ class Oracle:
             except TransportError as error:
                 if error.status_code not in (403, 404, 409):
                     log.failed.append(f"around: {error.status_code} {error.error}")
+
+    def _write_in_bulk(self) -> None:
+        """Rewrite some thousand documents again and again, 250 a second; what the fence refuses is not acknowledged."""
+        log, round_ = Log(), 0
+        self.logs.append(log)
+        client = connect(Access.from_environment(self.url))
+        while not self._stop.wait(0.4):
+            round_ += 1
+            keys = [f"xb{(round_ * 100 + step) % 3000}" for step in range(100)]
+            marks = dict.fromkeys(keys, f"bulk{round_}")
+            lines = [
+                line
+                for key in keys
+                for line in ({"index": {"_id": key}}, {"title": f"X {key}", "body": body_text(marks[key]), "paper_id": key})
+            ]
+            for item in client.bulk(index=self.name, body=lines)["items"]:
+                done = item["index"]
+                if done["status"] < 300:
+                    log.note(done["_id"], "around", marks[done["_id"]])
+                elif done["status"] not in (403, 404):
+                    log.failed.append(f"in bulk: {done}")
 
     def _delete_around(self, client: OpenSearch, alias: str, key: str) -> None:
         # A plain delete on an alias that is being moved could land on a fenced index: then it is refused and not acknowledged.

@@ -530,3 +530,14 @@ def test_choosing_nothing_is_an_error(started):
     """A migration needs to know where to."""
     with pytest.raises(InputError, match="No model and no profile"):
         started.migrate(wish=choose_models())
+
+
+def test_a_collection_deleted_by_hand_can_be_made_and_migrated_again(started, client, name, models, small, write):
+    """Whoever deletes all indexes of a migration ends it: the journal's memory of it stands in nobody's way."""
+    assert migrate(started, models.mirror).phase == "swapped"
+    for index in client.indices.get(index=f"{name}*", params={"expand_wildcards": "all"}):
+        client.indices.delete(index=index)
+    started.ingest(write([paper(n, 200) for n in range(3)]), small)
+    with pytest.raises(InputError, match="no migration under way"):
+        started.rollback(gate=UNJUDGED)
+    assert migrate(started, models.mirror).phase == "swapped"

@@ -178,7 +178,7 @@ class Migrations(RuleBasedStateMachine):
     def _holder(self) -> str:
         """Return which command of this test holds the lease, if any."""
         state = self.writers[0].migration().state
-        return (state and state.lease or {}).get("owner", "")
+        return ((state and state.lease) or {}).get("owner", "")
 
     @rule(command=st.sampled_from(["migrate", "swap", "rollback", "finish", "abort"]), level=st.sampled_from(["papers", "chunks"]))
     def steal(self, command: str, level: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def make_all(folder: Path) -> Models:
         distil=_save(folder / "tiny-distil", distil, words),
         dense=_save(folder / "tiny-dense", bert, words, dense=16),
     )
-    _mirror(made.bert, made.mirror)
+    mirror(made.bert, made.mirror)
     return made
 
 
@@ -97,16 +98,26 @@ def _save(
     return folder
 
 
-def _mirror(source: Path, target: Path) -> None:
-    """Copy a model and negate its last layer norm: the same neighbours, the opposite space."""
-    import shutil
-
+def mirror(source: Path, target: Path) -> None:
+    """Copy a BERT model and negate its last layer norm: the same neighbours, the opposite space."""
     shutil.copytree(source, target)
     tensors = load_file(source / "model.safetensors")
-    last = f"encoder.layer.{SIZE['num_hidden_layers'] - 1}.output.LayerNorm"
+    layers = json.loads((source / "config.json").read_text())["num_hidden_layers"]
+    last = f"encoder.layer.{layers - 1}.output.LayerNorm"
     for part in ("weight", "bias"):
         tensors[f"{last}.{part}"] = -tensors[f"{last}.{part}"]
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+
+
+def halve(source: Path, target: Path) -> None:
+    """Copy a BERT model without the upper half of its layers: a real space, and a worse one."""
+    shutil.copytree(source, target)
+    config = json.loads((source / "config.json").read_text())
+    kept = config["num_hidden_layers"] // 2
+    dropped = tuple(f"encoder.layer.{layer}." for layer in range(kept, config["num_hidden_layers"]))
+    tensors = {name: tensor for name, tensor in load_file(source / "model.safetensors").items() if not name.startswith(dropped)}
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    _json(target / "config.json", {**config, "num_hidden_layers": kept})
 
 
 def _texts() -> list[str]:

@@ -82,6 +82,12 @@ def look(client: OpenSearch, state: MigrationState) -> Sight:
     )
 
 
+def has_any(sight: Sight, state: MigrationState) -> bool:
+    """Whether any index of a migration is still there."""
+    known = {move.blue: move.blue_uuid for move in state.moves.values()} | {move.green: move.green_uuid for move in state.moves.values()}
+    return any(known.get(index) == uuid for index, uuid in sight.uuids.items())
+
+
 def hand_over(client: OpenSearch, state: MigrationState, sight: Sight, attempt: int, to: Mapping[Level, str]) -> bool:
     """Give an attempt the staging aliases, on the given indexes, in place of those that were seen; False where they had moved meanwhile.
 

@@ -61,7 +61,7 @@ class Migration:
         """
         before = self.state
         route = None
-        if before is None or before.phase in OVER:
+        if not self._is_under_way(before):
             route = find_route(self._client, self._server, self._collection, wish, self._encoders, before)
             if route is None:
                 return MigrateResult(self._collection, "nothing to do", {})
@@ -69,7 +69,7 @@ class Migration:
         token = secrets.token_hex(8)
 
         def begin(state: MigrationState | None) -> MigrationState:
-            if state is not None and state.phase not in OVER:
+            if state is not None and self._is_under_way(state):
                 self._check_same(state, wish)
                 return replace(state, paused=False)
             if route is None:
@@ -191,8 +191,12 @@ class Migration:
         state = self.state
         return state is not None and state.phase in OVER
 
+    def _is_under_way(self, state: MigrationState | None) -> bool:
+        """Whether a migration was begun and not ended; one whose every index was deleted by hand is over."""
+        return state is not None and state.phase not in OVER and fence.has_any(fence.look(self._client, state), state)
+
     def _existing(self, state: MigrationState | None) -> MigrationState:
-        if state is None or state.phase in OVER:
+        if state is None or not self._is_under_way(state):
             raise InputError(f"'{self._collection}' has no migration under way.", "", "Begin one: osembed migrate --model MODEL")
         return state
 
