@@ -164,8 +164,7 @@ class Migrations(RuleBasedStateMachine):
         if not ended:
             held = self._holder()
             self.dead.add(sleeper)
-            self._run(self.writers[1], other)
-            robbed = held == sleeper and self._holder() != sleeper
+            robbed = self._run(self.writers[1], other) and held == sleeper
             before = self._picture()
             mortal.woken.set()
             thread.join(60)
@@ -202,13 +201,16 @@ class Migrations(RuleBasedStateMachine):
         self.owner = f"owner {next(self.number)}"
         return self.owner
 
-    def _run(self, collection: Collection, command: str) -> None:
+    def _run(self, collection: Collection, command: str) -> bool:
+        """Run a command as a process of its own; return whether it was its time."""
         self._name_owner()
         try:
             self._do(collection, command)
-            reached[command] += 1
         except InputError:
             reached[f"{command} refused"] += 1
+            return False
+        reached[command] += 1
+        return True
 
     def _do(self, collection: Collection, command: str) -> None:
         migration = collection.migration()

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from opensearchpy.exceptions import TransportError
+
 from osembed import fence, schema
 from osembed import index as indexes
 from osembed.encoders import witness_passages
@@ -183,6 +185,9 @@ class Migration:
         lease = claim(self._client, self._collection, begin)
         try:
             yield lease
+        except TransportError:
+            lease.update()  # another holder explains whatever failed: BusyError
+            raise
         finally:
             lease.close()
 
