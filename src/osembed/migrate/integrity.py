@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from osembed.index import Target
     from osembed.migrate.verify import Check, Side
 
+_PRIMARY = {"preference": "_primary"}
 _PAGE = 1000
 
 
@@ -37,7 +38,7 @@ def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = (
             for key, why in found.items()
             if key not in before and not any(_moves(client, lanes[level].source.index, level, key, marks[level]) for level in lanes)
         }
-    count = int(client.count(index=now["papers"])["count"])
+    count = int(client.count(index=now["papers"], params=_PRIMARY)["count"])
     verdict: Any = "failed" if found else "inherited" if inherited else "passed"
     shown = found or inherited
     words = f"{len(shown):,} papers and their chunks do not agree" if shown else f"{count:,} papers"
@@ -60,7 +61,7 @@ def faults(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[str, 
             if stated != number:
                 yield key, f"{number} chunks, the paper counts {stated}"
     body = {"query": {"range": {"chunk_count": {"gte": 1}}}}
-    if int(client.count(index=papers, body=body)["count"]) > matched:
+    if int(client.count(index=papers, body=body, params=_PRIMARY)["count"]) > matched:
         yield from _without_chunks(client, papers, chunks)
 
 
@@ -69,7 +70,7 @@ def _counted(client: OpenSearch, chunks: str) -> Iterator[dict[str, int]]:
     while True:
         source = [{"paper": {"terms": {"field": "paper_id"}}}]
         body = {"size": 0, "aggs": {"papers": {"composite": {"size": _PAGE, "sources": source, **after}}}}
-        found = client.search(index=chunks, body=body, params={"allow_partial_search_results": "false"})["aggregations"]["papers"]
+        found = client.search(index=chunks, body=body, params=scan.EXACT)["aggregations"]["papers"]
         if not found["buckets"]:
             return
         yield {bucket["key"]["paper"]: int(bucket["doc_count"]) for bucket in found["buckets"]}
@@ -86,7 +87,7 @@ def _without_chunks(client: OpenSearch, papers: str, chunks: str) -> Iterator[tu
                 "query": {"terms": {"paper_id": ids}},
                 "aggs": {"papers": {"terms": {"field": "paper_id", "size": max(1, len(ids))}}},
             }
-            found = client.search(index=chunks, body=body)["aggregations"]["papers"]["buckets"] if ids else []
+            found = client.search(index=chunks, body=body, params=scan.EXACT)["aggregations"]["papers"]["buckets"] if ids else []
             present = {bucket["key"] for bucket in found}
             for key in ids:
                 if key not in present:

@@ -46,7 +46,7 @@ def _recall(client: OpenSearch, target: Target, vector: list[float]) -> float:
 def _ids(client: OpenSearch, target: Target, query: dict[str, Any], size: int) -> dict[str, float]:
     body = {"size": size, "query": query, "_source": False, "track_total_hits": False}
     try:
-        hits = client.search(index=target.index, body=body, params={"allow_partial_search_results": "false"})["hits"]["hits"]
+        hits = client.search(index=target.index, body=body, params=scan.EXACT)["hits"]["hits"]
     except TransportError as error:
         raise scan.Unsettled(f"{target.index} answered {error.status_code}: {error.info}") from error
     return {hit["_id"]: hit["_score"] for hit in hits}

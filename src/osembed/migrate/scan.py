@@ -18,6 +18,7 @@ from opensearchpy.exceptions import RequestError, TransportError
 from osembed.client import OpenSearch
 from osembed.errors import AuthError, ClusterError
 
+EXACT = {"preference": "_primary", "allow_partial_search_results": "false"}  # replicas may lag, and a part is no answer
 T = TypeVar("T")
 _PATIENCE_S = 120
 _BUCKETS = 2000
@@ -244,8 +245,7 @@ def sample(client: OpenSearch, index: str, count: int, size: int) -> Iterator[li
         "_source": False,
         "track_total_hits": False,
     }
-    params = {"preference": "_primary", "allow_partial_search_results": "false"}
-    hits = client.search(index=index, body=body, params=params)["hits"]["hits"]
+    hits = client.search(index=index, body=body, params=EXACT)["hits"]["hits"]
     keys = [(hit["_id"], hit.get("_routing")) for hit in hits]
     for start in range(0, len(keys), size):
         yield list(read_now(client, index, keys[start : start + size], fields=()).values())

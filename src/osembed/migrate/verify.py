@@ -233,7 +233,7 @@ def _identities(client: OpenSearch, side: Side) -> Check:
         "query": {"bool": {"must_not": [{"term": {"identity": mine}}]}},
         "_source": {"excludes": ["embedding"]},
     }
-    answer = client.search(index=side.target.index, body=body, params={"preference": "_primary", "allow_partial_search_results": "false"})
+    answer = client.search(index=side.target.index, body=body, params=scan.EXACT)
     spec, total = side.encoder.model.spec, int(answer["hits"]["total"]["value"])
     listed = answer["hits"]["hits"]
     wordless = [hit for hit in listed if not stored_passage(spec, side.level, hit["_source"]) and "identity" not in hit["_source"]]

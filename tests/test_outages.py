@@ -1,0 +1,164 @@
+"""A migration while parts of the server are away or refuse writes: it waits, or ends with its reason, and never leaves a gap.
+
+F10, F18, F23, F25, F33, F34, F36. F21 is in `test_cluster.py`. F7 (a full disk of the client, a closed pipe) cannot harm a migration, whose
+state is on the server; F20 (a wrong certificate) is the client's, in `test_server.py`; F8 (a GPU that is lost) needs a GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from osembed import index as indexes
+from osembed.collection import Collection
+from osembed.embed.encoder import Encoder
+from osembed.errors import OsembedError
+from osembed.journal import JOURNAL
+from osembed.migrate import leg, scan
+from osembed.migrate.copy import Copier
+from osembed.migrate.gate import GateOptions
+from tests.conftest import paper
+from tests.oracle import blocked, contents
+from tests.proxy import Fault
+
+pytestmark = pytest.mark.usefixtures("known_models")
+OPTIONS = {"gate": GateOptions(skip=True), "gentle": False}
+
+
+@pytest.fixture
+def started(collection, small, write) -> Collection:
+    collection.ingest(write([paper(n, 200) for n in range(8)]), small)
+    return collection
+
+
+def before_first(monkeypatch, where, function, strike):
+    """Let something happen just before a function's first call."""
+    genuine, struck = getattr(where, function), threading.Event()
+
+    def wrapped(*given, **named):
+        if not struck.is_set():
+            struck.set()
+            strike()
+        return genuine(*given, **named)
+
+    monkeypatch.setattr(where, function, wrapped)
+    return struck
+
+
+@pytest.mark.parametrize(("noise", "phase"), [(1e-3, "swapped"), (0.3, "verify")])
+def test_f10_noise_of_the_arithmetic_is_no_fault(noise, phase, started, models, monkeypatch):
+    """Vectors are compared with a tolerance: half precision's noise passes, another vector does not."""
+    genuine, chooser = Encoder.embed, np.random.default_rng(3)
+
+    def noisy(self, tokens):
+        vectors = genuine(self, tokens)
+        return (vectors + chooser.normal(0, noise / vectors.shape[1] ** 0.5, vectors.shape)).astype(np.float32)
+
+    before_first(monkeypatch, Copier, "catch_up", lambda: monkeypatch.setattr(Encoder, "embed", noisy))
+    before_first(monkeypatch, leg, "verify", lambda: monkeypatch.setattr(Encoder, "embed", genuine))
+    assert started.migrate(str(models.mirror), **OPTIONS).phase == phase
+
+
+def test_f18_the_journal_is_away_for_a_while(started, proxy, name, models, client):
+    """Seconds without the journal's index are waited for."""
+    ends: list[float] = []
+
+    def away(request):
+        if "_bulk" in request.path and not ends:
+            ends.append(time.monotonic() + 2)
+        return Fault("answer", 503, b"{}") if JOURNAL in request.path and ends and time.monotonic() < ends[0] else None
+
+    proxy.rules.append(away)
+    expected = contents(client, name).keys()
+    assert Collection(name, proxy.url).migrate(str(models.mirror), **OPTIONS).phase == "swapped"
+    assert proxy.fired
+    assert contents(client, name).keys() == expected
+
+
+def test_f18_the_journal_is_away_for_good(started, proxy, name, models, client):
+    """Without the journal the run ends with its reason; the next one goes on from the last mark that was kept."""
+    gone = threading.Event()
+
+    def away(request):
+        if "_bulk" in request.path:
+            gone.set()
+        return Fault("answer", 503, b"{}") if JOURNAL in request.path and gone.is_set() else None
+
+    proxy.rules.append(away)
+    with pytest.raises(OsembedError, match="503|taken over"):
+        Collection(name, proxy.url).migrate(str(models.mirror), **OPTIONS)
+    assert not blocked(client, name)
+    expected = contents(client, name)
+    proxy.rules.clear()
+    with pytest.MonkeyPatch.context() as patch:  # the lease was not given back: this process takes it for a dead one's
+        patch.setattr("osembed.migrate.lease.is_surely_dead", lambda _: True)
+        assert started.migrate(str(models.mirror), **OPTIONS).phase == "swapped"
+    assert contents(client, name).keys() == expected.keys()
+
+
+@pytest.mark.parametrize("side", ["blue", "green"])
+def test_f25_a_flood_stage_block_is_waited_for(side, started, client, name, models, monkeypatch):
+    """The server blocks writes because its disk is full; once there is room it goes on, and no document is missing."""
+    expected = contents(client, name).keys()
+
+    def flood():
+        state = started.migration().state
+        index = getattr(state.moves["papers"], side)
+        client.indices.put_settings(index=index, body={"index.blocks.read_only_allow_delete": True})
+        lift = {"index.blocks.read_only_allow_delete": None}
+        threading.Timer(2, client.indices.put_settings, (), {"index": index, "body": lift}).start()
+
+    before_first(monkeypatch, Copier, "catch_up", flood)
+    assert started.migrate(str(models.mirror), **OPTIONS).phase == "swapped"
+    assert contents(client, name).keys() == expected
+
+
+def test_f23_a_source_that_is_red_is_never_complete(started, proxy, client, name, models, monkeypatch):
+    """A shard of the old index is away while it is scanned (503: parts are refused): waited for; for good, an error; never an end."""
+    expected = contents(client, name).keys()
+    blue = indexes.resolve(client, name)["papers"].index
+    seen: list[float] = []
+
+    def red(request):
+        if f"/{blue}/_search" not in request.path or "_shards" not in request.path:
+            return None
+        seen.append(time.monotonic())
+        return Fault("answer", 503, b'{"error":{"type":"search_phase_execution_exception"}}') if seen[-1] - seen[0] < outage else None
+
+    proxy.rules.append(red)
+    outage = 60.0
+    monkeypatch.setattr(scan, "_PATIENCE_S", 5)
+    with pytest.raises(OsembedError, match="does not settle"):
+        Collection(name, proxy.url).migrate(str(models.mirror), **OPTIONS)
+    assert started.migration().state.phase == "copy"
+    seen.clear()
+    outage = 2.0
+    assert Collection(name, proxy.url).migrate(str(models.mirror), **OPTIONS).phase == "swapped"
+    assert contents(client, name).keys() == expected
+
+
+def test_f33_f34_clients_that_remember_the_old_index(started, name, url, models, small, write):
+    """Reader and writer from before the swap, first used again when the old index is long deleted: both go on with the new model."""
+    reader, writer = Collection(name, url), Collection(name, url)
+    assert reader.search("study species").models["papers"] == "tiny-bert"
+    writer.delete("p7")
+    started.migrate(str(models.mirror), **OPTIONS)
+    started.migration().finish(0)
+    result = reader.search("study species")
+    assert (result.models["papers"], result.degraded) == ("tiny-mirror", False)
+    assert writer.ingest(write([paper(50, 150)], "late.jsonl")).indexed == 1
+    assert writer.delete("p6") == {"p6": True}
+
+
+def test_f36_all_reads_that_decide_ask_primaries(started, proxy, name, models):
+    """Replicas may lag behind: whatever is copied, counted or compared is read from primaries."""
+    done = Collection(name, proxy.url).migrate(str(models.mirror), **OPTIONS)
+    assert done.phase == "swapped"
+    begun = next(number for number, request in enumerate(proxy.seen) if "_bulk" in request.path)  # before that, only a plan is made
+    paths = [request.path for request in proxy.seen[begun:]]
+    read = [path for path in paths if f"/{name}" in path and ("/_search" in path or "/_count" in path)]
+    assert len(read) > 10
+    assert [path for path in read if "_primary" not in path] == []
