@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from tests.conftest import command
 from tests.proxy import Fault, FaultProxy
 
@@ -79,3 +81,16 @@ class Held:
         self._go.set()
         self._process.send_signal(signal.SIGCONT)
         return self._process.wait(60)
+
+
+def before_first(monkeypatch: pytest.MonkeyPatch, where: object, function: str, strike: Callable[[], object]) -> None:
+    """Let something happen just before a function's first call."""
+    genuine, struck = getattr(where, function), threading.Event()
+
+    def wrapped(*given: object, **named: object) -> object:
+        if not struck.is_set():
+            struck.set()
+            strike()
+        return genuine(*given, **named)
+
+    monkeypatch.setattr(where, function, wrapped)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -19,6 +19,7 @@ from osembed.migrate import leg, swap
 from osembed.migrate.copy import Copier
 from osembed.migrate.gate import GateOptions
 from tests.cluster import Cluster
+from tests.killing import before_first
 from tests.oracle import Oracle, blocked, leftovers
 
 pytestmark = pytest.mark.usefixtures("known_models")
@@ -45,7 +46,7 @@ def migrate_with_killed(cluster: Cluster, models, kills: dict[str, str], monkeyp
     cluster.wait_nodes(3)
     killed: list[str] = []
     for phase, who in kills.items():
-        _strike(monkeypatch, *PHASES[phase], lambda who=who: killed.append(_kill(cluster, name, who)))
+        before_first(monkeypatch, *PHASES[phase], lambda who=who: killed.append(_kill(cluster, name, who)))
     collection = Collection(name, cluster.url)
     there = replace(wish, paper_model=str(models.mirror), chunk_model=str(models.mirror))
     with oracle.running():
@@ -58,19 +59,6 @@ def migrate_with_killed(cluster: Cluster, models, kills: dict[str, str], monkeyp
     oracle.reckon()
     collection.migration().abort()
     assert leftovers(collection.client, name) == set()
-
-
-def _strike(monkeypatch: pytest.MonkeyPatch, where: object, function: str, strike: Callable[[], None]) -> None:
-    """Let something happen just before a function's first call."""
-    genuine, struck = getattr(where, function), threading.Event()
-
-    def wrapped(*given, **named):
-        if not struck.is_set():
-            struck.set()
-            strike()
-        return genuine(*given, **named)
-
-    monkeypatch.setattr(where, function, wrapped)
 
 
 def _kill(cluster: Cluster, name: str, who: str) -> str:

@@ -7,21 +7,25 @@ import os
 import subprocess
 import threading
 import time
+from dataclasses import replace
 
 import orjson
+import psutil
 import pytest
 
+from osembed import audience
 from osembed import index as indexes
 from osembed.client import Access, connect
 from osembed.collection import Collection, choose_models
 from osembed.errors import BusyError, CollectionError, InputError, ModelError
 from osembed.generation import Wish
 from osembed.migrate import lease as leases
-from osembed.migrate import scan, swap
+from osembed.migrate import leg, scan, swap
 from osembed.migrate.copy import Copier, pack
 from osembed.migrate.gate import GateOptions
 from osembed.migrate.leg import MigrateOptions
 from tests.conftest import EXAMPLES, command, paper, run
+from tests.killing import before_first, spawn
 from tests.oracle import blocked, contents, everything, leftovers
 from tests.proxy import Fault
 
@@ -505,6 +509,55 @@ def test_a_reader_without_the_new_model_says_so(started, name, url, models, writ
     assert (result.degraded, result.mode) == (True, "lexical")
     with pytest.raises(ModelError):
         Collection(name, url).ingest(write([paper(50)], "late.jsonl"))
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_readers_announce_what_they_can_embed(has_it, started, client, name, url, models, monkeypatch):
+    """A reader that was there before loads the new model ahead of the swap; one that cannot find it is named before the swap."""
+    monkeypatch.setattr(audience, "_FIRST_S", 0.0)
+    monkeypatch.setattr(audience, "_EVERY_S", 0.2)
+    reader = Collection(name, url)
+    reader.search("species 3")
+    if not has_it:  # the migrator has loaded it already by its name
+        monkeypatch.setattr("osembed.encoders.find_model", lambda *_: None)
+    assert migrate(started, models.mirror, swap=False).phase == "ready"
+    wanted = indexes.resolve_indexes(client, {"papers": started.migration().state.moves["papers"].green})["papers"].meta.identity.hash
+    ends = time.monotonic() + 20
+    while not any(entry["ready"].get(wanted) is has_it for entry in audience.read_clients(client, name).values()):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    done = started.swap(gate=UNJUDGED, gentle=False)
+    assert done.phase == "swapped"
+    assert any("search by words only" in notice for notice in done.notices) is not has_it
+    assert reader.search("species 3").degraded is not has_it
+
+
+def test_documents_of_other_programs_keep_their_routing(collection, client, name, models, small, write, monkeypatch):
+    """Two shards, documents written and deleted with a routing of their own: there, and back."""
+    collection.ingest(write([paper(n, 200) for n in range(8)]), replace(small, shards=2))
+    for number in range(20):
+        client.index(index=name, id=f"r{number}", routing=f"k{number % 5}", body={"title": f"Routed {number}", "body": f"words {number}"})
+
+    def meanwhile():
+        client.delete(index=name, id="r1", routing="k1")
+        client.index(index=name, id="r2", routing="k2", body={"title": "Changed", "body": "others"})
+
+    before_first(monkeypatch, leg, "verify", meanwhile)
+    for step in (lambda: migrate(collection, models.mirror), lambda: collection.rollback(gentle=False)):
+        assert step().phase in ("swapped", "returned")
+        found = dict(everything(client, indexes.resolve(client, name)["papers"].index))
+        assert {key for key in found if key.startswith("r")} == {f"r{number}" for number in range(20) if number != 1}
+        assert client.get(index=name, id="r2", routing="k2")["_source"]["title"] == "Changed"
+        assert client.get(index=name, id="r3", routing="k3")["_source"]["body"] == "words 3"
+
+
+def test_a_gentle_migration_yields_to_others(started, proxy, name, url, models):
+    """Its process has a lower urgency than everybody else's."""
+    nice: list[int] = []
+    process = spawn("migrate", "--gentle", "--no-gate", "--model", str(models.mirror), "--collection", name, "--url", proxy.url)
+    proxy.once("_bulk", Fault("pass", before=lambda: nice.append(psutil.Process(process.pid).nice())))
+    assert process.wait(120) == 0
+    assert nice[0] > psutil.Process().nice()
 
 
 def test_versions_are_ordered():

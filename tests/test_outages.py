@@ -21,6 +21,7 @@ from osembed.migrate import leg, scan
 from osembed.migrate.copy import Copier
 from osembed.migrate.gate import GateOptions
 from tests.conftest import paper
+from tests.killing import before_first
 from tests.oracle import blocked, contents
 from tests.proxy import Fault
 
@@ -32,20 +33,6 @@ OPTIONS = {"gate": GateOptions(skip=True), "gentle": False}
 def started(collection, small, write) -> Collection:
     collection.ingest(write([paper(n, 200) for n in range(8)]), small)
     return collection
-
-
-def before_first(monkeypatch, where, function, strike):
-    """Let something happen just before a function's first call."""
-    genuine, struck = getattr(where, function), threading.Event()
-
-    def wrapped(*given, **named):
-        if not struck.is_set():
-            struck.set()
-            strike()
-        return genuine(*given, **named)
-
-    monkeypatch.setattr(where, function, wrapped)
-    return struck
 
 
 @pytest.mark.parametrize(("noise", "phase"), [(1e-3, "swapped"), (0.3, "verify")])
