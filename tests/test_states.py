@@ -28,7 +28,6 @@ from osembed.schema import alias_name
 from tests.conftest import paper
 from tests.oracle import blocked, everything
 
-EXHAUSTIVE = bool(os.environ.get("OSEMBED_SLOW"))
 OPTIONS = {"gate": GateOptions(skip=True), "gentle": False}
 KEYS = st.sampled_from(["p0", "p1", "p2", "p3"])
 COMMANDS = ("migrate", "prepare", "swap", "rollback", "abort", "finish")
@@ -271,21 +270,24 @@ def _options(**changes):
 
 
 @pytest.mark.usefixtures("known_models")
-def test_any_order_of_events(url, models, write):
+@pytest.mark.parametrize(
+    ("examples", "steps"),
+    [
+        (6, 15),
+        pytest.param(
+            60,
+            25,
+            marks=[pytest.mark.slow, pytest.mark.skipif(not os.environ.get("OSEMBED_SLOW"), reason="exhaustive: set OSEMBED_SLOW=1")],
+        ),
+    ],
+)
+def test_any_order_of_events(examples, steps, url, models, write):
     """Random orders of all of the above; what is reached is counted, so that the test cannot pass by doing nothing."""
     Migrations.url, Migrations.write = url, staticmethod(write)
     Migrations.models = {folder.name: str(folder) for folder in (models.bert, models.mirror)}
     reached.clear()
-    run_state_machine_as_test(
-        Migrations,
-        settings=settings(
-            max_examples=60 if EXHAUSTIVE else 6,
-            stateful_step_count=25 if EXHAUSTIVE else 15,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            database=None,
-            print_blob=True,
-        ),
-    )
+    health = list(HealthCheck)
+    wanted = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=health, database=None)
+    run_state_machine_as_test(Migrations, settings=settings(wanted, print_blob=True))
     print(dict(reached))
     assert sum(reached.values()) > 20
