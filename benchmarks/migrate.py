@@ -27,7 +27,7 @@ from osembed.models import open_model
 
 sys.path.insert(0, str(ROOT))
 from tests import tiny
-from tests.oracle import Oracle
+from tests.oracle import Log, Oracle, second_process
 
 UNJUDGED = GateOptions(skip=True)
 FULL_SPEED = {"gate": UNJUDGED, "gentle": False}
@@ -89,11 +89,11 @@ def gentle(folder: Path) -> dict:
     latency: dict[str, list[float]] = {"idle": [], "gentle": [], "full speed": []}
     rates: dict[str, float] = {}
     with searching(collection.name) as searches:
-        for number, (way, options) in enumerate((("gentle", {"gentle": True}), ("full speed", {"gentle": False}))):
+        for way in ("gentle", "full speed"):
             searches.rest(20)
             latency["idle"] += searches.within(lambda: time.sleep(25))[0]
-            process = migrate(collection.name, [MODEL, str(folder / "mirror")][1 - number], gentle=bool(options["gentle"]), swap=False)
-            wait_copying(collection)
+            process = migrate(collection.name, str(folder / "mirror"), gentle=way == "gentle", swap=False)
+            wait_copying(collection, process)
             began, before = time.perf_counter(), collection.migration().state.progress.get("done", 0)
             latency[way] += searches.within(lambda: time.sleep(40))[0]
             progress = collection.migration().state.progress
@@ -118,18 +118,20 @@ def fences(folder: Path) -> dict:
     models = tiny.make_all(folder / "tiny")
     os.environ["OSEMBED_MODELS"] = f"{folder}{os.pathsep}{models.bert.parent}"
     name = fresh("bench-fences").name
-    oracle = Oracle(str(Collection(name).server.url), name, bulk=True)
+    oracle = Oracle(str(Collection(name).server.url), name)
     oracle.prepare(choose_models(str(models.bert)), papers=1000)
     collection, times, tries, there = Collection(name), [], [], models.mirror
-    with oracle.running():
-        while len(times) < 20 or oracle.acknowledged < 100_000:
+    oracle.logs.append(in_bulk := Log())
+    ends = time.monotonic() + 600
+    with second_process(oracle.url, name, in_bulk, "in bulk"), oracle.running():
+        while len(times) < 20 or time.monotonic() < ends:
             for move in (lambda: collection.migrate(str(there), **FULL_SPEED), lambda: collection.rollback(**FULL_SPEED)):
                 result = move()
                 assert result.fence_s is not None, result
                 times.append(result.fence_s * 1000)
                 tries.append(result.fences)
             collection.migration().abort()
-            print(f"{len(times)} swaps, {oracle.acknowledged:,} operations", flush=True)
+            print(f"{len(times)} swaps, fences up to {max(times):.0f} ms", flush=True)
     oracle.reckon()
     drop(collection)
     return {
@@ -166,7 +168,7 @@ def killed(folder: Path) -> dict:
         collection.ingest(papers(folder, PAPERS // 2), choose_models(MODEL))
         documents = sum(row.documents for row in collection.status())
         process = migrate(collection.name, str(folder / "mirror"), gentle=False, swap=False)
-        wait_copying(collection)
+        wait_copying(collection, process)
         time.sleep(2 + 2 * turn)
         process.kill()
         process.wait()
@@ -272,9 +274,10 @@ def migrate(name: str, model: str, *, gentle: bool, swap: bool) -> subprocess.Po
     )
 
 
-def wait_copying(collection: Collection) -> None:
+def wait_copying(collection: Collection, process: subprocess.Popen) -> None:
     """Wait until the first windows of a migration are copied."""
     while not ((state := collection.migration().state) and state.phase == "copy" and state.progress.get("done", 0) > 0):
+        assert process.poll() is None, "the migration ended before it copied anything"
         time.sleep(0.1)
 
 

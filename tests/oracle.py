@@ -90,8 +90,6 @@ class Oracle:
             self._kinds.append(self._write_by_library)
         if outside:
             self._kinds.append(self._write_around)
-        if bulk:
-            self._kinds.append(self._write_in_bulk)
         self.logs: list[Log] = []
         self.searches, self.samples = 0, 0
         self.faults: list[str] = []
@@ -218,14 +216,13 @@ class Oracle:
                 if error.status_code not in (403, 404, 409):
                     log.failed.append(f"around: {error.status_code} {error.error}")
 
-    def _write_in_bulk(self) -> None:
-        """Rewrite some thousand documents again and again, 250 a second; what the fence refuses is not acknowledged."""
-        log, round_ = Log(), 0
-        self.logs.append(log)
+    def _write_in_bulk(self, log: Log) -> None:
+        """Rewrite some thousand documents again and again, some 250 a second; what the fence refuses is not acknowledged."""
+        round_ = 0
         client = connect(Access.from_environment(self.url))
         while not self._stop.wait(0.4):
             round_ += 1
-            keys = [f"xb{(round_ * 100 + step) % 3000}" for step in range(100)]
+            keys = [f"xb{(round_ * 150 + step) % 3000}" for step in range(150)]
             marks = dict.fromkeys(keys, f"bulk{round_}")
             lines = [
                 line
@@ -305,9 +302,12 @@ def everything(client: OpenSearch, index: str) -> Iterator[tuple[str, dict[str, 
 
 
 @contextmanager
-def second_process(url: str, name: str, log: Log) -> Iterator[None]:
-    """A process of its own that was there before the migration and is never restarted; its log is added at the end."""
-    arguments, root = [sys.executable, "-m", "tests.oracle", url, name], Path(__file__).parent.parent
+def second_process(url: str, name: str, log: Log, kind: str = "library") -> Iterator[None]:
+    """A process of its own that was there before the migration and is never restarted; its log is added at the end.
+
+    It reads and writes by the "library", or writes past it "in bulk".
+    """
+    arguments, root = [sys.executable, "-m", "tests.oracle", url, name, kind], Path(__file__).parent.parent
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
     assert process.stdout is not None
     assert process.stdin is not None
@@ -327,10 +327,11 @@ def second_process(url: str, name: str, log: Log) -> Iterator[None]:
 def _main() -> None:
     oracle = Oracle(sys.argv[1], sys.argv[2], outside=False, library=False)
     log = Log()
-    oracle._kinds = [oracle._search, lambda: oracle._write_library(log, "v")]
+    in_bulk = sys.argv[3] == "in bulk"
+    oracle._kinds = [lambda: oracle._write_in_bulk(log)] if in_bulk else [oracle._search, lambda: oracle._write_library(log, "v")]
     with oracle.running():
         deadline = time.monotonic() + 60
-        while not (log.operations and oracle.searches) and not oracle.faults and time.monotonic() < deadline:
+        while not (log.operations and (oracle.searches or in_bulk)) and not oracle.faults and time.monotonic() < deadline:
             time.sleep(0.05)
         print("ready", flush=True)
         sys.stdin.readline()
@@ -345,10 +346,6 @@ def _file(records: list[dict[str, Any]], stem: str) -> str:
     path = Path(tempfile.gettempdir()) / f"osembed-{os.getpid()}-{stem}.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return str(path)
-
-
-if __name__ == "__main__":
-    _main()
 
 
 def contents(client, name: str) -> dict[str, tuple]:
@@ -379,3 +376,7 @@ def leftovers(client, name: str) -> set[str]:
 def blocked(client, name: str) -> list[str]:
     settings = client.indices.get_settings(index=f"{name},{name}-chunks")
     return [index for index, info in settings.items() if info["settings"]["index"].get("blocks")]
+
+
+if __name__ == "__main__":
+    _main()

@@ -13,10 +13,11 @@ import pytest
 
 from osembed import ranking
 from osembed.collection import Collection
-from osembed.errors import CollectionError, InputError, ModelError
+from osembed.errors import ClusterError, CollectionError, InputError, ModelError
 from osembed.evaluate import read_judged
 from osembed.results import MODES, SEARCH_LEVELS
 from tests.conftest import EXAMPLES, paper
+from tests.proxy import Fault
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +266,28 @@ def test_an_index_that_vanishes_is_resolved_again(name, url, client, small, writ
     )
     client.indices.delete(index=old)
     assert collection.search("study").found == 3
+
+
+@pytest.mark.parametrize("times", [2, 99])
+def test_shards_that_are_away_for_a_moment_are_asked_again(times, name, proxy, small, write, monkeypatch):
+    """An index is deleted, or its primary moves, under a search: "all shards failed" is answered by resolving and asking again, for a while."""
+    collection = Collection(name, proxy.url)
+    collection.ingest([write([paper(n) for n in range(3)])], small)
+    monkeypatch.setattr("osembed.search._PAUSES_S", (0.0, 0.01, 0.01))
+
+    def away(request):
+        if "_msearch" not in request.path or proxy.fired == times:
+            return None
+        failed = {"error": {"type": "search_phase_execution_exception", "reason": "all shards failed"}, "status": 503}
+        return Fault("answer", 200, json.dumps({"responses": [failed] * (request.body.count(b"\n") // 2)}).encode())
+
+    proxy.rules.append(away)
+    if times == 2:
+        assert collection.search("study").found == 3
+    else:
+        with pytest.raises(ClusterError, match="all shards failed"):
+            collection.search("study")
+    assert proxy.fired == min(times, 4)
 
 
 def test_without_the_model_words_are_searched(name, url, small, write, models, tmp_path):

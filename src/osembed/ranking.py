@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from opensearchpy.exceptions import NotFoundError, RequestError
+from opensearchpy.exceptions import HTTP_EXCEPTIONS, TransportError
 
 from osembed import filters, query, store
 from osembed.client import OpenSearch, Server, has_hybrid
@@ -73,7 +73,7 @@ class Ranker:
         answers = self._client.msearch(body=ndjson)["responses"]
         for answer in answers:
             if "error" in answer:
-                kind = NotFoundError if answer["status"] == 404 else RequestError
+                kind = HTTP_EXCEPTIONS.get(answer["status"], TransportError)
                 raise kind(answer["status"], answer["error"].get("type", "error"), answer)
         return [answer["hits"]["hits"] for answer in answers]
 

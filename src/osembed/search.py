@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from opensearchpy.exceptions import NotFoundError, RequestError
+from opensearchpy.exceptions import RequestError, TransportError
 
 from osembed import filters, query, store
 from osembed import index as indexes
 from osembed.client import OpenSearch, Server, reason
 from osembed.encoders import Encoders
-from osembed.errors import CollectionError, InputError, ModelError
+from osembed.errors import ClusterError, CollectionError, InputError, ModelError
 from osembed.generation import unpublished
 from osembed.index import Target, Targets
 from osembed.paper import clean
@@ -29,6 +29,7 @@ from osembed.results import DEPTHS, WINDOW, Hit, Passage, SearchOptions, SearchR
 from osembed.schema import alias_name
 
 _REMEMBERED = 1000  # query vectors
+_PAUSES_S = (0.0, 0.1, 0.4, 1.0, 2.0)  # before an attempt on indexes that were away is repeated
 _RESOLVE_S = 1.0  # how long a resolved alias is believed; within it a swapped-out index still answers with its own model
 
 
@@ -167,17 +168,23 @@ class Searcher:
         )
 
     def _on_targets(self, attempt: Callable[[Targets], SearchResult]) -> SearchResult:
-        """Run an attempt; when an index vanished between resolving and searching, resolve again."""
-        for last in (False, False, True):
+        """Run an attempt; when an index vanished between resolving and searching, or its shards were just then away, resolve again."""
+        for pause in _PAUSES_S:
             try:
                 return attempt(self.targets())
-            except NotFoundError:
-                self._resolved = None
-                if last:
-                    raise
             except RequestError as error:
                 raise self._explained(error) from error
-        raise AssertionError("unreachable")
+            except TransportError as error:
+                self._resolved = None
+                if error.status_code not in (404, 429, 500, 503):
+                    raise
+                time.sleep(pause)
+        try:
+            return attempt(self.targets())
+        except TransportError as error:
+            raise ClusterError(
+                f"The server cannot search now: {reason(error)} ({error.status_code}).", "", "See `osembed doctor`, then try again."
+            ) from error
 
     def _explained(self, error: RequestError) -> Exception:
         text = reason(error)

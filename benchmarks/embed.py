@@ -1,0 +1,178 @@
+"""Texts in, vectors out: osembed beside SentenceTransformer.encode, in turns, each in a process of its own that stays alive.
+
+python benchmarks/embed.py      about 10 minutes
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+import numpy as np
+import torch
+from common import data_folder, save
+
+from osembed import metrics
+from osembed.chunk import cut
+from osembed.embed.encoder import has_bf16, load_encoder
+from osembed.embed.tokens import Tokeniser
+from osembed.evaluate import read_judged
+from osembed.models import open_model
+from osembed.paper import Paper
+from osembed.schema import ChunkRule
+
+MODEL = "all-MiniLM-L6-v2"
+ROUNDS = 7
+WAYS = {
+    "SentenceTransformer, defaults (fp32, batches of 32)": ("library", "float32"),
+    "SentenceTransformer, bf16": ("library", "bfloat16"),
+    "osembed, fp32": ("osembed", "fp32"),
+    "osembed, defaults": ("osembed", "auto"),
+}
+BASE, BEST, _, OURS = WAYS
+
+
+def main() -> None:
+    texts = {"chunks of full papers": chunks(256), "abstracts": abstracts(256), "titles": titles(1000)}
+    workers = {name: Worker(kind, precision) for name, (kind, precision) in WAYS.items()}
+    times: dict[str, dict[str, list[float]]] = {what: {name: [] for name in WAYS} for what in texts}
+    for number in range(ROUNDS + 1):
+        for what, batch in texts.items():
+            for name, worker in workers.items():
+                took = worker.encode(batch)[1]
+                if number:  # the first round warms up
+                    times[what][name].append(took)
+    rates = {what: {name: len(texts[what]) / statistics.median(row) for name, row in rows.items()} for what, rows in times.items()}
+    ratios = {what: {"to defaults": ratio(rows, BASE), "to bf16": ratio(rows, BEST)} for what, rows in times.items()}
+    compared = (chunks(700) + abstracts(300))[:1000]
+    vectors = {name: worker.encode(compared)[0] for name, worker in workers.items()}
+    cosines = (vectors[OURS] * vectors[BASE] / np.linalg.norm(vectors[BASE], axis=1, keepdims=True)).sum(1)
+    quality = {name: ndcg(workers[name].encode) for name in ("osembed, fp32", OURS)}
+    limit, best = gemm_limit(), min(times["chunks of full papers"][OURS])
+    gemm = {"gflops": round(limit), "share": round(work_of(texts["chunks of full papers"]) / best / limit / 1e9, 3)}
+    figures = {
+        "texts": {what: len(batch) for what, batch in texts.items()},
+        "rounds": ROUNDS,
+        "texts_per_s": {what: {name: round(rate, 1) for name, rate in row.items()} for what, row in rates.items()},
+        "ratio": ratios,
+        "gemm": gemm,
+        "cosine_to_library": {"texts": len(compared), "min": round(float(cosines.min()), 5), "mean": round(float(cosines.mean()), 5)},
+        "scifact_ndcg@10": {name: round(value, 4) for name, value in quality.items()},
+    }
+    for worker in workers.values():
+        worker.close()
+    print(json.dumps(figures, indent=1))
+    save("embed", figures)
+
+
+def ratio(rows: dict[str, list[float]], other: str) -> float:
+    """Return how many times as fast osembed is: the median over rounds of the ratio within a round."""
+    return round(statistics.median(theirs / ours for theirs, ours in zip(rows[other], rows[OURS], strict=True)), 2)
+
+
+class Worker:
+    """An encoder in a process of its own."""
+
+    def __init__(self, kind: str, precision: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=work, args=(theirs, kind, precision), daemon=True)
+        self._process.start()
+
+    def encode(self, texts: list[str]) -> tuple[np.ndarray, float]:
+        """Return the vectors of texts and the seconds that took, measured inside."""
+        self._pipe.send(texts)
+        return self._pipe.recv()
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.send(None)
+        self._process.join(20)
+
+
+def work(pipe: Connection, kind: str, precision: str) -> None:
+    encode = library_encoder(precision) if kind == "library" else own_encoder(precision)
+    while (texts := pipe.recv()) is not None:
+        began = time.perf_counter()
+        vectors = encode(texts)
+        pipe.send((vectors, time.perf_counter() - began))
+
+
+def library_encoder(precision: str) -> Callable[[list[str]], np.ndarray]:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(open_model(MODEL).folder), device="cpu", local_files_only=True)
+    model = model.to(getattr(torch, precision))
+    model.max_seq_length = open_model(MODEL).spec.max_length
+    return lambda texts: np.asarray(model.encode(texts, convert_to_tensor=True).float().numpy())
+
+
+def own_encoder(precision: str) -> Callable[[list[str]], np.ndarray]:
+    return load_encoder(open_model(MODEL), device="cpu", precision=precision).encode
+
+
+def chunks(count: int) -> list[str]:
+    """Return passages of full papers as an ingest embeds them: cut to what the model sees, with their titles."""
+    model = open_model(MODEL)
+    tokeniser, found = Tokeniser(model), []
+    for source in sorted((data_folder() / "fulltext").glob("*.txt"))[::7]:
+        title, _, body = source.read_text().partition("\n")
+        paper = Paper(source.stem, title, "", body, {}, "", {})
+        [(own, _)] = cut([paper], ChunkRule(), model.spec, tokeniser)
+        found += [model.spec.passage(title, chunk.text) for chunk in own]
+    return found[:: max(1, len(found) // count)][:count]
+
+
+def abstracts(count: int) -> list[str]:
+    """Return titles with abstracts."""
+    lines = (data_folder() / "scifact" / "corpus.jsonl").read_text().splitlines()
+    return [f"{record['title']} {record['text']}" for record in map(json.loads, lines[:: len(lines) // count])][:count]
+
+
+def titles(count: int) -> list[str]:
+    """Return titles: short texts, like queries."""
+    lines = (data_folder() / "scifact" / "corpus.jsonl").read_text().splitlines()
+    return [str(json.loads(line)["title"]) for line in lines[:count]]
+
+
+def ndcg(encode: Callable[[list[str]], np.ndarray]) -> float:
+    """Return the mean nDCG@10 of exact search over SciFact, queries in full precision as osembed embeds them."""
+    folder = data_folder() / "scifact"
+    records = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+    documents = encode([f"{record['title']} {record['text']}" for record in records])
+    judged = read_judged(folder)
+    queries = own_encoder("fp32")(list(judged.queries.values()))
+    scores = queries @ documents.T
+    best = np.argsort(-scores, axis=1)[:, :10]
+    ids = [str(record["_id"]) for record in records]
+    return statistics.mean(
+        metrics.ndcg([ids[place] for place in row], judged.judgments[query]) for row, query in zip(best, judged.queries, strict=True)
+    )
+
+
+def work_of(texts: list[str]) -> float:
+    """Return the arithmetic of a forward over texts: 2 operations per weight and token, and the two products of attention."""
+    config, tokens = open_model(MODEL).config, Tokeniser(open_model(MODEL)).tokenise(texts)
+    width, inner, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    lengths = np.array([len(ids) for ids in tokens.ids], dtype=np.float64)
+    return float(layers * (2 * (4 * width**2 + 2 * width * inner) * lengths + 4 * width * lengths**2).sum())
+
+
+def gemm_limit() -> float:
+    """Return the most GFLOP/s that this machine's matrix product reaches, in the precision that osembed chooses."""
+    dtype = torch.bfloat16 if has_bf16() else torch.float32
+    left, right = torch.randn(2048, 1536).to(dtype), torch.randn(1536, 1536).to(dtype)
+    best = 0.0
+    for _ in range(60):
+        began = time.perf_counter()
+        left @ right
+        best = max(best, 2 * 2048 * 1536 * 1536 / (time.perf_counter() - began) / 1e9)
+    return best
+
+
+if __name__ == "__main__":
+    main()
