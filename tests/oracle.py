@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from opensearchpy.exceptions import TransportError
 
 from osembed import index as indexes
@@ -224,12 +225,10 @@ class Oracle:
             round_ += 1
             keys = [f"xb{(round_ * 150 + step) % 3000}" for step in range(150)]
             marks = dict.fromkeys(keys, f"bulk{round_}")
-            lines = [
-                line
-                for key in keys
-                for line in ({"index": {"_id": key}}, {"title": f"X {key}", "body": body_text(marks[key]), "paper_id": key})
-            ]
-            for item in client.bulk(index=self.name, body=lines)["items"]:
+            documents = ({"title": f"X {key}", "body": body_text(marks[key]), "paper_id": key} for key in keys)
+            lines = [part for key, doc in zip(keys, documents, strict=True) for part in ({"index": {"_id": key}}, doc)]
+            body = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+            for item in client.bulk(index=self.name, body=body)["items"]:
                 done = item["index"]
                 if done["status"] < 300:
                     log.note(done["_id"], "around", marks[done["_id"]])
@@ -311,7 +310,7 @@ def second_process(url: str, name: str, log: Log, kind: str = "library") -> Iter
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
     assert process.stdout is not None
     assert process.stdin is not None
-    assert process.stdout.readline() == "ready\n"
+    assert process.stdout.readline() == "ready\n", "the second process could not begin"
     try:
         yield
     finally:
@@ -333,7 +332,7 @@ def _main() -> None:
         deadline = time.monotonic() + 60
         while not (log.operations and (oracle.searches or in_bulk)) and not oracle.faults and time.monotonic() < deadline:
             time.sleep(0.05)
-        print("ready", flush=True)
+        print(oracle.faults or "ready", flush=True)
         sys.stdin.readline()
     failed = [*log.failed, *oracle.faults]
     print(json.dumps({"last": log.last, "operations": log.operations, "failed": failed, "searches": oracle.searches}), flush=True)

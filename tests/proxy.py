@@ -130,7 +130,11 @@ class FaultProxy:
                 if fault.kind == "answer":
                     self.answer(fault.status, fault.body, fault.content_type)
                     return
-                status, content, kind = proxy.forward(request, dict(self.headers.items()))
+                try:
+                    status, content, kind = proxy.forward(request, dict(self.headers.items()))
+                except ConnectionRefusedError:  # the server is gone, and so is the connection to it
+                    self.hang_up()
+                    return
                 fault.after()
                 if fault.kind == "unanswered":
                     self.hang_up()
