@@ -194,16 +194,9 @@ def _in_time(began: float) -> None:
 
 
 def _is_ours(state: MigrationState, level: Level, name: str) -> bool:
-    stem = staging_alias(state.collection, level, 0)[:-1]
-    return (
-        name == alias_name(state.collection, level)
-        or name.startswith(stem)
-        or name
-        in (
-            write_alias(state.moves[level].blue),
-            write_alias(state.moves[level].green),
-        )
-    )
+    move, stem = state.moves[level], staging_alias(state.collection, level, 0)[:-1]
+    own = (alias_name(state.collection, level), write_alias(move.blue), write_alias(move.green))
+    return name in own or name.startswith(stem)
 
 
 def _alias(settings: dict[str, Any]) -> dict[str, Any]:
