@@ -24,6 +24,7 @@ from osembed.migrate import leg, scan, swap
 from osembed.migrate.copy import Copier, pack
 from osembed.migrate.gate import GateOptions
 from osembed.migrate.leg import MigrateOptions
+from osembed.node.install import CLUSTER_NAME
 from tests.conftest import EXAMPLES, command, paper, run
 from tests.killing import before_first, spawn
 from tests.oracle import blocked, contents, everything, leftovers
@@ -274,6 +275,21 @@ def test_a_full_disk_is_said_before_anything_is_created(started, proxy, client, 
     with pytest.raises(CollectionError, match="will not fit"):
         migrate(Collection(name, proxy.url), models.mirror)
     assert leftovers(client, name) == set()
+
+
+@pytest.mark.parametrize(("share", "fits"), [(100.5, False), (40.0, True)])
+def test_graphs_beyond_the_circuit_breaker_are_said(share, fits, started, proxy, name, small):
+    """Two nodes with so much of their graph memory in use: what both generations need is compared with what all nodes have."""
+    node = {"graph_memory_usage": 1_000_000, "graph_memory_usage_percentage": share}
+
+    def elsewhere(request):
+        if request.path == "/":  # faiss is refused on the embedded node; nothing is created here
+            return Fault("rewrite", rewrite=lambda answer: answer.replace(CLUSTER_NAME.encode(), b"theirs"))
+        return Fault("answer", body=orjson.dumps({"nodes": {"a": node, "b": node}})) if "_knn/stats" in request.path else None
+
+    proxy.rules.append(elsewhere)
+    plan = Collection(name, proxy.url).migration().plan(replace(small, profile="faiss"))
+    assert (plan.fits, any("circuit breaker" in problem for problem in plan.problems)) == (fits, not fits)
 
 
 def test_external_versions_are_refused(started, client, name, models):

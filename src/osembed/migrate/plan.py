@@ -285,7 +285,7 @@ def _memory(client: OpenSearch, route: Route, levels: list[LevelPlan]) -> Iterat
         return
     used = sum(node.get("graph_memory_usage", 0) for node in stats) / 1024
     share = sum(node.get("graph_memory_usage_percentage", 0.0) for node in stats) / max(1, len(stats))
-    limit = used / (share / 100) * len(stats) if share else None
+    limit = used / (share / 100) if share else None  # of all nodes together: the mean share is that of the sum
     more = sum(plan.graph_mb[1] for plan in levels)
     if limit is not None and used + more > limit:
         yield (
