@@ -7,6 +7,7 @@ import pytest
 from osembed.migrate.gate import GateOptions
 from osembed.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
 from tests.conftest import EXAMPLES, paper
+from tests.oracle import contents
 
 UNJUDGED = GateOptions(skip=True)
 
@@ -48,6 +49,17 @@ def test_a_stray_in_the_new_index_is_caught(ready, client):
     """A document that nobody copied is a difference too."""
     client.index(index=ready.migration().state.moves["papers"].green, id="stray", body={"title": "x"}, refresh=True)
     assert "ids and origins" in {check.name for check in ready.verify().checks if check.verdict == "failed"}
+
+
+def test_a_paper_deleted_while_it_was_copied_is_no_fault(ready, client):
+    """Its chunks were copied before, the paper itself was not: the delete is still to be repeated, and nothing vetoes the swap."""
+    green = ready.migration().state.moves["papers"].green
+    assert ready.delete("p1") == {"p1": True}
+    client.delete(index=green, id="p1", refresh=True)
+    report = ready.verify()
+    assert report.passed, [check for check in report.checks if check.verdict == "failed"]
+    assert ready.swap(gate=UNJUDGED, gentle=False).phase == "swapped"
+    assert not [key for key in contents(client, ready.name) if "p1" in key]
 
 
 def test_what_the_old_index_had_is_inherited(collection, small, write, models, client):
