@@ -11,6 +11,7 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,7 @@ WORDS = [
     "salt",
     "wind",
 ]
+_SCRATCH = tempfile.TemporaryDirectory(prefix="osembed-oracle-")
 RIGHT = 1.99  # 1 + the inner product of a vector with itself
 
 
@@ -339,11 +341,8 @@ def _main() -> None:
 
 
 def _file(records: list[dict[str, Any]], stem: str) -> str:
-    import os
-    import tempfile
-
-    path = Path(tempfile.gettempdir()) / f"osembed-{os.getpid()}-{stem}.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    path = Path(_SCRATCH.name) / f"{stem}.jsonl"
+    path.write_bytes(b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records))
     return str(path)
 
 

@@ -408,7 +408,8 @@ def test_a_dead_loader_does_not_hold_up_the_publication(client, name, small, wri
 
 def test_a_first_load_with_another_model_is_refused(client, name, small, write, url, models):
     """While a first load is unfinished, another model is refused; after its indexes are deleted the name is free."""
-    kill_at(22, "after", [paper(1)], name, url, small, write)
+    first = ["ingest", write([paper(1)]), "--collection", name, "--model", str(small.paper_model)]
+    kill_at(22, "applied", url, lambda at: [*first, "--url", at])
     planned = client.indices.get(index=f"{name}*", params={"expand_wildcards": "all"})
     assert planned
     other = Wish(paper_model=str(models.mirror), chunk_model=str(models.mirror))

@@ -111,6 +111,21 @@ def test_f1_the_ways_out_killed_and_run_again(step, client, name, small, write, 
         assert leftovers(client, name) == set()
 
 
+@pytest.mark.parametrize("step", ["abort", "finish"])
+def test_f1_killed_just_after_its_deletion(step, client, name, url, models, start):
+    """The indexes are deleted and the journal does not know it: run again, it ends, and leaves no alias behind."""
+    start.migrate(str(models.mirror), gate=GateOptions(skip=True), gentle=False, swap=step == "finish")
+    with FaultProxy(url) as proxy:
+        process = spawn(*arguments(step, name, proxy.url, models))
+        proxy.rules.append(lambda request: Fault("unanswered", after=process.kill) if b"remove_index" in request.body else None)
+        process.wait(120)
+        assert proxy.fired == 1
+    migration = start.migration()
+    assert (migration.finish(0) if step == "finish" else migration.abort()).phase == f"{step}ed"
+    assert leftovers(client, name) == set()
+    assert start.migrate(str(models.bert if step == "finish" else models.mirror), gate=GateOptions(skip=True)).phase == "swapped"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("OSEMBED_SLOW"), reason="exhaustive: set OSEMBED_SLOW=1")
 @pytest.mark.parametrize("fault", FAULTS)

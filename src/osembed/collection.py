@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -246,15 +246,16 @@ class Collection:
         client = self.client
         return handshake(client, self._access.url)
 
-    def _eased(self, options: MigrateOptions) -> MigrateOptions:
-        """Decide whether to leave room for searches: by default where the server shares this machine's cores with the encoder."""
+    @property
+    def shares_cores(self) -> bool:
+        """Whether embedding takes cores from the server: it is on this machine, and so is the CPU that embeds."""
         host = urlsplit(self._access.url if self.client else "").hostname
-        gentle = options.gentle
-        if gentle is None:
-            gentle = host in ("127.0.0.1", "localhost", "::1") and self._encoders.on_cpu
-        if gentle:
+        return host in ("127.0.0.1", "localhost", "::1") and self._encoders.on_cpu
+
+    def _eased(self, options: MigrateOptions) -> MigrateOptions:
+        if options.gentle:
             self._encoders.be_gentle()
-        return replace(options, gentle=gentle)
+        return options
 
     @cached_property
     def _announcer(self) -> Announcer:

@@ -84,8 +84,7 @@ def look(client: OpenSearch, state: MigrationState) -> Sight:
 
 def has_any(sight: Sight, state: MigrationState) -> bool:
     """Whether any index of a migration is still there."""
-    known = {move.blue: move.blue_uuid for move in state.moves.values()} | {move.green: move.green_uuid for move in state.moves.values()}
-    return any(known.get(index) == uuid for index, uuid in sight.uuids.items())
+    return any(sight.uuids.get(index) == move.uuid_of(index) for move in state.moves.values() for index in (move.blue, move.green))
 
 
 def hand_over(client: OpenSearch, state: MigrationState, sight: Sight, attempt: int, to: Mapping[Level, str]) -> bool:
@@ -101,7 +100,7 @@ def hand_over(client: OpenSearch, state: MigrationState, sight: Sight, attempt: 
             if held:
                 actions.append({"remove": {"index": held[0], "alias": held[1], "must_exist": True}})
             actions.append(add_token(state.collection, level, index, attempt))
-        else:
+        elif not state.moves[level].uuid_of(index):  # else it was created, and an interrupted abort or finish has deleted it
             marked = {number for _, _, number in sight.tokens[level]}
             earlier = set(range(state.begun + 1, attempt)) - marked
             actions += [add_token(state.collection, level, state.moves[level].blue, number) for number in sorted(earlier)]

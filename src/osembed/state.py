@@ -36,6 +36,10 @@ class Move:
     marks: dict[str, int] = field(default_factory=dict)
     bases: dict[str, tuple[int, int]] = field(default_factory=dict)
 
+    def uuid_of(self, index: str) -> str:
+        """Return the UUID of one of the two; "" where it was not created yet."""
+        return self.blue_uuid if index == self.blue else self.green_uuid
+
 
 @dataclass(frozen=True)
 class MigrationState:

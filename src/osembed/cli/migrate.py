@@ -73,10 +73,9 @@ def migrate(context: click.Context, /, no_swap: bool, as_json: bool, **given: An
     """
     if context.invoked_subcommand:
         return None
-    wish, chosen = _wish(given), replace(_options(given), swap=not no_swap)
-    collection = options.open_collection(given)
+    wish, (collection, chosen) = _wish(given), _open(given)
     with Meter("starting…") as meter:
-        result = collection.migrate(None, wish, lambda progress: _show(meter, progress), **_fields(chosen))
+        result = collection.migrate(None, wish, lambda progress: _show(meter, progress), **_fields(replace(chosen, swap=not no_swap)))
     return _conclude(result, as_json)
 
 
@@ -175,8 +174,7 @@ def abort(as_json: bool, **given: Any) -> int:
 
 
 def _step(given: dict[str, Any], as_json: bool, name: str) -> int:
-    chosen = _options(given)
-    collection: Collection = options.open_collection(given)
+    collection, chosen = _open(given)
     with Meter("starting…") as meter:
         step = getattr(collection, name)
         result: MigrateResult = step(lambda progress: _show(meter, progress), **_fields(chosen))
@@ -191,6 +189,13 @@ def _wish(given: dict[str, Any]) -> Any:
     return replace(choose_models(*names), profile=profile)
 
 
+def _open(given: dict[str, Any]) -> tuple[Collection, MigrateOptions]:
+    """Open the collection; leave room for searches where they share its cores, unless the command line decides that."""
+    eased, chosen = given.pop("gentle", None), _options(given)
+    collection: Collection = options.open_collection(given)
+    return collection, replace(chosen, gentle=collection.shares_cores if eased is None else eased)
+
+
 def _options(given: dict[str, Any]) -> MigrateOptions:
     from osembed.migrate.gate import GateOptions
     from osembed.migrate.leg import MigrateOptions
@@ -203,7 +208,7 @@ def _options(given: dict[str, Any]) -> MigrateOptions:
         override=given.pop("override", ""),
         skip=given.pop("no_gate", False),
     )
-    names = ("rate", "gentle", "allow_failed", "full")
+    names = ("rate", "allow_failed", "full")
     return MigrateOptions(gate=gate, **{name: given.pop(name) for name in names if name in given})
 
 

@@ -40,7 +40,7 @@ class MigrateOptions:
     Attributes:
         swap: whether to swap at the end, or stop when ready.
         rate: documents per second at most; 0 for no limit.
-        gentle: leave room for searches on the same machine; None decides by where the server is.
+        gentle: leave room for searches on the same machine: this process gets a lower urgency, and keeps it until it ends.
         allow_failed: how many documents that cannot be copied a swap may leave behind.
         full: verify every document instead of a sample.
         gate: how the new model is judged before the swap.
@@ -48,7 +48,7 @@ class MigrateOptions:
 
     swap: bool = True
     rate: float = 0.0
-    gentle: bool | None = None
+    gentle: bool = False
     allow_failed: int = 0
     full: bool = False
     gate: GateOptions = field(default_factory=GateOptions)
