@@ -82,7 +82,7 @@ class Oracle:
     """Everything that happens to a collection besides the migration."""
 
     def __init__(
-        self, url: str, name: str, *, outside: bool = True, library: bool = True, refreshing: bool = True, bulk: bool = False
+        self, url: str, name: str, *, outside: bool = True, library: bool = True, refreshing: bool = True, crowded: bool = False
     ) -> None:
         self.url, self.name, self._refreshing = url, name, refreshing
         self._crowded = crowded  # so many alike that another may be as near as the sentinel: only the space is judged
