@@ -170,8 +170,7 @@ class Collection:
         """
         if (model is None) == (wish is None):
             raise InputError("A model or a wish is needed, not both.", "", 'Like migrate("all-mpnet-base-v2").')
-        chosen = _build(MigrateOptions, options)
-        return self.migration(progress).run(wish or choose_models(model), self._eased(chosen))
+        return self.migration(progress).run(wish or choose_models(model), self._migrate_options(options))
 
     def migration(self, progress: Callable[[Progress], None] = lambda _: None) -> Migration:
         """Return the collection's migration, for its single steps: plan, swap, rollback, finish, abort, control, state."""
@@ -183,11 +182,11 @@ class Collection:
 
     def swap(self, progress: Callable[[Progress], None] = lambda _: None, **options: Any) -> MigrateResult:
         """Move readers and writers to the new model of a migration that is ready; `options` as for `migrate`."""
-        return self.migration(progress).swap(self._eased(_build(MigrateOptions, options)))
+        return self.migration(progress).swap(self._migrate_options(options))
 
     def rollback(self, progress: Callable[[Progress], None] = lambda _: None, **options: Any) -> MigrateResult:
         """Bring the old model back, with the writes and deletes made since the swap; `options` as for `migrate`."""
-        return self.migration(progress).rollback(self._eased(_build(MigrateOptions, options)))
+        return self.migration(progress).rollback(self._migrate_options(options))
 
     def verify(self, *, full: bool = False) -> VerifyReport:
         """Prove the collection: while a migration is under way both sides, else its vectors against its texts."""
@@ -252,10 +251,12 @@ class Collection:
         host = urlsplit(self._access.url if self.client else "").hostname
         return host in ("127.0.0.1", "localhost", "::1") and self._encoders.on_cpu
 
-    def _eased(self, options: MigrateOptions) -> MigrateOptions:
-        if options.gentle:
+    def _migrate_options(self, options: dict[str, Any]) -> MigrateOptions:
+        """Make the options of a migration's step; a gentle one yields from here on."""
+        chosen: MigrateOptions = _build(MigrateOptions, options)
+        if chosen.gentle:
             self._encoders.be_gentle()
-        return options
+        return chosen
 
     @cached_property
     def _announcer(self) -> Announcer:

@@ -169,7 +169,7 @@ class Searcher:
 
     def _on_targets(self, attempt: Callable[[Targets], SearchResult]) -> SearchResult:
         """Run an attempt; when an index vanished between resolving and searching, or its shards were just then away, resolve again."""
-        for pause in _PAUSES_S:
+        for pause in (*_PAUSES_S, None):
             try:
                 return attempt(self.targets())
             except RequestError as error:
@@ -178,13 +178,11 @@ class Searcher:
                 self._resolved = None
                 if error.status_code not in (404, 429, 500, 503):
                     raise
+                if pause is None:
+                    text = f"The server cannot search now: {reason(error)} ({error.status_code})."
+                    raise ClusterError(text, "", "See `osembed doctor`, then try again.") from error
                 time.sleep(pause)
-        try:
-            return attempt(self.targets())
-        except TransportError as error:
-            raise ClusterError(
-                f"The server cannot search now: {reason(error)} ({error.status_code}).", "", "See `osembed doctor`, then try again."
-            ) from error
+        raise AssertionError("unreachable")
 
     def _explained(self, error: RequestError) -> Exception:
         text = reason(error)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from osembed.index import Target
     from osembed.migrate.verify import Check, Side
 
-_PRIMARY = {"preference": "_primary"}
 _PAGE = 1000
 
 
@@ -41,7 +40,7 @@ def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = (
             and _exists(client, old, key)  # else its deletes are still to be repeated, which the ids tell
             and not any(_moves(client, lanes[level].source.index, level, key, marks[level]) for level in lanes)
         }
-    count = int(client.count(index=now["papers"], params=_PRIMARY)["count"])
+    count = scan.count(client, now["papers"])
     verdict: Any = "failed" if found else "inherited" if inherited else "passed"
     shown = found or inherited
     words = f"{len(shown):,} papers and their chunks do not agree" if shown else f"{count:,} papers"
@@ -64,7 +63,7 @@ def faults(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[str, 
             if stated != number:
                 yield key, f"{number} chunks, the paper counts {stated}"
     body = {"query": {"range": {"chunk_count": {"gte": 1}}}}
-    if int(client.count(index=papers, body=body, params=_PRIMARY)["count"]) > matched:
+    if scan.count(client, papers, body) > matched:
         yield from _without_chunks(client, papers, chunks)
 
 
@@ -101,7 +100,7 @@ def _exists(client: OpenSearch, indexes: Mapping[Level, str], paper_id: str) -> 
     """Whether there is anything of a paper."""
     body = {"query": {"term": {"paper_id": paper_id}}}
     paper = scan.read_now(client, indexes["papers"], [(paper_id, None)], fields=("chunk_count",))
-    return bool(paper) or int(client.count(index=indexes["chunks"], body=body, params=_PRIMARY)["count"]) > 0
+    return bool(paper) or scan.count(client, indexes["chunks"], body) > 0
 
 
 def _moves(client: OpenSearch, index: str, level: str, paper_id: str, marks: Any) -> bool:

@@ -206,6 +206,11 @@ def _found(hit: dict[str, Any]) -> Found:
     return Found(hit["_id"], hit["_seq_no"], hit["_primary_term"], hit.get("_version", 0), hit.get("_routing"), hit.get("_source", {}))
 
 
+def count(client: OpenSearch, index: str, body: dict[str, Any] | None = None) -> int:
+    """Count an index's documents on its primaries; `body` holds a query, None counts all."""
+    return int(client.count(index=index, body=body, params={"preference": "_primary"})["count"])
+
+
 def read_now(
     client: OpenSearch, index: str, keys: Sequence[tuple[str, str | None]], fields: Sequence[str] = ("origin",)
 ) -> dict[str, Found]:

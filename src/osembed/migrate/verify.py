@@ -133,7 +133,7 @@ def _ids(client: OpenSearch, pair: Pair) -> Check:
     for shard, mark in pair.marks.items():
         base = pair.bases.get(shard, (-1, -1))
         found = scan.settled(lambda shard=shard, mark=mark, base=base: pairs.compare(client, lane, int(shard), mark, base))  # type: ignore[misc]
-        seen += _count(client, lane.source.index)
+        seen += scan.count(client, lane.source.index)
         now = scan.read_now(client, lane.source.index, [(key, routing) for (key, _), routing in found.missing.items()])
         for key, number in found.missing:
             if f"{lane.level}/{key}" not in pair.failed and key in now and now[key].seq == number:
@@ -239,7 +239,7 @@ def _identities(client: OpenSearch, side: Side) -> Check:
     wordless = [hit for hit in listed if not stored_passage(spec, side.level, hit["_source"]) and "identity" not in hit["_source"]]
     faults = total - len(wordless) if total <= len(listed) else total
     examples = [f"{hit['_id']}: {hit['_source'].get('identity', 'none')}" for hit in listed if hit not in wordless][:_EXAMPLES]
-    count = _count(client, side.target.index)
+    count = scan.count(client, side.target.index)
     found = f"{faults:,} of {count:,} documents are of another model" if faults else f"{count:,} documents"
     return Check("identities", side.level, "failed" if faults else "passed", count, faults, found, examples)
 
@@ -255,10 +255,6 @@ def _recall(client: OpenSearch, side: Side) -> Check:
 
 def _users(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in OWN}
-
-
-def _count(client: OpenSearch, index: str) -> int:
-    return int(client.count(index=index, params={"preference": "_primary"})["count"])
 
 
 def page_of(report: Mapping[str, Any]) -> str:
