@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from osembed import Collection
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -38,6 +41,17 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "tokenizers", "opensearch-py", "osembed")},
     }
+
+
+def drop(collection: Collection) -> None:
+    """Delete what stands under a collection's name."""
+    for index in collection.client.indices.get(index=f"{collection.name}*", params={"expand_wildcards": "all"}):
+        collection.client.indices.delete(index=index)
+
+
+def quantile(values: list[float], percent: int) -> float:
+    """Return a percentile of two or more values, rounded."""
+    return round(statistics.quantiles(values, n=100)[percent - 1], 2)
 
 
 def save(name: str, figures: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-from common import data_folder, save
+from common import data_folder, drop, save
 
 from osembed import Collection
 from osembed.embed.tokens import Tokeniser
@@ -154,16 +154,15 @@ def main() -> None:
 
 def measure(python: Path, kind: str, way: str, file: Path, url: str, index: str) -> dict:
     """Run one program on an empty index and return what it reports, once all documents are seen to be searchable."""
-    client = Collection("bench", url).client
-    for found in client.indices.get(index=f"{index}*", params={"expand_wildcards": "all"}):
-        client.indices.delete(index=found)
+    collection = Collection(index, url)
+    drop(collection)
     given = [str(file), str(open_model(MODEL).folder), url, index, way]
     done = subprocess.run(
         [python, "-c", HEAD + PROGRAMS[kind], *given], capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
     )
     if done.returncode:
         sys.exit(f"{kind} failed:\n{done.stderr[-3000:]}")
-    count = client.count(index=index)["count"]
+    count = collection.client.count(index=index)["count"]
     assert count == DOCUMENTS, f"{kind} indexed {count}"
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

@@ -11,7 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import data_folder, save
+from common import data_folder, drop, save
+
+from osembed import Collection
 
 # Runs one ingest and reports its summary with the process's own peak memory.
 RUN = """
@@ -33,7 +35,7 @@ def main() -> None:
         figures = {}
         for name, file, collection in (("once", once, "bench-1x"), ("thrice", thrice, "bench-3x"), ("unchanged", once, "bench-1x")):
             if name != "unchanged":
-                drop(collection)
+                drop(Collection(collection))
             figures[name] = measure(collection, file)
             show(name, figures[name])
     ratio = figures["thrice"]["peak_mb"] / figures["once"]["peak_mb"]
@@ -49,15 +51,6 @@ def write(file: Path, papers: list[Path], copies: int) -> None:
                 title, _, body = paper.read_text().partition("\n")
                 text = body if copy == 0 else f"Copy {copy}. {body}"
                 lines.write(json.dumps({"id": f"{paper.stem}-{copy}", "title": title, "text": text}) + "\n")
-
-
-def drop(collection: str) -> None:
-    """Delete what an earlier run left."""
-    from osembed import Collection
-
-    client = Collection(collection).client
-    for index in client.indices.get(index=f"{collection}*", params={"expand_wildcards": "all"}):
-        client.indices.delete(index=index)
 
 
 def measure(collection: str, file: Path) -> dict:

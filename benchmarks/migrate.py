@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import orjson
-from common import RESULTS, ROOT, data_folder, save
+from common import RESULTS, ROOT, data_folder, drop, quantile, save
 
 from osembed import Collection, choose_models
 from osembed.migrate.gate import Gate, GateOptions
@@ -306,18 +306,6 @@ def fresh(name: str) -> Collection:
     collection = Collection(name)
     drop(collection)
     return collection
-
-
-def drop(collection: Collection) -> None:
-    """Delete what stands under a collection's name."""
-    for index in collection.client.indices.get(index=f"{collection.name}*", params={"expand_wildcards": "all"}):
-        collection.client.indices.delete(index=index)
-
-
-def quantile(values: list[float], percent: int) -> float:
-    """Return a percentile, rounded."""
-    ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, len(ordered) * percent // 100)], 1)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from common import data_folder, save
+from common import data_folder, quantile, save
 
 from osembed import Collection, query
 from osembed.results import SearchOptions
@@ -61,10 +61,6 @@ def main() -> None:
     for name, seconds in shell.items():
         print(f"{name:50} {seconds:.2f} s (median of 5, from the shell)")
     save("search", {"chunks": chunks, "requests": len(questions) * ROUNDS, "latency": figures, "shell_s": shell})
-
-
-def quantile(values: list[float], percent: int) -> float:
-    return round(statistics.quantiles(values, n=100)[percent - 1], 2)
 
 
 def shell_seconds(arguments: list[str]) -> float:
