@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from osembed.embed import encoder as encoders
-from osembed.embed import forward
+from osembed.embed import layout
 from osembed.embed.encoder import LibraryEncoder, load_encoder
+from osembed.embed.forward import forward
 from osembed.errors import InputError
 from osembed.model_files import read_model
 from osembed.models import open_model, registry
@@ -110,15 +111,52 @@ def test_batches_do_not_change_vectors(models):
     np.testing.assert_allclose(encoder.encode(TEXTS[::-1])[::-1], together, atol=2e-5)
 
 
-@pytest.mark.parametrize("biased", [False, True])
-def test_padded_attention_equals_groups(biased):
-    """The attention of the GPU path does what that of the CPU path does, with filler rows and with MPNet's bias."""
-    lengths = [3, 7, 7, 12]
-    qkv = torch.randn(sum(lengths) + 5, 3, 4, 8)
-    bias = forward.relative_bias(torch.randn(32, 4), 12) if biased else None
-    total = sum(lengths)
-    padded, grouped = forward.attend_padded(qkv, lengths, bias)[:total], forward.attend_groups(qkv, lengths, bias)[:total]
-    torch.testing.assert_close(padded, grouped, atol=1e-5, rtol=1e-4)
+def exact_varlen(query, key, value, bounds, other_bounds, longest, other_longest):
+    """What torch's GPU kernel over cumulative lengths computes, text by text."""
+    assert bounds.dtype == torch.int32
+    assert (longest, int(bounds.diff().max())) == (other_longest, longest)
+    mixed = torch.empty_like(query)
+    for start, stop in zip(bounds.tolist(), bounds.tolist()[1:], strict=False):
+        parts = (part[start:stop].transpose(0, 1) for part in (query, key, value))
+        mixed[start:stop] = torch.nn.functional.scaled_dot_product_attention(*parts).transpose(0, 1)
+    return mixed
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_every_layout_makes_the_same_vectors(models, family, pooling):
+    """Rows in groups (CPU), rows over cumulative lengths and padded blocks (GPU): one result, with and without an attention bias."""
+    model = read_model(getattr(models, family))
+    weights = load_encoder(model, device="cpu", precision="fp32")._weights
+    rows = [list(range(5, 5 + length)) for length in (3, 7, 7, 60, 64)]
+    layouts = [layout.Groups(rows), layout.Block(rows, "cpu", 64), layout.Block(rows, "cpu", 96)]
+    if family == "bert":
+        layouts.append(layout.Varlen(rows, "cpu", exact_varlen))
+    grouped, *others = (one.pool(forward(weights, one), pooling) for one in layouts)
+    for other in others:
+        torch.testing.assert_close(other, grouped, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("family", "way"), [("mpnet", "blocks"), ("bert", "blocks"), ("bert", "varlen")])
+def test_the_batches_of_a_gpu_make_the_same_vectors(models, family, way, monkeypatch):
+    """The whole path of a GPU but its kernels: buckets, batches, several in flight, order."""
+    encoder = load_encoder(read_model(getattr(models, family)), device="cpu", precision="fp32")
+    expected, sizes = encoder.encode(TEXTS), []
+    encoder._blocks, encoder._varlen, encoder._budget = way == "blocks", exact_varlen if way == "varlen" else None, 200
+    run = encoder._run
+    monkeypatch.setattr(encoder, "_run", lambda laid: sizes.append(laid.longest) or run(laid))
+    np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=2e-5)
+    assert len(sizes) > 2
+    assert way == "varlen" or set(sizes) <= {16, 32, 64, 96}
+    assert [layout.bucket_of(length, 512) for length in (1, 16, 17, 64, 65, 500, 512)] == [16, 16, 32, 64, 128, 512, 512]
+
+
+def test_long_lists_are_tokenised_ahead(models, monkeypatch):
+    """Beyond one piece, texts are tokenised in a thread of its own; values and order stay."""
+    encoder = load_encoder(read_model(models.bert), device="cpu", precision="fp32")
+    expected = encoder.encode(TEXTS)
+    monkeypatch.setattr(encoders, "_PIECE", 5)
+    np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=2e-5)
 
 
 def test_other_architectures_run_through_sentence_transformers(models):
@@ -135,11 +173,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(models, monkeypatch):
     encoder = load_encoder(read_model(models.bert), device="cpu", precision="fp32")
     expected, real, sizes = encoder.encode(TEXTS), encoders.forward, []
 
-    def scarce(weights: object, rows: list[list[int]]) -> torch.Tensor:
-        sizes.append(len(rows))
-        if len(rows) > 2:
+    def scarce(weights: object, laid: layout.Groups) -> torch.Tensor:
+        sizes.append(len(laid.lengths))
+        if len(laid.lengths) > 2:
             raise torch.OutOfMemoryError("no room")
-        return real(weights, rows)
+        return real(weights, laid)
 
     monkeypatch.setattr(encoders, "forward", scarce)
     np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=2e-5)

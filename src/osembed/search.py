@@ -213,8 +213,7 @@ class Searcher:
         key = (target.meta.identity.hash, text)
         vector = self._vectors.get(key)
         if vector is None:
-            encoder = self._encoders.of(target.meta)
-            vector = encoder.encode([encoder.model.spec.query(text)])[0]
+            vector = self._encoders.of(target.meta).encode_query(text)
             if len(self._vectors) >= _REMEMBERED:
                 self._vectors.clear()
             self._vectors[key] = vector

@@ -4,36 +4,62 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from osembed.embed.forward import forward, pool
+from osembed.embed.forward import forward
+from osembed.embed.gather import Gatherer
+from osembed.embed.graphs import Graphs
+from osembed.embed.layout import Block, Groups, Layout, Varlen, bucket_of, varlen_kernel
 from osembed.embed.tokens import Tokeniser, Tokens
 from osembed.embed.weights import ACTIVATIONS, FAMILIES, activation_of, read_weights
 from osembed.errors import InputError
 from osembed.model_files import Model
+from osembed.stream import staged
 
 Vectors = NDArray[np.float32]
 
 _CPU_BUDGET = 2048  # tokens per forward: activations stay in cache
 _GPU_BUDGET = 65536
+_PIECE = 8192  # texts that are tokenised at once, ahead of the forward
+_IN_FLIGHT = 2  # batches between launch and landing
 _GENTLE_NICE = 10
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@dataclass(frozen=True)
+class _Flight:
+    """A batch whose vectors are on their way to the host: the places of its texts, the vectors, when they are there."""
+
+    places: list[int]
+    vectors: Tensor
+    landed: torch.cuda.Event | None
+
+
 class Encoder:
-    """A loaded model. Thread-safe: it holds no state between calls but its token budget."""
+    """A loaded model. Thread-safe: between calls it holds no state but its token budget and the queries that wait."""
 
     def __init__(self, model: Model, device: str, precision: str) -> None:
-        self.model, self.device, self.precision = model, device, precision
-        self.tokeniser = Tokeniser(model)
+        self._set_up(model, device, precision)
         self._budget = _GPU_BUDGET if device == "cuda" else _CPU_BUDGET
         self._weights = read_weights(model, _DTYPES[precision], device)
+        self._varlen = varlen_kernel() if device == "cuda" and precision != "fp32" and self._weights.bias is None else None
+        self._blocks = device == "cuda" and self._varlen is None
+        self._graphs = Graphs(self._run) if device == "cuda" else None
+        self._launching = threading.Lock()
+
+    def _set_up(self, model: Model, device: str, precision: str) -> None:
+        self.model, self.device, self.precision = model, device, precision
+        self.tokeniser, self._gatherer = Tokeniser(model), Gatherer(self.encode)
 
     @property
     def backend(self) -> str:
@@ -41,36 +67,79 @@ class Encoder:
         return f"torch {self.precision} on {self.device}"
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Tokenise and embed texts: float32 [texts, dimension]."""
-        return self.embed(self.tokeniser.tokenise(texts))
+        """Tokenise and embed texts: float32 [texts, dimension]. Long lists are tokenised ahead of the forward."""
+        if len(texts) <= _PIECE:
+            return self.embed(self.tokeniser.tokenise(texts))
+        pieces = (texts[start : start + _PIECE] for start in range(0, len(texts), _PIECE))
+        return np.concatenate([self.embed(tokens) for tokens in staged(map(self.tokeniser.tokenise, pieces))])
+
+    def encode_query(self, query: str) -> Vectors:
+        """Embed a query: float32 [dimension]. Concurrent calls share forwards."""
+        return self._gatherer.vector(self.model.spec.query(query))
 
     def embed(self, tokens: Tokens) -> Vectors:
-        """Embed tokenised texts: float32 [texts, dimension], in their order, normalised where the model says so."""
+        """Embed tokenised texts: float32 [texts, dimension], in their order, normalised where the model says so.
+
+        A GPU works on one batch while the next is launched and the last is copied back. Out of its memory, the batch is halved, and the budget
+        of those to come.
+        """
         vectors = np.empty((len(tokens), self.model.spec.dimension), dtype=np.float32)
-        order = sorted(range(len(tokens)), key=lambda index: len(tokens.ids[index]))
-        for batch in _batches(order, tokens, self._budget):
-            vectors[batch] = self._embed_batch([tokens.ids[index] for index in batch])
+        waiting, flights = self._batches(tokens)[::-1], deque[_Flight]()
+        while waiting or flights:
+            if waiting and len(flights) < _IN_FLIGHT:
+                places = waiting.pop()
+                try:
+                    flights.append(self._launch(places, [tokens.ids[place] for place in places]))
+                except torch.OutOfMemoryError:
+                    if len(places) == 1:
+                        raise
+                    self._budget = max(self._budget // 2, self.model.spec.max_length)
+                    torch.cuda.empty_cache()
+                    waiting += [places[len(places) // 2 :], places[: len(places) // 2]]
+            else:
+                flight = flights.popleft()
+                if flight.landed:
+                    flight.landed.synchronize()
+                vectors[flight.places] = flight.vectors.numpy()
         return vectors
 
-    def _embed_batch(self, rows: list[list[int]]) -> Vectors:
-        """Embed one batch; out of device memory halves the batch, and the budget of those to come."""
-        try:
-            return self._run(rows)
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-            self._budget = max(self._budget // 2, self.model.spec.max_length)
-            torch.cuda.empty_cache()
-        middle = len(rows) // 2
-        return np.concatenate([self._embed_batch(rows[:middle]), self._embed_batch(rows[middle:])])
+    def _batches(self, tokens: Tokens) -> list[list[int]]:
+        """Cut the places of texts, sorted by length, into batches of at most the budget of tokens (at least one text each)."""
+        lengths = [len(ids) for ids in tokens.ids]
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        if not self._blocks:
+            return list(_by_tokens(order, lengths, self._budget))
+        longest, batches = self.model.spec.max_length, []
+        for bucket, same in groupby(order, key=lambda place: bucket_of(lengths[place], longest)):
+            places, most = list(same), max(1, self._budget // bucket)
+            batches += [places[start : start + most] for start in range(0, len(places), most)]
+        return batches
 
     @torch.inference_mode()
-    def _run(self, rows: list[list[int]]) -> Vectors:
+    def _launch(self, places: list[int], rows: list[list[int]]) -> _Flight:
+        """Start the forward of one batch and the copy of its vectors to the host; on a CPU both are done on return."""
+        if self.device != "cuda":
+            return _Flight(places, self._run(self._lay_out(rows)), None)
+        with self._launching:  # graphs have one set of buffers
+            layout = self._lay_out(rows)
+            pooled = self._graphs(layout) if self._graphs and isinstance(layout, Block) else self._run(layout)
+            vectors = torch.empty(pooled.shape, pin_memory=True).copy_(pooled, non_blocking=True)
+            landed = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            landed.record()
+            return _Flight(places, vectors, landed)
+
+    def _lay_out(self, rows: list[list[int]]) -> Layout:
+        if self._varlen:
+            return Varlen(rows, self.device, self._varlen)
+        if self._blocks:
+            return Block(rows, self.device, bucket_of(max(map(len, rows)), self.model.spec.max_length))
+        return Groups(rows, self.device)
+
+    def _run(self, layout: Layout) -> Tensor:
+        """Return the vectors of a batch, where it is: float32 [texts, dimension]."""
         spec = self.model.spec
-        pooled = pool(forward(self._weights, rows), [len(row) for row in rows], spec.pooling)
-        if spec.normalize:
-            pooled = torch.nn.functional.normalize(pooled, dim=-1)
-        return np.asarray(pooled.cpu().numpy(), dtype=np.float32)
+        pooled = layout.pool(forward(self._weights, layout), spec.pooling)
+        return torch.nn.functional.normalize(pooled, dim=-1) if spec.normalize else pooled
 
 
 class LibraryEncoder(Encoder):
@@ -79,8 +148,7 @@ class LibraryEncoder(Encoder):
     def __init__(self, model: Model, device: str) -> None:
         from sentence_transformers import SentenceTransformer
 
-        self.model, self.device, self.precision = model, device, "fp32"
-        self.tokeniser = Tokeniser(model)
+        self._set_up(model, device, "fp32")
         self._lock = threading.Lock()
         self._transformer: Any = SentenceTransformer(
             str(model.folder),
@@ -173,12 +241,11 @@ def has_bf16() -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
-def _batches(order: list[int], tokens: Tokens, budget: int) -> Iterator[list[int]]:
-    """Cut indexes into batches of at most `budget` tokens (at least one text each)."""
+def _by_tokens(order: list[int], lengths: list[int], budget: int) -> Iterator[list[int]]:
     batch: list[int] = []
     size = 0
     for index in order:
-        length = len(tokens.ids[index])
+        length = lengths[index]
         if batch and size + length > budget:
             yield batch
             batch, size = [], 0

@@ -5,6 +5,7 @@ They differ in the names of their tensors and in how positions are counted; both
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ class Weights:
         positions: [positions, hidden], the constant token type already added, the first row belonging to the first token.
         norm: of the embeddings.
         layers: in order.
-        relative: MPNet's [buckets, heads] attention bias, else None.
+        bias: MPNet's attention bias [heads, longest, longest] for the longest text, else None.
         heads: number of attention heads.
         epsilon: of every layer norm.
         activation: of the feed-forward.
@@ -54,7 +55,7 @@ class Weights:
     positions: Tensor
     norm: Linear
     layers: list[Layer]
-    relative: Tensor | None
+    bias: Tensor | None
     heads: int
     epsilon: float
     activation: str
@@ -131,16 +132,30 @@ def read_weights(model: Model, dtype: torch.dtype, device: str) -> Weights:
     first = int(config.get("pad_token_id", 1)) + 1 if family.offset_positions else 0
     positions = tensors["embeddings.position_embeddings.weight"][first:]
     types = tensors.find("embeddings.token_type_embeddings.weight")
+    relative = tensors.find("encoder.relative_attention_bias.weight")
     return Weights(
         words=tensors["embeddings.word_embeddings.weight"],
         positions=positions if types is None else positions + types[0],
         norm=tensors.linear("embeddings.LayerNorm"),
         layers=[_layer(tensors, family, number) for number in range(count)],
-        relative=tensors.find("encoder.relative_attention_bias.weight"),
+        bias=None if relative is None else relative_bias(relative, model.spec.max_length),
         heads=int(config.get("num_attention_heads") or config["n_heads"]),
         epsilon=float(config.get("layer_norm_eps", 1e-12)),
         activation=activation_of(config),
     )
+
+
+def relative_bias(table: Tensor, length: int, max_distance: int = 128) -> Tensor:
+    """Return MPNet's attention bias [heads, length, length] from its table [buckets, heads]."""
+    buckets = table.shape[0] // 2
+    exact = buckets // 2
+    place = torch.arange(length, device=table.device)
+    relative = place[None, :] - place[:, None]
+    distance = relative.abs()
+    ratio = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
+    far = (exact + (ratio * (buckets - exact)).long()).clamp(max=buckets - 1)
+    bucket = torch.where(distance < exact, distance, far) + (relative > 0).long() * buckets
+    return table[bucket].permute(2, 0, 1).contiguous()
 
 
 def _layer(tensors: _Tensors, family: Family, number: int) -> Layer:
