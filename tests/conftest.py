@@ -35,6 +35,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def papers_folder() -> Path:
+    """Real full-text papers, kept outside the repository: OSEMBED_DATA, else ../shared/data, else shared/data."""
+    places = [os.environ["OSEMBED_DATA"]] if "OSEMBED_DATA" in os.environ else [ROOT.parent / "shared/data", ROOT / "shared/data"]
+    for place in places:
+        if (Path(place) / "fulltext").is_dir():
+            return Path(place) / "fulltext"
+    pytest.skip("no real papers here: OSEMBED_DATA names a folder with fulltext/")
+
+
+@pytest.fixture(scope="session")
 def url(home: Path) -> str:
     """The server under test: OSEMBED_URL if set, else the embedded node. If it cannot start, the tests fail."""
     return os.environ.get("OSEMBED_URL") or node.ensure()

@@ -37,11 +37,14 @@ def cut(papers: Sequence[Paper], rule: ChunkRule, spec: ModelSpec, tokeniser: To
         Per paper its chunks in order, and how many words lie beyond the last allowed chunk.
     """
     texts = [paper.text for paper in papers]
-    starts: Sequence[NDArray[np.int64] | None] = tokeniser.starts(texts) if rule.fit else [None] * len(papers)
-    frames = tokeniser.count([spec.passage(paper.title, "a") for paper in papers]) if rule.fit else [0] * len(papers)
+    words = [[match.span() for match in _WORD.finditer(text)] for text in texts]
+    if not rule.fit:
+        return [_cut_text(text, spans, _fixed_windows(len(spans), rule), rule) for text, spans in zip(texts, words, strict=True)]
+    frames = tokeniser.count([spec.passage(paper.title, "a") for paper in papers])
+    rooms = [_room(spec.max_length - tokeniser.specials, frame) for frame in frames]
     return [
-        _cut_text(text, rule, token_starts, _room(spec.max_length - tokeniser.specials, frame))
-        for text, token_starts, frame in zip(texts, starts, frames, strict=True)
+        _cut_text(text, spans, _fitted_windows(before, _Ends(text, spans), rule, room), rule)
+        for text, spans, before, room in zip(texts, words, tokeniser.before(texts, words), rooms, strict=True)
     ]
 
 
@@ -58,16 +61,7 @@ def _room(window: int, frame: int) -> int:
     return max(window - frame, int(window * _LEAST_SHARE), 1)
 
 
-def _cut_text(text: str, rule: ChunkRule, starts: NDArray[np.int64] | None, room: int) -> tuple[list[Chunk], int]:
-    spans = [match.span() for match in _WORD.finditer(text)]
-    if not spans:
-        return [], 0
-    if starts is None:
-        windows = _fixed_windows(len(spans), rule)
-    else:
-        before = np.append(np.searchsorted(starts, [start for start, _ in spans]), len(starts))
-        ends = [bool(_SENTENCE_END.search(text, max(start, end - 8), end)) for start, end in spans]
-        windows = _fitted_windows(before, ends, rule, room)
+def _cut_text(text: str, spans: list[tuple[int, int]], windows: list[tuple[int, int]], rule: ChunkRule) -> tuple[list[Chunk], int]:
     beyond = len(spans) - windows[rule.max_chunks - 1][1] if len(windows) > rule.max_chunks else 0
     chunks = []
     for first, last in windows[: rule.max_chunks]:
@@ -76,18 +70,30 @@ def _cut_text(text: str, rule: ChunkRule, starts: NDArray[np.int64] | None, room
     return chunks, beyond
 
 
+class _Ends:
+    """Whether each word of a text ends a sentence; few are ever asked."""
+
+    def __init__(self, text: str, spans: list[tuple[int, int]]) -> None:
+        self._text, self._spans = text, spans
+
+    def __getitem__(self, word: int) -> bool:
+        start, end = self._spans[word]
+        return bool(_SENTENCE_END.search(self._text, max(start, end - 8), end))
+
+
 def _fixed_windows(words: int, rule: ChunkRule) -> list[tuple[int, int]]:
     """Windows [first, last) of `rule.words` words; the last one ends at the end of the text."""
     windows, first = [], 0
-    while True:
+    while words:
         last = min(first + rule.words, words)
         windows.append((first, last))
         if last == words:
-            return windows
+            break
         first = last - rule.overlap
+    return windows
 
 
-def _fitted_windows(before: NDArray[np.int64], ends: list[bool], rule: ChunkRule, room: int) -> list[tuple[int, int]]:
+def _fitted_windows(before: NDArray[np.int64], ends: _Ends, rule: ChunkRule, room: int) -> list[tuple[int, int]]:
     """Windows of at most `room` tokens and `rule.words` words.
 
     Args:
@@ -96,20 +102,21 @@ def _fitted_windows(before: NDArray[np.int64], ends: list[bool], rule: ChunkRule
         rule: gives the most words, and the overlap as a share of them.
         room: tokens that the model can see beside the title.
     """
-    words, windows, first = len(ends), [], 0
-    while True:
+    words, windows, first = len(before) - 1, [], 0
+    while words:
         last = int(np.searchsorted(before, before[first] + room, side="right")) - 1
         last = min(max(last, first + 1), first + rule.words, words)
         if last < words:
             last = _back_to_sentence(first, last, ends)
         windows.append((first, last))
         if last == words:
-            return windows
+            break
         overlap = round((last - first) * rule.overlap / rule.words)
         first = _on_to_sentence(max(last - overlap, first + 1), last, ends)
+    return windows
 
 
-def _back_to_sentence(first: int, last: int, ends: list[bool]) -> int:
+def _back_to_sentence(first: int, last: int, ends: _Ends) -> int:
     """Return the last sentence end in the closing fifth of a window, else its end."""
     for word in range(last, last - int((last - first) * _SEARCH_BACK), -1):
         if ends[word - 1]:
@@ -117,7 +124,7 @@ def _back_to_sentence(first: int, last: int, ends: list[bool]) -> int:
     return last
 
 
-def _on_to_sentence(first: int, last: int, ends: list[bool]) -> int:
+def _on_to_sentence(first: int, last: int, ends: _Ends) -> int:
     """Return where the first sentence begins within the overlap, else where the overlap begins."""
     for word in range(first, last):
         if ends[word - 1]:
