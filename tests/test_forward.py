@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from osembed.embed import encoder as encoders
-from osembed.embed import layout
+from osembed.embed import layout, linear
 from osembed.embed.encoder import LibraryEncoder, load_encoder
 from osembed.embed.forward import forward
 from osembed.errors import InputError
@@ -103,6 +103,17 @@ def test_half_precision_stays_in_the_space():
     assert np.einsum("ij,ij->i", exact, half).min() >= 0.999
 
 
+@pytest.mark.parametrize("activation", ["", "gelu", "gelu_new", "relu"])
+def test_fused_layers_equal_torchs(activation, monkeypatch):
+    """Product, bias and activation in one pass, and one after another where torch lacks that."""
+    x, weight, bias = torch.randn(300, 64).bfloat16(), torch.randn(32, 64).bfloat16(), torch.randn(32).bfloat16()
+    fused = linear.linear(x, weight, bias, activation)
+    monkeypatch.setattr(linear, "_POINTWISE", None)
+    torch.testing.assert_close(fused, linear.linear(x, weight, bias, activation), atol=0.15, rtol=0.02)
+    exact = linear.linear(x.float(), weight.float(), bias.float(), activation)
+    torch.testing.assert_close(fused.float(), exact, atol=0.15, rtol=0.02)
+
+
 def test_batches_do_not_change_vectors(models):
     """Order, budget and neighbours of a text do not matter."""
     encoder = load_encoder(read_model(models.mpnet), device="cpu", precision="fp32")
@@ -174,8 +185,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(models, monkeypatch):
     expected, real, sizes = encoder.encode(TEXTS), encoders.forward, []
 
     def scarce(weights: object, laid: layout.Groups) -> torch.Tensor:
-        sizes.append(len(laid.lengths))
-        if len(laid.lengths) > 2:
+        sizes.append(len(laid.sizes))
+        if len(laid.sizes) > 2:
             raise torch.OutOfMemoryError("no room")
         return real(weights, laid)
 

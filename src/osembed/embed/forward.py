@@ -6,20 +6,12 @@ after Raffel et al. 2020).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch.nn.functional as F  # noqa: N812 - the name that every torch program gives it
 from torch import Tensor
 
 from osembed.embed.layout import Layout
+from osembed.embed.linear import linear
 from osembed.embed.weights import Layer, Linear, Weights
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-}
 
 
 def forward(weights: Weights, layout: Layout) -> Tensor:
@@ -33,11 +25,11 @@ def forward(weights: Weights, layout: Layout) -> Tensor:
 
 
 def _apply(layer: Layer, x: Tensor, layout: Layout, weights: Weights, bias: Tensor | None) -> Tensor:
-    qkv = F.linear(x, *layer.qkv).view(len(x), 3, weights.heads, -1)
+    qkv = linear(x, *layer.qkv).view(len(x), 3, weights.heads, -1)
     mixed = layout.attend(qkv, bias).reshape(x.shape)
-    x = _norm(x + F.linear(mixed, *layer.out), layer.norm1, weights.epsilon)
-    inner = _ACTIVATIONS[weights.activation](F.linear(x, *layer.up))
-    return _norm(x + F.linear(inner, *layer.down), layer.norm2, weights.epsilon)
+    x = _norm(x + linear(mixed, *layer.out), layer.norm1, weights.epsilon)
+    inner = linear(x, *layer.up, weights.activation)
+    return _norm(x + linear(inner, *layer.down), layer.norm2, weights.epsilon)
 
 
 def _norm(x: Tensor, norm: Linear, epsilon: float) -> Tensor:
