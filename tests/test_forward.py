@@ -139,8 +139,8 @@ def test_every_layout_makes_the_same_vectors(models, family, pooling):
     """Rows in groups (CPU), rows over cumulative lengths and padded blocks (GPU): one result, with and without an attention bias."""
     model = read_model(getattr(models, family))
     weights = load_encoder(model, device="cpu", precision="fp32")._weights
-    rows = [list(range(5, 5 + length)) for length in (3, 7, 7, 60, 64)]
-    layouts = [layout.Groups(rows), layout.Block(rows, "cpu", 64), layout.Block(rows, "cpu", 96)]
+    rows = [list(range(5, 5 + length)) for length in (3, 7, 7, 60, 64, 70, 80)]
+    layouts = [layout.Groups(rows), layout.Groups(rows, step=16), layout.Block(rows, "cpu", 80), layout.Block(rows, "cpu", 96)]
     if family == "bert":
         layouts.append(layout.Varlen(rows, "cpu", exact_varlen))
     grouped, *others = (one.pool(forward(weights, one), pooling) for one in layouts)

@@ -30,6 +30,7 @@ Vectors = NDArray[np.float32]
 
 _CPU_BUDGET = 2048  # tokens per forward: activations stay in cache
 _GPU_BUDGET = 65536
+_BF16_STEP = 16
 _PIECE = 8192  # texts that are tokenised at once, ahead of the forward
 _IN_FLIGHT = 2  # batches between launch and landing
 _GENTLE_NICE = 10
@@ -133,7 +134,7 @@ class Encoder:
             return Varlen(rows, self.device, self._varlen)
         if self._blocks:
             return Block(rows, self.device, bucket_of(max(map(len, rows)), self.model.spec.max_length))
-        return Groups(rows, self.device)
+        return Groups(rows, self.device, _BF16_STEP if self.precision == "bf16" else 1)
 
     def _run(self, layout: Layout) -> Tensor:
         """Return the vectors of a batch, where it is: float32 [texts, dimension]."""
