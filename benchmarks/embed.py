@@ -21,12 +21,13 @@ from osembed.chunk import cut
 from osembed.embed.encoder import has_bf16, load_encoder
 from osembed.embed.tokens import Tokeniser
 from osembed.evaluate import read_judged
+from osembed.model_files import Model
 from osembed.models import open_model
 from osembed.paper import Paper
 from osembed.schema import ChunkRule
 
 MODEL = "all-MiniLM-L6-v2"
-ROUNDS = 7
+ROUNDS = 5
 WAYS = {
     "SentenceTransformer, defaults (fp32, batches of 32)": ("library", "float32"),
     "SentenceTransformer, bf16": ("library", "bfloat16"),
@@ -49,11 +50,11 @@ def main() -> None:
     rates = {what: {name: len(texts[what]) / statistics.median(row) for name, row in rows.items()} for what, rows in times.items()}
     ratios = {what: {"to defaults": ratio(rows, BASE), "to bf16": ratio(rows, BEST)} for what, rows in times.items()}
     compared = (chunks(700) + abstracts(300))[:1000]
-    vectors = {name: worker.encode(compared)[0] for name, worker in workers.items()}
+    vectors = {name: worker.vectors(compared) for name, worker in workers.items()}
     cosines = (vectors[OURS] * vectors[BASE] / np.linalg.norm(vectors[BASE], axis=1, keepdims=True)).sum(1)
-    quality = {name: ndcg(workers[name].encode) for name in ("osembed, fp32", OURS)}
+    quality = {name: ndcg(workers[name].vectors) for name in ("osembed, fp32", OURS)}
     limit, best = gemm_limit(), min(times["chunks of full papers"][OURS])
-    gemm = {"gflops": round(limit), "share": round(work_of(texts["chunks of full papers"]) / best / limit / 1e9, 3)}
+    gemm = {"gflops": round(limit), "share": round(work_of(texts["chunks of full papers"], open_model(MODEL)) / best / limit / 1e9, 3)}
     figures = {
         "texts": {what: len(batch) for what, batch in texts.items()},
         "rounds": ROUNDS,
@@ -77,10 +78,10 @@ def ratio(rows: dict[str, list[float]], other: str) -> float:
 class Worker:
     """An encoder in a process of its own."""
 
-    def __init__(self, kind: str, precision: str) -> None:
+    def __init__(self, kind: str, precision: str, model: str = MODEL, device: str = "cpu") -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(theirs, kind, precision), daemon=True)
+        self._process = context.Process(target=work, args=(theirs, kind, precision, model, device), daemon=True)
         self._process.start()
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, float]:
@@ -88,31 +89,35 @@ class Worker:
         self._pipe.send(texts)
         return self._pipe.recv()
 
+    def vectors(self, texts: list[str]) -> np.ndarray:
+        """Return the vectors of texts."""
+        return self.encode(texts)[0]
+
     def close(self) -> None:
         """End the process."""
         self._pipe.send(None)
         self._process.join(20)
 
 
-def work(pipe: Connection, kind: str, precision: str) -> None:
-    encode = library_encoder(precision) if kind == "library" else own_encoder(precision)
+def work(pipe: Connection, kind: str, precision: str, model: str, device: str) -> None:
+    load = library_encoder if kind == "library" else own_encoder
+    encode = load(precision, open_model(model), device)
     while (texts := pipe.recv()) is not None:
         began = time.perf_counter()
         vectors = encode(texts)
         pipe.send((vectors, time.perf_counter() - began))
 
 
-def library_encoder(precision: str) -> Callable[[list[str]], np.ndarray]:
+def library_encoder(precision: str, model: Model, device: str) -> Callable[[list[str]], np.ndarray]:
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(open_model(MODEL).folder), device="cpu", local_files_only=True)
-    model = model.to(getattr(torch, precision))
-    model.max_seq_length = open_model(MODEL).spec.max_length
-    return lambda texts: np.asarray(model.encode(texts, convert_to_tensor=True).float().numpy())
+    transformer = SentenceTransformer(str(model.folder), device=device, local_files_only=True).to(getattr(torch, precision))
+    transformer.max_seq_length = model.spec.max_length
+    return lambda texts: np.asarray(transformer.encode(texts, convert_to_tensor=True).float().cpu().numpy())
 
 
-def own_encoder(precision: str) -> Callable[[list[str]], np.ndarray]:
-    return load_encoder(open_model(MODEL), device="cpu", precision=precision).encode
+def own_encoder(precision: str, model: Model, device: str) -> Callable[[list[str]], np.ndarray]:
+    return load_encoder(model, device=device, precision=precision).encode
 
 
 def chunks(count: int) -> list[str]:
@@ -145,7 +150,7 @@ def ndcg(encode: Callable[[list[str]], np.ndarray]) -> float:
     records = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
     documents = encode([f"{record['title']} {record['text']}" for record in records])
     judged = read_judged(folder)
-    queries = own_encoder("fp32")(list(judged.queries.values()))
+    queries = own_encoder("fp32", open_model(MODEL), "cpu")(list(judged.queries.values()))
     scores = queries @ documents.T
     best = np.argsort(-scores, axis=1)[:, :10]
     ids = [str(record["_id"]) for record in records]
@@ -154,9 +159,9 @@ def ndcg(encode: Callable[[list[str]], np.ndarray]) -> float:
     )
 
 
-def work_of(texts: list[str]) -> float:
+def work_of(texts: list[str], model: Model) -> float:
     """Return the arithmetic of a forward over texts: 2 operations per weight and token, and the two products of attention."""
-    config, tokens = open_model(MODEL).config, Tokeniser(open_model(MODEL)).tokenise(texts)
+    config, tokens = model.config, Tokeniser(model).tokenise(texts)
     width, inner, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     lengths = np.array([len(ids) for ids in tokens.ids], dtype=np.float64)
     return float(layers * (2 * (4 * width**2 + 2 * width * inner) * lengths + 4 * width * lengths**2).sum())

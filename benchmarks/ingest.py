@@ -1,6 +1,6 @@
-"""Ingest the full-text papers once, and three times under other ids: rates, stages, memory; then once more unchanged.
+"""Ingest full-text papers once, three and ten times under other ids: rates, stages, memory, what the server keeps; then once more unchanged.
 
-python benchmarks/ingest.py            each run in a process of its own, on the embedded node (or OSEMBED_URL)
+python benchmarks/ingest.py            about 10 minutes; each run in a process of its own, on the embedded node (or OSEMBED_URL)
 """
 
 from __future__ import annotations
@@ -15,32 +15,52 @@ from common import data_folder, drop, save
 
 from osembed import Collection
 
-# Runs one ingest and reports its summary with the process's own peak memory.
+SHARE = 3  # every third paper of the collection
+COPIES = (1, 3, 10)
+# Runs one ingest and reports its summary with the process's own peak memory and CPU time.
 RUN = """
 import dataclasses, json, resource, sys
 from osembed import Collection
 summary = Collection(sys.argv[1]).ingest([sys.argv[2]])
 figures = dataclasses.asdict(summary)
-figures["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+used = resource.getrusage(resource.RUSAGE_SELF)
+figures["peak_mb"], figures["cpu_s"] = round(used.ru_maxrss / 1024), round(used.ru_utime + used.ru_stime, 1)
 print(json.dumps(figures, default=dict))
 """
 
 
 def main() -> None:
-    papers = sorted((data_folder() / "fulltext").glob("*.txt"))
+    papers = sorted((data_folder() / "fulltext").glob("*.txt"))[::SHARE]
+    figures = {}
     with tempfile.TemporaryDirectory() as scratch:
-        once, thrice = Path(scratch) / "once.jsonl", Path(scratch) / "thrice.jsonl"
-        write(once, papers, 1)
-        write(thrice, papers, 3)
-        figures = {}
-        for name, file, collection in (("once", once, "bench-1x"), ("thrice", thrice, "bench-3x"), ("unchanged", once, "bench-1x")):
-            if name != "unchanged":
-                drop(Collection(collection))
-            figures[name] = measure(collection, file)
-            show(name, figures[name])
-    ratio = figures["thrice"]["peak_mb"] / figures["once"]["peak_mb"]
-    print(f"peak memory three times over once: {ratio:.3f}")
-    save("ingest", {"papers": len(papers), "memory_ratio": round(ratio, 3), "runs": figures})
+        for copies in COPIES:
+            file = Path(scratch) / f"{copies}.jsonl"
+            write(file, papers, copies)
+            drop(Collection(f"bench-{copies}x"))
+            figures[f"{copies}x"] = {**measure(f"bench-{copies}x", file), "server": kept(f"bench-{copies}x")}
+            show(f"{copies}x", figures[f"{copies}x"])
+            if copies > 1:
+                drop(Collection(f"bench-{copies}x"))
+        figures["unchanged"] = measure("bench-1x", Path(scratch) / "1.jsonl")
+        show("unchanged", figures["unchanged"])
+    save("ingest", {"papers": len(papers), "runs": figures})
+
+
+def kept(collection: str) -> dict:
+    """Return what the server keeps of a collection after merging: bytes in all, of vectors and of their graphs, for how many vectors."""
+    client, targets = Collection(collection).client, Collection(collection)._searcher.targets()
+    indexes = [target.index for target in targets.values()]
+    client.indices.forcemerge(index=indexes, max_num_segments=1, request_timeout=1200)
+    client.indices.refresh(index=indexes)
+    stats = client.indices.stats(index=indexes, metric="store,segments", params={"include_segment_file_sizes": "true"})["_all"]["primaries"]
+    files = {name: part["size_in_bytes"] for name, part in stats["segments"]["file_sizes"].items()}
+    return {
+        "vectors": client.count(index=indexes)["count"],
+        "dimension": targets["chunks"].meta.identity.dimension,
+        "bytes": stats["store"]["size_in_bytes"],
+        "vector_bytes": files.get("vec", 0),
+        "graph_bytes": files.get("vex", 0),
+    }
 
 
 def write(file: Path, papers: list[Path], copies: int) -> None:

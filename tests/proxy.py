@@ -35,6 +35,7 @@ class Fault:
     Attributes:
         kind: "lost" (never reaches the server), "unanswered" (applied, then the connection is lost), "cut" (applied, half an answer),
             "answer" (never reaches the server, `status` and `body` come back), "rewrite" (applied, `rewrite` changes the answer).
+        translate: changes the request's body on its way to the server.
         before, after: called before the request is sent on, and after the server applied it.
     """
 
@@ -43,10 +44,12 @@ class Fault:
     body: bytes = b""
     content_type: str = "application/json"
     rewrite: Callable[[bytes], bytes] = field(default=lambda body: body)
+    translate: Callable[[bytes], bytes] = field(default=lambda body: body)
     before: Callable[[], None] = field(default=lambda: None)
     after: Callable[[], None] = field(default=lambda: None)
 
 
+_OWN_HEADERS = ("host", "connection", "authorization", "content-length")
 Rule = Callable[[Request], Fault | None]
 
 
@@ -96,15 +99,15 @@ class FaultProxy:
                     return request, fault
         return request, Fault()
 
-    def forward(self, request: Request, headers: dict[str, str]) -> tuple[int, bytes, str]:
-        """Send a request on and return status, body and content type."""
+    def forward(self, request: Request, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str]:
+        """Send a request on with this body and return status, body and content type."""
         connection = http.client.HTTPConnection(self._upstream.hostname or "", self._upstream.port, timeout=120)
-        passed = {key: value for key, value in headers.items() if key.lower() not in ("host", "connection", "authorization")}
-        connection.request(request.method, request.path, request.body or None, passed)
+        passed = {key: value for key, value in headers.items() if key.lower() not in _OWN_HEADERS}
+        connection.request(request.method, request.path, body or None, passed)
         answer = connection.getresponse()
-        body = answer.read()
+        content = answer.read()
         connection.close()
-        return answer.status, body, answer.headers.get("content-type", "application/json")
+        return answer.status, content, answer.headers.get("content-type", "application/json")
 
     def allows(self, authorization: str | None) -> bool:
         """Whether the password is right, where one is asked for."""
@@ -131,7 +134,7 @@ class FaultProxy:
                     self.answer(fault.status, fault.body, fault.content_type)
                     return
                 try:
-                    status, content, kind = proxy.forward(request, dict(self.headers.items()))
+                    status, content, kind = proxy.forward(request, fault.translate(body), dict(self.headers.items()))
                 except ConnectionRefusedError:  # the server is gone, and so is the connection to it
                     self.hang_up()
                     return

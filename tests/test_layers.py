@@ -29,7 +29,7 @@ HOUSE = [
     {"chunk"},
     {"embed"},
     {"schema"},
-    {"identity"},
+    {"identity", "vectors"},
     {"paper"},
     {"read", "metadata", "stream", "presence"},
     {"models", "client", "node"},

@@ -7,13 +7,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from opensearchpy.exceptions import NotFoundError, RequestError, TransportError
 
 from osembed import schema
-from osembed.client import OpenSearch, Server, reason
-from osembed.errors import AuthError, CollectionError
+from osembed.client import OpenSearch, Server, read_version, reason
+from osembed.errors import AuthError, CollectionError, OsembedError
 from osembed.journal import Journal
 from osembed.schema import LEVELS, IndexMeta, Level, alias_name, staging_alias, write_alias
+from osembed.vectors import to_wire
 
 _RESOLVE = (
     "*.aliases,*.mappings._meta,*.mappings.properties.meta,*.settings.index.uuid,"
@@ -42,11 +45,17 @@ class Target:
         """The private alias that writes go through."""
         return write_alias(self.index)
 
+    def on_wire(self, vector: NDArray[np.float32]) -> NDArray[np.float32] | str:
+        """Return a vector in the form that this index is written in."""
+        return to_wire(vector) if self.meta.provenance.get("vectors") == "base64" else vector
+
 
 Targets = dict[Level, Target]
 # Settings that the server gives each index for itself, or that belong to one index's history.
 _OF_ONE_INDEX = ("uuid", "creation_date", "provided_name", "version.", "blocks.", "resize.", "plugins.", "opendistro.", "knn.advanced.")
 _SET_IN_SERVICE = ("refresh_interval", "auto_expand_replicas")
+_FIRST_BASE64 = (3, 9, 0)
+_PROBE = "osembed-probe"
 Pipeline = Literal["there", "created", "unsupported"]
 
 
@@ -90,6 +99,7 @@ def create_index(client: OpenSearch, meta: IndexMeta, shape: Mapping[str, Any]) 
         shape: settings that the operator chose, such as number_of_shards; None takes one out.
     """
     name = schema.index_name(meta.collection, meta.level, meta.identity, meta.generation)
+    meta = _with_form(client, meta)
     body = schema.index_body(meta, [staging_alias(meta.collection, meta.level), write_alias(name)])
     settings = {**body["settings"]["index"], **shape}
     body["settings"]["index"] = {key: value for key, value in settings.items() if value is not None}
@@ -110,7 +120,7 @@ def create_like(client: OpenSearch, source: Target, meta: IndexMeta, alias: str)
         The settings that the new index shall have in service. Raises CollectionError where the server refuses the index.
     """
     found = client.indices.get(index=source.index, params={"flat_settings": "true"})[source.index]
-    body = schema.index_body(meta, [alias])
+    body = schema.index_body(_with_form(client, meta), [alias])
     properties = {**found["mappings"]["properties"], "embedding": body["mappings"]["properties"]["embedding"]}
     body["mappings"] = {**found["mappings"], "properties": properties, "_meta": body["mappings"]["_meta"]}
     settings = {name.removeprefix("index."): value for name, value in found["settings"].items()}
@@ -124,6 +134,33 @@ def create_like(client: OpenSearch, source: Target, meta: IndexMeta, alias: str)
         if error.error != "resource_already_exists_exception":
             raise CollectionError(f"The new index of the {meta.level} could not be created: {reason(error)}.") from error
     return wanted
+
+
+def _with_form(client: OpenSearch, meta: IndexMeta) -> IndexMeta:
+    """Note in an index's description that its vectors are written as base64, where this server is seen to read it as they are meant."""
+    if read_version(client) < _FIRST_BASE64 or not _takes_base64(client, meta):
+        return meta
+    return replace(meta, provenance={**meta.provenance, "vectors": "base64"})
+
+
+def _takes_base64(client: OpenSearch, meta: IndexMeta) -> bool:
+    """Index one vector in both forms, under the mapping to be, and see whether both score alike: a server could read the bytes otherwise."""
+    vector = np.linspace(-1, 2, meta.identity.dimension, dtype=np.float32)
+    field = schema.index_body(meta, [])["mappings"]["properties"]["embedding"]
+    body = {"settings": {"index": {"knn": True, "hidden": True, "number_of_replicas": 0}}, "mappings": {"properties": {"embedding": field}}}
+    query = {"size": 2, "query": {"knn": {"embedding": {"vector": vector, "k": 2}}}}
+    try:
+        client.indices.delete(index=_PROBE, params={"ignore_unavailable": "true"})  # of a process that was killed at it
+        client.indices.create(index=_PROBE, body=body)
+        for form in (vector, to_wire(vector)):
+            client.index(index=_PROBE, body={"embedding": form}, params={"refresh": "true"})
+        scores = [hit["_score"] for hit in client.search(index=_PROBE, body=query)["hits"]["hits"]]
+        return len(scores) == 2 and abs(scores[0] - scores[1]) <= 1e-4 * abs(scores[0])
+    except (TransportError, OsembedError):  # refused, not allowed, or another process is probing
+        return False
+    finally:
+        with suppress(TransportError, OsembedError):
+            client.indices.delete(index=_PROBE, params={"ignore_unavailable": "true"})
 
 
 def ensure_pipeline(client: OpenSearch) -> Pipeline:

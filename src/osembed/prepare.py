@@ -125,7 +125,7 @@ def chunk_operations(window: Window, now: str) -> Iterator[Operation]:
                 "end_char": chunk.end,
                 "token_count": window.counts.get(key),
                 "text_hash": key,
-                "embedding": window.vectors[identity][key],
+                "embedding": target.on_wire(window.vectors[identity][key]),
             }
             yield bulk.put(target.write_alias, chunk_id(work.paper.id, number), document)
         for key, old in work.tail.items():
@@ -149,7 +149,7 @@ def paper_operation(window: Window, work: Work, now: str) -> Operation:
         "text_hash": key,
         "identity": identity,
         "ingested_at": now,
-        "embedding": window.vectors[identity][key],
+        "embedding": target.on_wire(window.vectors[identity][key]),
     }
     if work.seen is None:
         return bulk.create(target.write_alias, paper.id, document)

@@ -19,6 +19,7 @@ from osembed.client import OpenSearch
 from osembed.errors import ClusterError
 from osembed.fence import Turnstile
 from osembed.index import Target, Targets
+from osembed.vectors import from_wire
 
 _STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count"]
 _MGET = 500
@@ -40,10 +41,9 @@ class Stored:
         """Return the stored vector if it is surely that of this text under this identity."""
         if self.fields.get("identity") != identity or self.fields.get("text_hash") != text_hash:
             return None
-        values = self.fields.get("embedding")
-        if not isinstance(values, list) or len(values) != dimension:
+        vector = from_wire(self.fields.get("embedding"))
+        if vector is None or len(vector) != dimension:
             return None
-        vector = np.asarray(values, dtype=np.float32)
         return vector if np.isfinite(vector).all() and vector.any() else None
 
 

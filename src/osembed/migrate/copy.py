@@ -270,7 +270,7 @@ def _document(window: Window, doc: Found) -> dict[str, Any]:
     document = {name: value for name, value in doc.fields.items() if name not in OWN}
     document["origin"] = doc.seq
     if key is not None:
-        document.update(identity=lane.target.meta.identity.hash, text_hash=key, embedding=window.vectors[key])
+        document.update(identity=lane.target.meta.identity.hash, text_hash=key, embedding=lane.target.on_wire(window.vectors[key]))
         if lane.level == "chunks":
             document["token_count"] = window.counts.get(key)
     return document

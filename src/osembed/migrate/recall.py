@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from opensearchpy.exceptions import TransportError
 
 from osembed.client import OpenSearch
 from osembed.index import Target
 from osembed.migrate import scan
+from osembed.vectors import from_wire
 
 _QUERIES = 50
 _K = 10
@@ -21,12 +24,12 @@ def measure(client: OpenSearch, target: Target) -> tuple[float, int]:
     Exact scores come from the k-NN plugin's own scoring script. A hit that scores as well as the exact tenth counts.
     """
     docs = [doc for page in scan.sample(client, target.index, _QUERIES, _QUERIES) for doc in page]
-    vectors = [doc.fields["embedding"] for doc in docs if doc.fields.get("embedding")]
+    vectors = [vector for doc in docs if (vector := from_wire(doc.fields.get("embedding"))) is not None]
     recalls = [_recall(client, target, vector) for vector in vectors]
     return (sum(recalls) / len(recalls) if recalls else 0.0), len(recalls)
 
 
-def _recall(client: OpenSearch, target: Target, vector: list[float]) -> float:
+def _recall(client: OpenSearch, target: Target, vector: NDArray[np.float32]) -> float:
     near = {"knn": {"embedding": {"vector": vector, "k": _K}}}
     script = {"field": "embedding", "query_value": vector, "space_type": target.meta.identity.space}
     exact = {

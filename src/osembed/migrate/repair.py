@@ -99,7 +99,7 @@ def _stale(target: Target, level: Level, spec: Any, page: Sequence[Found]) -> It
 def _mended(target: Target, doc: Found, text: str, vectors: dict[str, Any]) -> dict[str, Any]:
     fields = {name: value for name, value in doc.fields.items() if name not in OWN or name == "origin"}
     if text:
-        fields.update(identity=target.meta.identity.hash, text_hash=text_hash(text), embedding=vectors[text])
+        fields.update(identity=target.meta.identity.hash, text_hash=text_hash(text), embedding=target.on_wire(vectors[text]))
     return fields
 
 

@@ -21,6 +21,7 @@ from osembed.migrate.copy import OWN, PAGE, Lane, pack
 from osembed.migrate.scan import Found
 from osembed.passage import stored_passage
 from osembed.schema import Level
+from osembed.vectors import from_wire
 
 if TYPE_CHECKING:
     from osembed.embed.encoder import Encoder
@@ -200,18 +201,19 @@ def _against_text(side: Side, page: Sequence[Found], tallies: Mapping[str, _Tall
     unique = list(dict.fromkeys(text for text in passages.values() if text))
     fresh = dict(zip(unique, side.encoder.encode(unique), strict=True)) if unique else {}
     for doc in page:
-        text, stored = passages[doc.id], doc.fields.get("embedding")
+        text, stored = passages[doc.id], from_wire(doc.fields.get("embedding"))
         if not text:
-            tallies["text hashes"].see(doc.id, "has a vector, but no words" if stored else "")
+            tallies["text hashes"].see(doc.id, "has a vector, but no words" if stored is not None else "")
             continue
-        tallies["text hashes"].see(doc.id, "" if doc.fields.get("text_hash") == text_hash(text) and stored else "stale or missing")
-        if not stored:
+        tallies["text hashes"].see(
+            doc.id, "" if doc.fields.get("text_hash") == text_hash(text) and stored is not None else "stale or missing"
+        )
+        if stored is None:
             continue
-        vector = np.asarray(stored, dtype=np.float32)
-        fault = _norm_fault(vector, meta.identity.dimension, meta.identity.normalize)
+        fault = _norm_fault(stored, meta.identity.dimension, meta.identity.normalize)
         tallies["norms"].see(doc.id, fault)
         if not fault:
-            cosine = float(vector @ fresh[text] / max(float(np.linalg.norm(vector) * np.linalg.norm(fresh[text])), 1e-12))
+            cosine = float(stored @ fresh[text] / max(float(np.linalg.norm(stored) * np.linalg.norm(fresh[text])), 1e-12))
             tallies["vectors"].see(doc.id, "" if cosine >= WITNESS_COSINE else f"cosine {cosine:.4f}")
 
 
