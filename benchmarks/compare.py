@@ -27,7 +27,10 @@ from osembed.paths import cache_folder
 MODEL = "all-MiniLM-L6-v2"
 DOCUMENTS = 600
 ROUNDS = 3
-PACKAGES = {"langchain": ["langchain-community", "langchain-huggingface"], "haystack": ["opensearch-haystack", "haystack-ai"]}
+PACKAGES = {
+    "langchain": ["langchain-community", "langchain-huggingface"],
+    "haystack": ["haystack-ai", "opensearch-haystack", "sentence-transformers-haystack"],
+}
 NAMES = {
     ("own", "default"): "osembed ingest",
     ("script", "default"): "plain script",
@@ -105,7 +108,7 @@ report(began, cpu)
 HAYSTACK = """
 import torch
 from haystack import Document
-from haystack.components.embedders import SentenceTransformersDocumentEmbedder
+from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersDocumentEmbedder
 from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
 from haystack.document_stores.types import DuplicatePolicy
 options = {"local_files_only": True, **({"dtype": torch.bfloat16} if tuned else {})}

@@ -6,17 +6,23 @@ python benchmarks/ingest.py            about 10 minutes; each run in a process o
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import numpy as np
 from common import data_folder, drop, save
+from opensearchpy import OpenSearch, helpers
 
-from osembed import Collection
+from osembed import Collection, bulk
+from osembed.bulk import BulkLoop
 
 SHARE = 3  # every third paper of the collection
 COPIES = (1, 3, 10)
+SENT = 5000
 # Runs one ingest and reports its summary with the process's own peak memory and CPU time.
 RUN = """
 import dataclasses, json, resource, sys
@@ -43,7 +49,36 @@ def main() -> None:
                 drop(Collection(f"bench-{copies}x"))
         figures["unchanged"] = measure("bench-1x", Path(scratch) / "1.jsonl")
         show("unchanged", figures["unchanged"])
-    save("ingest", {"papers": len(papers), "runs": figures})
+    carried = transport()
+    print(f"client's CPU seconds per 1,000 documents sent: {carried}")
+    save("ingest", {"papers": len(papers), "runs": figures, "cpu_s_per_1000": carried})
+
+
+def transport() -> dict[str, float]:
+    """Return the CPU seconds that a client needs to write 1,000 chunks with their vectors, by osembed's bulk loop and by the client's helper."""
+    collection = Collection("bench-transport")
+    client, vectors = collection.client, np.random.default_rng(3).normal(size=(SENT, 384)).astype(np.float32)
+    field = {"type": "knn_vector", "dimension": 384, "method": {"name": "hnsw", "engine": "lucene", "space_type": "innerproduct"}}
+    body = {"settings": {"index": {"knn": True, "number_of_replicas": 0}}, "mappings": {"properties": {"embedding": field}}}
+    documents = [{"text": f"{number} " + "measured in water " * 60, "embedding": vector} for number, vector in enumerate(vectors)]
+    spent: dict[str, list[float]] = {"osembed": [], "opensearch-py's helper": []}
+    for turn in range(4):
+        for way, times in spent.items():
+            drop(collection)
+            client.indices.create(index="bench-transport-1", body={**body, "aliases": {"bench-transport": {}}})
+            began = time.process_time()
+            if way == "osembed":
+                loop = BulkLoop(client)
+                loop.send(bulk.put("bench-transport", str(number), document) for number, document in enumerate(documents))
+                loop.close()
+            else:
+                rows = ({**document, "embedding": document["embedding"].tolist()} for document in documents)
+                plain = OpenSearch(str(collection.server.url))
+                helpers.bulk(plain, ({"_index": "bench-transport", "_id": n, "_source": row} for n, row in enumerate(rows)))
+            if turn:  # the first warms up
+                times.append(time.process_time() - began)
+    drop(collection)
+    return {way: round(statistics.median(times) / SENT * 1000, 4) for way, times in spent.items()}
 
 
 def kept(collection: str) -> dict:

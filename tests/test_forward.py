@@ -114,6 +114,18 @@ def test_fused_layers_equal_torchs(activation, monkeypatch):
     torch.testing.assert_close(fused.float(), exact, atol=0.15, rtol=0.02)
 
 
+def test_packed_and_added_layers_equal_torchs():
+    """A packed weight in both kinds of layer; fp32 weights stay as they are."""
+    x, weight, bias, other = (torch.randn(shape).bfloat16() for shape in ((300, 64), (32, 64), (32,), (300, 32)))
+    exact = torch.nn.functional.linear(x.float(), weight.float(), bias.float())
+    packed = linear.pack(weight)
+    torch.testing.assert_close(linear.linear(x, packed, bias).float(), exact, atol=0.15, rtol=0.02)
+    torch.testing.assert_close(linear.linear_add(x, packed, bias, other).float(), exact + other, atol=0.15, rtol=0.02)
+    full = weight.float()
+    assert linear.pack(full) is full
+    torch.testing.assert_close(linear.linear_add(x.float(), full, bias.float(), other.float()), exact + other)
+
+
 def test_batches_do_not_change_vectors(models):
     """Order, budget and neighbours of a text do not matter."""
     encoder = load_encoder(read_model(models.mpnet), device="cpu", precision="fp32")

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that every torch progra
 from torch import Tensor
 
 from osembed.embed.layout import Layout
-from osembed.embed.linear import linear
+from osembed.embed.linear import linear, linear_add
 from osembed.embed.weights import Layer, Linear, Weights
 
 
@@ -27,9 +27,9 @@ def forward(weights: Weights, layout: Layout) -> Tensor:
 def _apply(layer: Layer, x: Tensor, layout: Layout, weights: Weights, bias: Tensor | None) -> Tensor:
     qkv = linear(x, *layer.qkv).view(len(x), 3, weights.heads, -1)
     mixed = layout.attend(qkv, bias).reshape(x.shape)
-    x = _norm(x + linear(mixed, *layer.out), layer.norm1, weights.epsilon)
+    x = _norm(linear_add(mixed, *layer.out, x), layer.norm1, weights.epsilon)
     inner = linear(x, *layer.up, weights.activation)
-    return _norm(x + linear(inner, *layer.down), layer.norm2, weights.epsilon)
+    return _norm(linear_add(inner, *layer.down, x), layer.norm2, weights.epsilon)
 
 
 def _norm(x: Tensor, norm: Linear, epsilon: float) -> Tensor:

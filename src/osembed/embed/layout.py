@@ -100,13 +100,14 @@ class Groups(_Row):
         """See Layout."""
         if self._masks is None:  # the same for all layers
             self._masks = self._make_masks(qkv.dtype, bias)
-        mixed, start = torch.zeros_like(qkv[:, 0]), 0
+        mixed, start = torch.empty_like(qkv[:, 0]), 0
         for (span, count), mask in zip(self._runs, self._masks, strict=True):
             stop = start + count * span
             query, key, value = qkv[start:stop].view(count, span, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
             attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
             mixed[start:stop] = attended.transpose(1, 2).reshape(stop - start, *mixed.shape[1:])
             start = stop
+        mixed[start:] = 0  # filler is computed like the rest, and thrown away
         return mixed
 
     def _make_masks(self, dtype: torch.dtype, bias: Tensor | None) -> list[Tensor | None]:

@@ -38,12 +38,30 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "") -> Ten
     return _ACTIVATIONS[activation](F.linear(x, weight, bias))
 
 
+def linear_add(x: Tensor, weight: Tensor, bias: Tensor, other: Tensor) -> Tensor:
+    """Return other + x · weightᵀ + bias, [rows, out]; in one pass likewise."""
+    if x.dtype == torch.bfloat16 and not x.is_cuda and _POINTWISE:
+        fused: Tensor = _POINTWISE.binary(x, other, weight, bias, "add")
+        return fused
+    return other + F.linear(x, weight, bias)
+
+
+def pack(weight: Tensor) -> Tensor:
+    """Return a weight as oneDNN's layer reads it fastest, for a layer without activation; of no use to other operations."""
+    if weight.dtype != torch.bfloat16 or weight.is_cuda or not _POINTWISE:
+        return weight
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return packed
+
+
 def _pointwise() -> Any:
     """Return oneDNN's fused layer, or None where this torch has none that does what is expected: it is not of torch's public interface."""
     x, weight, bias = torch.ones(4, 8).bfloat16(), torch.full((16, 8), 0.125).bfloat16(), torch.ones(16).bfloat16()
     try:
         fused = torch.ops.mkldnn._linear_pointwise
-        sound = all(
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        sum_of = fused.binary(x, torch.ones(4, 16).bfloat16(), packed, bias, "add")
+        sound = torch.allclose(sum_of, 1 + F.linear(x, weight, bias), atol=0.02) and all(
             torch.allclose(fused(x, weight, bias, name, [], how), _ACTIVATIONS[activation](F.linear(x, weight, bias)), atol=0.02)
             for activation, (name, how) in _FUSED.items()
         )

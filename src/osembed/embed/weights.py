@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from osembed.embed.linear import pack
 from osembed.errors import ModelError
 from osembed.model_files import Model
 
@@ -165,15 +166,19 @@ def _layer(tensors: _Tensors, family: Family, number: int) -> Layer:
     query, key, value = named(family.query), named(family.key), named(family.value)
     return Layer(
         qkv=Linear(
-            torch.cat([query.weight, key.weight, value.weight]).contiguous(),
+            pack(torch.cat([query.weight, key.weight, value.weight]).contiguous()),
             torch.cat([query.bias, key.bias, value.bias]),
         ),
-        out=named(family.out),
+        out=_packed(named(family.out)),
         norm1=named(family.norm1),
         up=named(family.up),
-        down=named(family.down),
+        down=_packed(named(family.down)),
         norm2=named(family.norm2),
     )
+
+
+def _packed(layer: Linear) -> Linear:
+    return Linear(pack(layer.weight), layer.bias)
 
 
 class _Tensors:
