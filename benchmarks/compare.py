@@ -1,8 +1,10 @@
-"""The same abstracts into the same node by osembed, a plain script, LangChain and Haystack: documents/s, tokens/s, CPU time, memory.
+"""The same texts into the same node by osembed, a plain script, LangChain and Haystack: documents/s, tokens/s, CPU time, memory.
 
 python benchmarks/compare.py      about 20 minutes; makes one environment each for LangChain and Haystack in the cache folder, once
 
-Every run is a process of its own on an empty index; its clock starts when the model is loaded and stops when all documents are searchable.
+Every run is a process of its own on an empty index; its clock starts when the model is loaded and stops when all documents are searchable. Two
+inputs, so chosen that everybody embeds the same tokens: abstracts that the model sees whole, and full papers, which osembed cuts into chunks
+within the measured time while the others get the very same chunks cut beforehand.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ from pathlib import Path
 from common import data_folder, drop, save
 
 from osembed import Collection
+from osembed.chunk import cut
 from osembed.embed.tokens import Tokeniser
 from osembed.models import open_model
+from osembed.paper import Paper, clean
 from osembed.paths import cache_folder
+from osembed.schema import ChunkRule
 
 MODEL = "all-MiniLM-L6-v2"
-DOCUMENTS = 600
+ABSTRACTS, PAPERS = 1000, 14
 ROUNDS = 3
 PACKAGES = {
     "langchain": ["langchain-community", "langchain-huggingface"],
@@ -127,21 +132,54 @@ PROGRAMS = {"own": OWN, "script": SCRIPT, "langchain": LANGCHAIN, "haystack": HA
 
 
 def main() -> None:
-    lines = (data_folder() / "scifact" / "corpus.jsonl").read_text().splitlines()[:DOCUMENTS]
-    records = [json.loads(line) for line in lines]
     url = Collection("bench").server.url
     pythons = {kind: environment(kind, PACKAGES[kind]) if kind in PACKAGES else Path(sys.executable) for kind in PROGRAMS}
-    runs: dict[str, list[dict]] = {name: [] for name in NAMES.values()}
+    figures: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "abstracts.jsonl"
-        file.write_text("\n".join(lines) + "\n")
-        for number in range(ROUNDS):
-            for (kind, way), name in NAMES.items():
-                runs[name].append(measure(pythons[kind], kind, way, file, url, f"bench-compare-{kind}-{way}"))
-                print(f"round {number + 1}: {name}: {len(records) / runs[name][-1]['wall_s']:.1f} documents/s", flush=True)
-    tokens = sum(len(ids) for ids in Tokeniser(open_model(MODEL)).tokenise([f"{r['title']} {r['text']}" for r in records]).ids)
+        for what, (own, others) in {"abstracts": abstracts(), "chunks of full papers": full_papers()}.items():
+            files = {"own": Path(scratch) / "own.jsonl", "others": Path(scratch) / "others.jsonl"}
+            for file, records in zip(files.values(), (own, others), strict=True):
+                file.write_text("".join(json.dumps(record) + "\n" for record in records))
+            figures[what] = compare(what, url, pythons, files, others)
+    print(json.dumps(figures, indent=1))
+    save("compare", {"rounds": ROUNDS, "versions": versions(pythons), "inputs": figures})
+
+
+def abstracts() -> tuple[list[dict], list[dict]]:
+    """Return abstracts of SciFact that the model sees whole, for osembed and for the others: the same."""
+    records = [json.loads(line) for line in (data_folder() / "scifact" / "corpus.jsonl").read_text().splitlines()]
+    counts = Tokeniser(open_model(MODEL)).tokenise([f"{record['title']} {record['text']}" for record in records]).counts
+    whole = [record for record, count in zip(records, counts, strict=True) if count <= 250][:ABSTRACTS]
+    return whole, whole
+
+
+def full_papers() -> tuple[list[dict], list[dict]]:
+    """Return full papers for osembed, and the chunks that it cuts them into for the others."""
+    model, papers = open_model(MODEL), []
+    for source in sorted((data_folder() / "fulltext").glob("*.txt"))[:: 247 // PAPERS][:PAPERS]:
+        title, _, body = source.read_text().partition("\n")
+        papers.append(Paper(source.stem, clean(title).strip(), "", clean(body), {}, "", {}))
+    cuts = cut(papers, ChunkRule(), model.spec, Tokeniser(model))
+    records = [{"_id": paper.id, "title": paper.title, "text": paper.body} for paper in papers]
+    parts = [
+        {"_id": f"{paper.id}#{number}", "title": paper.title, "text": chunk.text}
+        for paper, (chunks, _) in zip(papers, cuts, strict=True)
+        for number, chunk in enumerate(chunks)
+    ]
+    return records, parts
+
+
+def compare(what: str, url: str, pythons: dict[str, Path], files: dict[str, Path], records: list[dict]) -> dict:
+    """Return the figures of every program over one input."""
+    runs: dict[str, list[dict]] = {name: [] for name in NAMES.values()}
+    for turn in range(ROUNDS):
+        for (kind, way), name in NAMES.items():
+            file = files["own" if kind == "own" else "others"]
+            runs[name].append(measure(pythons[kind], kind, way, file, url, len(records)))
+            print(f"{what}, round {turn + 1}: {name}: {len(records) / runs[name][-1]['wall_s']:.1f} documents/s", flush=True)
+    tokens = sum(map(len, Tokeniser(open_model(MODEL)).tokenise([f"{record['title']} {record['text']}" for record in records]).ids))
     ours = runs["osembed ingest"]
-    figures = {
+    rows = {
         name: {
             "documents_per_s": round(len(records) / statistics.median(run["wall_s"] for run in rows), 1),
             "tokens_per_s": round(tokens / statistics.median(run["wall_s"] for run in rows)),
@@ -151,12 +189,12 @@ def main() -> None:
         }
         for name, rows in runs.items()
     }
-    print(json.dumps(figures, indent=1))
-    save("compare", {"documents": len(records), "rounds": ROUNDS, "versions": versions(pythons), "runs": figures})
+    return {"documents": len(records), "tokens": tokens, "runs": rows}
 
 
-def measure(python: Path, kind: str, way: str, file: Path, url: str, index: str) -> dict:
+def measure(python: Path, kind: str, way: str, file: Path, url: str, expected: int) -> dict:
     """Run one program on an empty index and return what it reports, once all documents are seen to be searchable."""
+    index = f"bench-compare-{kind}-{way}"
     collection = Collection(index, url)
     drop(collection)
     given = [str(file), str(open_model(MODEL).folder), url, index, way]
@@ -165,8 +203,9 @@ def measure(python: Path, kind: str, way: str, file: Path, url: str, index: str)
     )
     if done.returncode:
         sys.exit(f"{kind} failed:\n{done.stderr[-3000:]}")
-    count = collection.client.count(index=index)["count"]
-    assert count == DOCUMENTS, f"{kind} indexed {count}"
+    count = collection.client.count(index=f"{index}-chunks" if kind == "own" else index)["count"]
+    assert count == expected, f"{kind} indexed {count}, not {expected}"
+    drop(collection)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 

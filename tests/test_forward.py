@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from osembed.embed import encoder as encoders
-from osembed.embed import layout, linear
+from osembed.embed import crew, layout, linear
 from osembed.embed.encoder import LibraryEncoder, load_encoder
 from osembed.embed.forward import forward
 from osembed.errors import InputError
@@ -172,6 +174,24 @@ def test_the_batches_of_a_gpu_make_the_same_vectors(models, family, way, monkeyp
     assert len(sizes) > 2
     assert way == "varlen" or set(sizes) <= {16, 32, 64, 96}
     assert [layout.bucket_of(length, 512) for length in (1, 16, 17, 64, 65, 500, 512)] == [16, 16, 32, 64, 128, 512, 512]
+
+
+def test_forwards_share_the_cores(monkeypatch):
+    """As many threads as torch may use, each of which uses one; everybody else keeps what they had; fewer when gentle."""
+    monkeypatch.setattr(crew, "_crews", {})
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        barrier = threading.Barrier(3)
+        counts = [crew.crew().submit(lambda: (barrier.wait(20), torch.get_num_threads())[1]) for _ in range(3)]
+        assert [count.result(20) for count in counts] == [1, 1, 1]
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(torch.get_num_threads).result() == 3
+        crew.be_fewer()
+        assert crew.crew()._max_workers == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_long_lists_are_tokenised_ahead(models, monkeypatch):

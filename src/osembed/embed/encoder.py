@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from osembed.embed.crew import be_fewer, crew
 from osembed.embed.forward import forward
 from osembed.embed.gather import Gatherer
 from osembed.embed.graphs import Graphs
@@ -27,23 +29,31 @@ from osembed.model_files import Model
 from osembed.stream import staged
 
 Vectors = NDArray[np.float32]
+Rows = list[list[int]]
+Result = TypeVar("Result")
 
-_CPU_BUDGET = 2048  # tokens per forward: activations stay in cache
+_CPU_BUDGET = 1536  # tokens per forward: activations stay in cache
 _GPU_BUDGET = 65536
 _BF16_STEP = 16
 _PIECE = 8192  # texts that are tokenised at once, ahead of the forward
-_IN_FLIGHT = 2  # batches between launch and landing
+_GPU_FLIGHTS = 2  # batches between launch and landing
 _GENTLE_NICE = 10
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class _Flight:
-    """A batch whose vectors are on their way to the host: the places of its texts, the vectors, when they are there."""
+    """A batch on its way: the places of its texts, and its vectors on the host with the event after which they are there."""
 
     places: list[int]
-    vectors: Tensor
-    landed: torch.cuda.Event | None
+    vectors: Future[tuple[Tensor, torch.cuda.Event | None]]
+
+    def land(self) -> Vectors:
+        """Wait for the vectors; raises what their forward raised."""
+        vectors, landed = self.vectors.result()
+        if landed:
+            landed.synchronize()
+        return np.asarray(vectors.numpy())
 
 
 class Encoder:
@@ -81,27 +91,28 @@ class Encoder:
     def embed(self, tokens: Tokens) -> Vectors:
         """Embed tokenised texts: float32 [texts, dimension], in their order, normalised where the model says so.
 
-        A GPU works on one batch while the next is launched and the last is copied back. Out of its memory, the batch is halved, and the budget
-        of those to come.
+        A CPU works on a batch per core; one batch alone gets all cores. A GPU works on one batch while the next is launched and the last is
+        copied back. Out of its memory, a batch is halved, and the budget of those to come.
         """
         vectors = np.empty((len(tokens), self.model.spec.dimension), dtype=np.float32)
         waiting, flights = self._batches(tokens)[::-1], deque[_Flight]()
+        threads = crew() if self.device != "cuda" and len(waiting) > 1 else None
+        most = torch.get_num_threads() + 1 if threads else _GPU_FLIGHTS
         while waiting or flights:
-            if waiting and len(flights) < _IN_FLIGHT:
+            if waiting and len(flights) < most:
                 places = waiting.pop()
-                try:
-                    flights.append(self._launch(places, [tokens.ids[place] for place in places]))
-                except torch.OutOfMemoryError:
-                    if len(places) == 1:
-                        raise
-                    self._budget = max(self._budget // 2, self.model.spec.max_length)
-                    torch.cuda.empty_cache()
-                    waiting += [places[len(places) // 2 :], places[: len(places) // 2]]
-            else:
-                flight = flights.popleft()
-                if flight.landed:
-                    flight.landed.synchronize()
-                vectors[flight.places] = flight.vectors.numpy()
+                flights.append(_Flight(places, _start(threads, self._fly, [tokens.ids[place] for place in places])))
+                continue
+            flight = flights.popleft()
+            try:
+                vectors[flight.places] = flight.land()
+            except torch.OutOfMemoryError:
+                middle = len(flight.places) // 2
+                if not middle:
+                    raise
+                self._budget = max(self._budget // 2, self.model.spec.max_length)
+                torch.cuda.empty_cache()
+                waiting += [flight.places[middle:], flight.places[:middle]]
         return vectors
 
     def _batches(self, tokens: Tokens) -> list[list[int]]:
@@ -117,19 +128,19 @@ class Encoder:
         return batches
 
     @torch.inference_mode()
-    def _launch(self, places: list[int], rows: list[list[int]]) -> _Flight:
-        """Start the forward of one batch and the copy of its vectors to the host; on a CPU both are done on return."""
+    def _fly(self, rows: Rows) -> tuple[Tensor, torch.cuda.Event | None]:
+        """Run the forward of one batch, and on a GPU only start it and the copy of its vectors to the host."""
         if self.device != "cuda":
-            return _Flight(places, self._run(self._lay_out(rows)), None)
+            return self._run(self._lay_out(rows)), None
         with self._launching:  # graphs have one set of buffers
             layout = self._lay_out(rows)
             pooled = self._graphs(layout) if self._graphs and isinstance(layout, Block) else self._run(layout)
             vectors = torch.empty(pooled.shape, pin_memory=True).copy_(pooled, non_blocking=True)
             landed = torch.cuda.Event()  # type: ignore[no-untyped-call]
             landed.record()
-            return _Flight(places, vectors, landed)
+            return vectors, landed
 
-    def _lay_out(self, rows: list[list[int]]) -> Layout:
+    def _lay_out(self, rows: Rows) -> Layout:
         if self._varlen:
             return Varlen(rows, self.device, self._varlen)
         if self._blocks:
@@ -176,6 +187,18 @@ class LibraryEncoder(Encoder):
                 show_progress_bar=False,
             )
         return np.asarray(vectors, dtype=np.float32)
+
+
+def _start(threads: ThreadPoolExecutor | None, work: Callable[[Rows], Result], rows: Rows) -> Future[Result]:
+    """Run work in one of the threads, or here and now."""
+    if threads:
+        return threads.submit(work, rows)
+    done = Future[Result]()
+    try:
+        done.set_result(work(rows))
+    except torch.OutOfMemoryError as error:
+        done.set_exception(error)
+    return done
 
 
 def load_encoder(model: Model, *, device: str = "auto", precision: str = "auto") -> Encoder:
@@ -228,9 +251,9 @@ def _choose_precision(precision: str, device: str) -> str:
 
 def be_gentle() -> None:
     """Give this process one thread less and a low priority; threads that exist keep theirs."""
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), _GENTLE_NICE))
+    be_fewer()
 
 
 def has_bf16() -> bool:
