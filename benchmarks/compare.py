@@ -30,7 +30,7 @@ from osembed.paths import cache_folder
 from osembed.schema import ChunkRule
 
 MODEL = "all-MiniLM-L6-v2"
-ABSTRACTS, PAPERS = 1000, 14
+ABSTRACTS, PAPERS = 700, 10
 ROUNDS = 3
 PACKAGES = {
     "langchain": ["langchain-community", "langchain-huggingface"],

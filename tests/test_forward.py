@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from osembed.embed import encoder as encoders
 from osembed.embed import crew, layout, linear
+from osembed.embed import encoder as encoders
 from osembed.embed.encoder import LibraryEncoder, load_encoder
 from osembed.embed.forward import forward
 from osembed.errors import InputError

@@ -33,6 +33,7 @@ def be_fewer() -> None:
 
 def _be_alone(others: int) -> None:
     """Let this thread use no other. The setting is at the same time what later threads start with, which another thread puts right."""
+    torch.get_num_threads()  # torch's first look sets a thread to what threads start with: it must not come later
     torch.set_num_threads(1)
     restorer = threading.Thread(target=torch.set_num_threads, args=(others,))
     restorer.start()
