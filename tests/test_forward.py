@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,18 @@ def test_the_batches_of_a_gpu_make_the_same_vectors(models, family, way, monkeyp
     assert len(sizes) > 2
     assert way == "varlen" or set(sizes) <= {16, 32, 64, 96}
     assert [layout.bucket_of(length, 512) for length in (1, 16, 17, 64, 65, 500, 512)] == [16, 16, 32, 64, 128, 512, 512]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_longest_text_of_any_length(models, precision):
+    """A model's maximum that is no multiple of the padding's step, with MPNet's bias: the same vectors as one that has room."""
+    model = read_model(models.mpnet)
+    texts = [" ".join(["measured"] * count) for count in (3, 60, 85, 86)]
+    short, roomy = (
+        load_encoder(replace(model, spec=replace(model.spec, max_length=length)), device="cpu", precision=precision).encode(texts)
+        for length in (90, 96)
+    )
+    np.testing.assert_allclose(short, roomy, atol=1e-5)
 
 
 def test_forwards_share_the_cores(monkeypatch):

@@ -18,6 +18,8 @@ from osembed.embed.linear import pack
 from osembed.errors import ModelError
 from osembed.model_files import Model
 
+_STEP = 16  # texts are padded to multiples of it, and kernels want rows of a bias aligned
+
 
 class Linear(NamedTuple):
     """Weight [out, in] and bias [out]."""
@@ -46,7 +48,7 @@ class Weights:
         positions: [positions, hidden], the constant token type already added, the first row belonging to the first token.
         norm: of the embeddings.
         layers: in order.
-        bias: MPNet's attention bias [heads, longest, longest] for the longest text, else None.
+        bias: MPNet's attention bias [heads, longest, longest] for the longest text and its padding, else None.
         heads: number of attention heads.
         epsilon: of every layer norm.
         activation: of the feed-forward.
@@ -139,7 +141,7 @@ def read_weights(model: Model, dtype: torch.dtype, device: str) -> Weights:
         positions=positions if types is None else positions + types[0],
         norm=tensors.linear("embeddings.LayerNorm"),
         layers=[_layer(tensors, family, number) for number in range(count)],
-        bias=None if relative is None else relative_bias(relative, model.spec.max_length),
+        bias=None if relative is None else relative_bias(relative, -(-model.spec.max_length // _STEP) * _STEP),
         heads=int(config.get("num_attention_heads") or config["n_heads"]),
         epsilon=float(config.get("layer_norm_eps", 1e-12)),
         activation=activation_of(config),
