@@ -1,4 +1,4 @@
-"""Refuse a loss of speed: ratios to what osembed replaces, measured in turns on the examples, each against half of what it usually is.
+"""Refuse a loss of speed: ratios to what osembed replaces, measured in turns on the examples, each against about half of what it usually is.
 
 python benchmarks/check.py      under a minute; a part of scripts/test
 """
@@ -35,7 +35,7 @@ def main() -> None:
     passages = [model.spec.passage(paper.title, chunk.text) for paper, (chunks, _) in zip(papers, cuts, strict=True) for chunk in chunks]
     texts = (passages * 5)[:64]
     found = {
-        "embedding, to SentenceTransformer's defaults": (embedding(texts), 2.0 if has_bf16() else 1.0),
+        "embedding, to SentenceTransformer's defaults": (embedding(texts), 2.0 if has_bf16() else 0.8),
         "tokenising, to the tokenizers library": (tokenising(tokeniser, passages * 20), 2.0),
         "serialising, to json and lists": (serialising(passages), 8.0),
     }

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from osembed.embed import gather
 from osembed.embed.encoder import load_encoder
 from osembed.embed.gather import Gatherer
 from osembed.model_files import read_model
@@ -58,6 +59,43 @@ def test_an_error_reaches_all_who_shared_it_and_nobody_after():
         for one in others:
             with pytest.raises(ValueError, match="no room"):
                 one.result()
+    assert gatherer.vector("later").shape == (1,)
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_whoever_is_interrupted_takes_nobody_along(called, monkeypatch):
+    """A thread that is interrupted while it waits, called to lead or not, leaves the others to be embedded."""
+    begun, go = threading.Event(), threading.Event()
+
+    def embed(texts):
+        begun.set()
+        assert go.wait(20)
+        return np.zeros((len(texts), 1), dtype=np.float32)
+
+    gatherer = Gatherer(embed)
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout=None):
+            if called:
+                go.set()
+                super().wait(20)
+            raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(gatherer.vector, "first")
+        assert begun.wait(20)
+        asked = gather._Asked("interrupted", Interrupted())
+        monkeypatch.setattr(gather, "_Asked", lambda text: asked)
+        second = pool.submit(gatherer.vector, "interrupted")
+        if not called:
+            with pytest.raises(KeyboardInterrupt):
+                second.result(20)
+        monkeypatch.undo()
+        third = pool.submit(gatherer.vector, "third")
+        go.set()
+        assert [one.result(20).shape for one in (first, third)] == [(1,), (1,)]
+        with pytest.raises(KeyboardInterrupt):
+            second.result(20)
     assert gatherer.vector("later").shape == (1,)
 
 

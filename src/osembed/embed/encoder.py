@@ -33,6 +33,7 @@ Rows = list[list[int]]
 Result = TypeVar("Result")
 
 _CPU_BUDGET = 1536  # tokens per forward: activations stay in cache
+_LEAST = 256  # tokens below which a batch is not parted among cores
 _GPU_BUDGET = 65536
 _BF16_STEP = 16
 _PIECE = 8192  # texts that are tokenised at once, ahead of the forward
@@ -91,12 +92,12 @@ class Encoder:
     def embed(self, tokens: Tokens) -> Vectors:
         """Embed tokenised texts: float32 [texts, dimension], in their order, normalised where the model says so.
 
-        A CPU works on a batch per core; one batch alone gets all cores. A GPU works on one batch while the next is launched and the last is
-        copied back. Out of its memory, a batch is halved, and the budget of those to come.
+        A CPU works on a batch per core. A GPU works on one batch while the next is launched and the last is copied back; out of its memory, a
+        batch is halved, and the budget of those to come.
         """
         vectors = np.empty((len(tokens), self.model.spec.dimension), dtype=np.float32)
         waiting, flights = self._batches(tokens)[::-1], deque[_Flight]()
-        threads = crew() if self.device != "cuda" and len(waiting) > 1 else None
+        threads = crew() if self.device != "cuda" else None
         most = torch.get_num_threads() + 1 if threads else _GPU_FLIGHTS
         while waiting or flights:
             if waiting and len(flights) < most:
@@ -120,7 +121,8 @@ class Encoder:
         lengths = [len(ids) for ids in tokens.ids]
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         if not self._blocks:
-            return list(_by_tokens(order, lengths, self._budget))
+            share = self._budget if self.device == "cuda" else max(_LEAST, -(-sum(lengths) // torch.get_num_threads()))
+            return list(_by_tokens(order, lengths, min(self._budget, share)))
         longest, batches = self.model.spec.max_length, []
         for bucket, same in groupby(order, key=lambda place: bucket_of(lengths[place], longest)):
             places, most = list(same), max(1, self._budget // bucket)
