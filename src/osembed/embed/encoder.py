@@ -92,12 +92,12 @@ class Encoder:
     def embed(self, tokens: Tokens) -> Vectors:
         """Embed tokenised texts: float32 [texts, dimension], in their order, normalised where the model says so.
 
-        A CPU works on a batch per core. A GPU works on one batch while the next is launched and the last is copied back; out of its memory, a
-        batch is halved, and the budget of those to come.
+        A CPU works on a batch per core, and with all of them on one that is alone. A GPU works on one batch while the next is launched and the
+        last is copied back; out of its memory, a batch is halved, and the budget of those to come.
         """
         vectors = np.empty((len(tokens), self.model.spec.dimension), dtype=np.float32)
         waiting, flights = self._batches(tokens)[::-1], deque[_Flight]()
-        threads = crew() if self.device != "cuda" else None
+        threads = crew(len(waiting)) if self.device != "cuda" else None
         most = torch.get_num_threads() + 1 if threads else _GPU_FLIGHTS
         while waiting or flights:
             if waiting and len(flights) < most:
