@@ -82,17 +82,16 @@ def transport() -> dict[str, float]:
 
 
 def kept(collection: str) -> dict:
-    """Return what the server keeps of a collection after merging: bytes in all, of vectors and of their graphs, for how many vectors."""
+    """Return what the server keeps of a collection after merging: bytes of vectors and of their graphs, for how many vectors."""
     client, targets = Collection(collection).client, Collection(collection)._searcher.targets()
     indexes = [target.index for target in targets.values()]
     client.indices.forcemerge(index=indexes, max_num_segments=1, request_timeout=1200)
     client.indices.refresh(index=indexes)
-    stats = client.indices.stats(index=indexes, metric="store,segments", params={"include_segment_file_sizes": "true"})["_all"]["primaries"]
+    stats = client.indices.stats(index=indexes, metric="segments", params={"include_segment_file_sizes": "true"})["_all"]["primaries"]
     files = {name: part["size_in_bytes"] for name, part in stats["segments"]["file_sizes"].items()}
     return {
         "vectors": client.count(index=indexes)["count"],
         "dimension": targets["chunks"].meta.identity.dimension,
-        "bytes": stats["store"]["size_in_bytes"],
         "vector_bytes": files.get("vec", 0),
         "graph_bytes": files.get("vex", 0),
     }

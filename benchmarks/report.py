@@ -124,14 +124,13 @@ CPU seconds of the client for 1,000 chunks with their vectors, from documents to
 
 
 def scale_part(figures: dict) -> str:
-    head = ("run", "documents", "tokens/s", "client's peak memory", "on disk per document", "vectors / formula", "graph / formula")
+    head = ("run", "documents", "tokens/s", "client's peak memory", "vectors / formula", "graph / formula")
     rows = []
     for name, run in figures["runs"].items():
         if "server" in run:
             kept, count = run["server"], run["server"]["vectors"]
             vectors, graph = kept["vector_bytes"] / (4 * kept["dimension"] * count), kept["graph_bytes"] / (8 * M * count)
-            size = f"{kept['bytes'] / count:,.0f} B"
-            rows.append((name, f"{count:,}", f"{run['tokens_per_s']:,}", f"{run['peak_mb']:,} MB", size, f"{vectors:.3f}", f"{graph:.2f}"))
+            rows.append((name, f"{count:,}", f"{run['tokens_per_s']:,}", f"{run['peak_mb']:,} MB", f"{vectors:.3f}", f"{graph:.2f}"))
     return table(head, *rows)
 
 
@@ -162,11 +161,12 @@ def search_part(figures: dict) -> str:
     lines = [f"\n## Search over {figures['chunks']:,} chunks, {figures['requests']} requests each, interleaved\n"]
     lines += ["| what | p50 | p99 |", "|---|---|---|"]
     lines += [f"| {name} | {row['p50_ms']:.1f} ms | {row['p99_ms']:.1f} ms |" for name, row in figures["latency"].items()]
-    together = ", ".join(f"{name} {rate:,.0f}" for name, rate in figures["queries_per_s"].items())
-    lines.append(
-        f"\nThe default search takes {figures['to_bare_and_embedding']:.2f} times the bare request and one query embedding (p50). "
-    )
-    lines[-1] += f"Queries embedded per second by {figures['threads']} threads: {together}.\n"
+    if "queries_per_s" in figures:
+        together = ", ".join(f"{name} {rate:,.0f}" for name, rate in figures["queries_per_s"].items())
+        lines.append(
+            f"\nThe default search takes {figures['to_bare_and_embedding']:.2f} times the bare request and one query embedding (p50). "
+        )
+        lines[-1] += f"Queries embedded per second by {figures['threads']} threads: {together}.\n"
     shell = ", ".join(f"`{name}` {seconds:.2f} s" for name, seconds in figures["shell_s"].items())
     lines.append(f"From the shell, against a warm node, median of 5: {shell}.\n")
     return "\n".join(lines)
