@@ -168,7 +168,7 @@ def search_part(figures: dict) -> str:
         )
         lines[-1] += f"Queries embedded per second by {figures['threads']} threads: {together}.\n"
     shell = ", ".join(f"`{name}` {seconds:.2f} s" for name, seconds in figures["shell_s"].items())
-    lines.append(f"From the shell, against a warm node, median of 5: {shell}.\n")
+    lines.append(f"\nFrom the shell, against a warm node, median of 5: {shell}.\n")
     return "\n".join(lines)
 
 
