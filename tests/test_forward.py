@@ -208,6 +208,15 @@ def test_forwards_share_the_cores(monkeypatch):
         torch.set_num_threads(before)
 
 
+def test_embedding_stops_between_batches(models):
+    """A run that was interrupted does not embed its window to the end."""
+    encoder = load_encoder(read_model(models.bert), device="cpu", precision="fp32")
+    encoder._budget, asked = 100, []
+    with pytest.raises(InterruptedError):
+        encoder.embed(encoder.tokeniser.tokenise(TEXTS), lambda: asked.append(1) or len(asked) > 2)
+    assert len(asked) == 3
+
+
 def test_long_lists_are_tokenised_ahead(models, monkeypatch):
     """Beyond one piece, texts are tokenised in a thread of its own; values and order stay."""
     encoder = load_encoder(read_model(models.bert), device="cpu", precision="fp32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -113,6 +114,7 @@ class Ingest:
         self._redo: dict[str, Paper] = {}
         self._tries: Counter[str] = Counter()
         self._blocked: set[str] = set()
+        self._ended = threading.Event()
         self._report: Callable[[str], None] = lambda _: None
         self._letters = DeadLetters(options.dead_letters, self._collection)
         self.summary = Summary(self._collection)
@@ -137,6 +139,7 @@ class Ingest:
                 progress(summary)
             self._refresh()
         finally:
+            self._ended.set()  # an interrupted run does not wait for a window to be embedded that nobody will write
             for stage in (embedded, prepared):
                 stage.close()
             loop.close()
@@ -193,7 +196,7 @@ class Ingest:
             tokens = window.tokens.pop(meta.identity.hash, None)
             if tokens is None:
                 continue
-            vectors = self._encoders.of(meta, self._journal).embed(tokens)
+            vectors = self._encoders.of(meta, self._journal).embed(tokens, self._ended.is_set)
             keys = map(text_hash, tokens.texts)
             window.vectors[meta.identity.hash].update(zip(keys, vectors, strict=True))
             self.summary.embedded += len(tokens)

@@ -89,8 +89,10 @@ class Encoder:
         """Embed a query: float32 [dimension]. Concurrent calls share forwards."""
         return self._gatherer.vector(self.model.spec.query(query))
 
-    def embed(self, tokens: Tokens) -> Vectors:
+    def embed(self, tokens: Tokens, stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """Embed tokenised texts: float32 [texts, dimension], in their order, normalised where the model says so.
+
+        Raises InterruptedError between two batches once `stopped` says so.
 
         A CPU works on a batch per core, and with all of them on one that is alone. A GPU works on one batch while the next is launched and the
         last is copied back; out of its memory, a batch is halved, and the budget of those to come.
@@ -100,6 +102,8 @@ class Encoder:
         threads = crew(len(waiting)) if self.device != "cuda" else None
         most = torch.get_num_threads() + 1 if threads else _GPU_FLIGHTS
         while waiting or flights:
+            if stopped():
+                raise InterruptedError("The embedding was stopped.")
             if waiting and len(flights) < most:
                 places = waiting.pop()
                 flights.append(_Flight(places, _start(threads, self._fly, [tokens.ids[place] for place in places])))
@@ -178,8 +182,8 @@ class LibraryEncoder(Encoder):
         """The backend in words, as provenance and messages name it."""
         return f"sentence-transformers {self.precision} on {self.device}"
 
-    def embed(self, tokens: Tokens) -> Vectors:
-        """Embed the texts of `tokens`: float32 [texts, dimension]."""
+    def embed(self, tokens: Tokens, stopped: Callable[[], bool] = lambda: False) -> Vectors:
+        """Embed the texts of `tokens`, all in one go: float32 [texts, dimension]."""
         with self._lock:
             vectors = self._transformer.encode(
                 list(tokens.texts),
