@@ -106,12 +106,12 @@ def test_half_precision_stays_in_the_space():
     assert np.einsum("ij,ij->i", exact, half).min() >= 0.999
 
 
-@pytest.mark.parametrize("activation", ["", "gelu", "gelu_new", "relu"])
+@pytest.mark.parametrize("activation", [linear._NONE, *linear.ACTIVATIONS.values()])
 def test_fused_layers_equal_torchs(activation, monkeypatch):
     """Product, bias and activation in one pass, and one after another where torch lacks that."""
     x, weight, bias = torch.randn(300, 64).bfloat16(), torch.randn(32, 64).bfloat16(), torch.randn(32).bfloat16()
     fused = linear.linear(x, weight, bias, activation)
-    monkeypatch.setattr(linear, "_POINTWISE", None)
+    monkeypatch.setattr(linear, "_fused", lambda: None)
     torch.testing.assert_close(fused, linear.linear(x, weight, bias, activation), atol=0.15, rtol=0.02)
     exact = linear.linear(x.float(), weight.float(), bias.float(), activation)
     torch.testing.assert_close(fused.float(), exact, atol=0.15, rtol=0.02)
@@ -155,7 +155,7 @@ def test_every_layout_makes_the_same_vectors(models, family, pooling):
     model = read_model(getattr(models, family))
     weights = load_encoder(model, device="cpu", precision="fp32")._weights
     rows = [list(range(5, 5 + length)) for length in (3, 7, 7, 60, 64, 70, 80)]
-    layouts = [layout.Groups(rows), layout.Groups(rows, step=16), layout.Block(rows, "cpu", 80), layout.Block(rows, "cpu", 96)]
+    layouts = [layout.Groups(rows, pad=False), layout.Groups(rows, pad=True), layout.Block(rows, "cpu", 80), layout.Block(rows, "cpu", 96)]
     if family == "bert":
         layouts.append(layout.Varlen(rows, "cpu", exact_varlen))
     grouped, *others = (one.pool(forward(weights, one), pooling) for one in layouts)

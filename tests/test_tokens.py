@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -31,6 +29,11 @@ def minilm():
     return open_model("all-MiniLM-L6-v2")
 
 
+@pytest.fixture(scope="module")
+def tokeniser(minilm):
+    return Tokeniser(minilm)
+
+
 def assert_exact(model, texts):
     """Whole papers, and 150-word pieces of them, which begin and end anywhere."""
     words = [text.split() for text in texts]
@@ -55,22 +58,17 @@ def test_real_papers_have_the_tokens_of_the_tokeniser(minilm, papers_folder):
 @example("[SEP]x [CLS] [MASK]y x[SEP]")
 @example("e\u0301 \u0301e 中文字 ß İstanbul ﬁ " + "a" * 300)
 @given(st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(" \n\t[]#'-éα中\u0301\u200b\x1f\x85\u2028")), max_size=80))
-def test_any_text_has_the_tokens_of_the_tokeniser(minilm, text):
+def test_any_text_has_the_tokens_of_the_tokeniser(minilm, tokeniser, text):
     """Whatever stands in a text: control characters, odd white space, marks without a letter, special tokens, words beyond any limit."""
-    tokeniser = shared(minilm)
     found = tokeniser.tokenise([text])
     assert (found.ids, found.counts) == genuine(minilm, [text])
-
-
-def shared(model, kept={}):  # noqa: B006 - one tokeniser for all examples
-    return kept.setdefault(model.folder, Tokeniser(model))
 
 
 @pytest.mark.parametrize(("family", "wordwise"), [("bert", True), ("mpnet", True), ("distil", True), ("xlmr", False)])
 def test_only_families_of_whole_words_use_the_table(models, family, wordwise):
     """Every family's tokens are exact, with the table or without; the tokens before each word are the same either way."""
     model = read_model(getattr(models, family))
-    assert is_wordwise(json.loads((model.folder / "tokenizer.json").read_text())) is wordwise
+    assert is_wordwise(Tokenizer.from_file(str(model.folder / "tokenizer.json"))) is wordwise
     text = "Ants walk home; they count\n\n(roughly) 1,000 steps, and the measured way back is short."
     tokeniser = Tokeniser(model)
     found = tokeniser.tokenise([text, "", "ants " * 200])

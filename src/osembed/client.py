@@ -269,11 +269,6 @@ def _readable(name: str) -> str:
     return name
 
 
-def read_version(client: OpenSearch) -> tuple[int, int, int]:
-    """Return the version of a server that a handshake was made with."""
-    return _version(str(client.info()["version"]["number"]))
-
-
 def _version(number: str) -> tuple[int, int, int]:
     major, minor, patch = [*re.findall(r"\d+", number), "0", "0", "0"][:3]
     return int(major), int(minor), int(patch)

@@ -189,7 +189,7 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
         replicas = indexes.default_replicas(client, server) if wish.replicas is None else wish.replicas
         for meta in metas.values():
             planned = replace(meta, generation=int(state["generation"]))
-            indexes.create_index(client, planned, shape)
+            indexes.create_index(client, server, planned, shape)
         targets = indexes.resolve_indexes(client, state["indexes"])
         check_wish(targets, wish)
         for level, target in targets.items():  # what stands in the index, which another loader may have made

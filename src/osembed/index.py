@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from opensearchpy.exceptions import NotFoundError, RequestError, TransportError
 
 from osembed import schema
-from osembed.client import OpenSearch, Server, read_version, reason
+from osembed.client import OpenSearch, Server, reason
 from osembed.errors import AuthError, CollectionError, OsembedError
 from osembed.journal import Journal
 from osembed.schema import LEVELS, IndexMeta, Level, alias_name, staging_alias, write_alias
@@ -90,16 +90,17 @@ def resolve_indexes(client: OpenSearch, names: Mapping[Level, str]) -> Targets:
     return {level: _target(client, name, found[name]) for level, name in names.items()}
 
 
-def create_index(client: OpenSearch, meta: IndexMeta, shape: Mapping[str, Any]) -> str:
+def create_index(client: OpenSearch, server: Server, meta: IndexMeta, shape: Mapping[str, Any]) -> str:
     """Create an index in load settings behind its staging alias, unless it exists; return its name.
 
     Args:
         client: the connection.
+        server: what it is connected to.
         meta: what the index will say of itself.
         shape: settings that the operator chose, such as number_of_shards; None takes one out.
     """
     name = schema.index_name(meta.collection, meta.level, meta.identity, meta.generation)
-    meta = _with_form(client, meta)
+    meta = _with_form(client, server, meta)
     body = schema.index_body(meta, [staging_alias(meta.collection, meta.level), write_alias(name)])
     settings = {**body["settings"]["index"], **shape}
     body["settings"]["index"] = {key: value for key, value in settings.items() if value is not None}
@@ -111,7 +112,7 @@ def create_index(client: OpenSearch, meta: IndexMeta, shape: Mapping[str, Any]) 
     return name
 
 
-def create_like(client: OpenSearch, source: Target, meta: IndexMeta, alias: str) -> dict[str, Any]:
+def create_like(client: OpenSearch, server: Server, source: Target, meta: IndexMeta, alias: str) -> dict[str, Any]:
     """Create the next generation of an index in load settings behind a staging alias, unless it exists.
 
     Mapping and settings are the source's as they are now, whatever its operators added, but for the vector field and osembed's description.
@@ -120,7 +121,7 @@ def create_like(client: OpenSearch, source: Target, meta: IndexMeta, alias: str)
         The settings that the new index shall have in service. Raises CollectionError where the server refuses the index.
     """
     found = client.indices.get(index=source.index, params={"flat_settings": "true"})[source.index]
-    body = schema.index_body(_with_form(client, meta), [alias])
+    body = schema.index_body(_with_form(client, server, meta), [alias])
     properties = {**found["mappings"]["properties"], "embedding": body["mappings"]["properties"]["embedding"]}
     body["mappings"] = {**found["mappings"], "properties": properties, "_meta": body["mappings"]["_meta"]}
     settings = {name.removeprefix("index."): value for name, value in found["settings"].items()}
@@ -136,9 +137,9 @@ def create_like(client: OpenSearch, source: Target, meta: IndexMeta, alias: str)
     return wanted
 
 
-def _with_form(client: OpenSearch, meta: IndexMeta) -> IndexMeta:
+def _with_form(client: OpenSearch, server: Server, meta: IndexMeta) -> IndexMeta:
     """Note in an index's description that its vectors are written as base64, where this server is seen to read it as they are meant."""
-    if read_version(client) < _FIRST_BASE64 or not _takes_base64(client, meta):
+    if server.version < _FIRST_BASE64 or not _takes_base64(client, meta):
         return meta
     return replace(meta, provenance={**meta.provenance, "vectors": "base64"})
 

@@ -22,8 +22,9 @@ from osembed.embed.forward import forward
 from osembed.embed.gather import Gatherer
 from osembed.embed.graphs import Graphs
 from osembed.embed.layout import Block, Groups, Layout, Varlen, bucket_of, varlen_kernel
+from osembed.embed.linear import ACTIVATIONS
 from osembed.embed.tokens import Tokeniser, Tokens
-from osembed.embed.weights import ACTIVATIONS, FAMILIES, activation_of, read_weights
+from osembed.embed.weights import FAMILIES, activation_of, read_weights
 from osembed.errors import InputError
 from osembed.model_files import Model
 from osembed.stream import staged
@@ -35,7 +36,6 @@ Result = TypeVar("Result")
 _CPU_BUDGET = 1536  # tokens per forward: activations stay in cache
 _LEAST = 256  # tokens below which a batch is not parted among cores
 _GPU_BUDGET = 65536
-_BF16_STEP = 16
 _PIECE = 8192  # texts that are tokenised at once, ahead of the forward
 _GPU_FLIGHTS = 2  # batches between launch and landing
 _GENTLE_NICE = 10
@@ -151,7 +151,7 @@ class Encoder:
             return Varlen(rows, self.device, self._varlen)
         if self._blocks:
             return Block(rows, self.device, bucket_of(max(map(len, rows)), self.model.spec.max_length))
-        return Groups(rows, self.device, _BF16_STEP if self.precision == "bf16" else 1)
+        return Groups(rows, pad=self.precision == "bf16")
 
     def _run(self, layout: Layout) -> Tensor:
         """Return the vectors of a batch, where it is: float32 [texts, dimension]."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that every torch progra
 from torch import Tensor
 
 from osembed.embed.layout import Layout
-from osembed.embed.linear import linear, linear_add
+from osembed.embed.linear import ACTIVATIONS, linear, linear_add
 from osembed.embed.weights import Layer, Linear, Weights
 
 
@@ -28,7 +28,7 @@ def _apply(layer: Layer, x: Tensor, layout: Layout, weights: Weights, bias: Tens
     qkv = linear(x, *layer.qkv).view(len(x), 3, weights.heads, -1)
     mixed = layout.attend(qkv, bias).reshape(x.shape)
     x = _norm(linear_add(mixed, *layer.out, x), layer.norm1, weights.epsilon)
-    inner = linear(x, *layer.up, weights.activation)
+    inner = linear(x, *layer.up, ACTIVATIONS[weights.activation])
     return _norm(linear_add(inner, *layer.down, x), layer.norm2, weights.epsilon)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from osembed.model_files import Model
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _MOST_WORDS = 150_000  # in a table: some 40 MB
 _REMOVED = re.compile(r"[\x0b\x0c\x1c-\x1f\x85]")  # BERT's cleaning takes these out; Python's split would part words at them
@@ -55,11 +57,10 @@ class Tokeniser:
         from tokenizers import Tokenizer
 
         self.max_length = model.spec.max_length
-        path = model.folder / "tokenizer.json"
-        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._table = WordTable(self._pieces) if is_wordwise(orjson.loads(path.read_bytes())) else None
+        self._table = WordTable(self._pieces) if is_wordwise(self._tokenizer) else None
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
@@ -138,16 +139,19 @@ class WordTable:
         return known
 
 
-def is_wordwise(tokenizer: Mapping[str, Any]) -> bool:
+def is_wordwise(tokenizer: Tokenizer) -> bool:
     """Whether the tokens of a text are those of its words between white space, one after another.
 
     So it is for WordPiece after BERT's splitting at white space and punctuation (BERT, MPNet, DistilBERT): every rule looks at one word only.
     Byte-level BPE and SentencePiece see the space before a word as a part of it.
     """
-    normalizer, splitter = tokenizer.get("normalizer") or {}, tokenizer.get("pre_tokenizer") or {}
+    from tokenizers import models, normalizers, pre_tokenizers
+
+    normalizer = tokenizer.normalizer
     return (
-        tokenizer["model"].get("type") == "WordPiece"
-        and (normalizer.get("type"), normalizer.get("clean_text")) == ("BertNormalizer", True)
-        and splitter.get("type") == "BertPreTokenizer"
-        and not any(set(token["content"]) & set(string.whitespace) for token in tokenizer.get("added_tokens", []))
+        isinstance(tokenizer.model, models.WordPiece)
+        and isinstance(normalizer, normalizers.BertNormalizer)
+        and bool(normalizer.clean_text)
+        and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        and not any(set(token.content) & set(string.whitespace) for token in tokenizer.get_added_tokens_decoder().values())
     )

@@ -14,11 +14,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from osembed.embed.layout import padded
 from osembed.embed.linear import pack
 from osembed.errors import ModelError
 from osembed.model_files import Model
-
-_STEP = 16  # texts are padded to multiples of it, and kernels want rows of a bias aligned
 
 
 class Linear(NamedTuple):
@@ -119,7 +118,6 @@ FAMILIES = {
     "mpnet": _MPNET,
     "distilbert": _DISTILBERT,
 }
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 
 
 def activation_of(config: dict[str, Any]) -> str:
@@ -141,7 +139,7 @@ def read_weights(model: Model, dtype: torch.dtype, device: str) -> Weights:
         positions=positions if types is None else positions + types[0],
         norm=tensors.linear("embeddings.LayerNorm"),
         layers=[_layer(tensors, family, number) for number in range(count)],
-        bias=None if relative is None else relative_bias(relative, -(-model.spec.max_length // _STEP) * _STEP),
+        bias=None if relative is None else relative_bias(relative, padded(model.spec.max_length)),
         heads=int(config.get("num_attention_heads") or config["n_heads"]),
         epsilon=float(config.get("layer_norm_eps", 1e-12)),
         activation=activation_of(config),

@@ -245,7 +245,8 @@ class Migration:
         encoder = self._encoders.load(route.models[level])
         vectors = encoder.encode(witness_passages(encoder.model.spec))
         lease.check()
-        wanted = indexes.create_like(self._client, route.targets[level], meta, staging_alias(self._collection, level, state.attempt))
+        alias = staging_alias(self._collection, level, state.attempt)
+        wanted = indexes.create_like(self._client, self._server, route.targets[level], meta, alias)
         green = indexes.resolve_indexes(self._client, {level: move.green})[level]
         if green.meta.collection != self._collection or green.meta.identity != meta.identity or green.meta.generation != state.generation:
             raise CollectionError(f"{move.green} exists and is not of this migration.", "It is not touched.", "osembed migrate abort")
