@@ -108,7 +108,7 @@ def test_signals_leave_things_clean(name, url, write, small, number, code):
         time.sleep(0.1)
     time.sleep(2)
     process.send_signal(number)
-    _, said = process.communicate(timeout=180)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == code
     assert b"the same command goes on from here" in said
     assert b"Traceback" not in said

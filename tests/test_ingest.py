@@ -200,8 +200,8 @@ def test_vectors_that_are_not_finite_are_dead_letters(collection, small, write, 
 
     real = Encoder.embed
 
-    def broken(self, tokens):
-        vectors = real(self, tokens)
+    def broken(self, tokens, *rest):
+        vectors = real(self, tokens, *rest)
         for row, text in enumerate(tokens.texts):
             if "species 2." in text:
                 vectors[row] = np.nan

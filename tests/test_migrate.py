@@ -595,6 +595,21 @@ def test_a_lease_that_is_lost_stops_its_holder(started, models):
     journal.change(f"migration:{started.name}", lambda state: {**state, "lease": None})
 
 
+def test_a_holder_that_was_silent_asks_before_it_goes_on(started, models, monkeypatch):
+    """The server was away for longer than a beat may take: it goes on where nobody took over, and only there."""
+    migrate(started, models.mirror, swap=False)
+    held = leases.claim(started.client, started.name, lambda state: state)
+    monkeypatch.setattr(leases, "_SELF_S", -1.0)
+    held.check()
+    assert held.state.lease["beat"] >= 1
+    journal = leases.Journal(started.client)
+    journal.change(f"migration:{started.name}", lambda state: {**state, "lease": {**state["lease"], "token": "other"}})
+    with pytest.raises(BusyError, match="taken over"):
+        held.check()
+    held.close()
+    journal.change(f"migration:{started.name}", lambda state: {**state, "lease": None})
+
+
 def test_choosing_nothing_is_an_error(started):
     """A migration needs to know where to."""
     with pytest.raises(InputError, match="No model and no profile"):

@@ -90,16 +90,19 @@ def test_f18_the_journal_is_away_for_good(started, proxy, name, models, client):
 def test_f25_a_flood_stage_block_is_waited_for(side, started, client, name, models, monkeypatch):
     """The server blocks writes because its disk is full; once there is room it goes on, and no document is missing."""
     expected = contents(client, name).keys()
+    lifting: list[threading.Timer] = []
 
     def flood():
         state = started.migration().state
         index = getattr(state.moves["papers"], side)
         client.indices.put_settings(index=index, body={"index.blocks.read_only_allow_delete": True})
         lift = {"index.blocks.read_only_allow_delete": None}
-        threading.Timer(2, client.indices.put_settings, (), {"index": index, "body": lift}).start()
+        lifting.append(threading.Timer(2, client.indices.put_settings, (), {"index": index, "body": lift}))
+        lifting[0].start()
 
     before_first(monkeypatch, Copier, "catch_up", flood)
     assert started.migrate(str(models.mirror), **OPTIONS).phase == "swapped"
+    lifting[0].join()
     assert contents(client, name).keys() == expected
 
 

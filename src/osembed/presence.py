@@ -38,6 +38,10 @@ class Heart:
         """Seconds since a beat was last confirmed by the server; time that the process was stopped counts."""
         return time.monotonic() - self._confirmed
 
+    def confirm(self, sent: float) -> None:
+        """Note that a request sent at this time found the entry to be still this process's own."""
+        self._confirmed = max(self._confirmed, sent)
+
     def close(self) -> None:
         """End the thread; waits for a beat that is under way."""
         self._closing.set()
@@ -50,7 +54,7 @@ class Heart:
                 if not self._beat():
                     self.lost.set()
                     return
-                self._confirmed = sent
+                self.confirm(sent)
             except OsembedError:
                 continue  # the server is away; the work itself will say so
 

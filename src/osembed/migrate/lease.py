@@ -24,7 +24,7 @@ from osembed.schema import Level, alias_name
 from osembed.state import BEFORE_SWAP, MigrationState, migration_key, read_state, write_state
 
 _DEAD_S = 15.0  # on the observer's own clock
-_SELF_S = 9.0  # a holder that could not confirm a beat for so long stops by itself
+_SELF_S = 9.0  # a holder that could not confirm a beat for so long asks whether it still is one
 Step = Callable[[MigrationState], MigrationState]
 
 
@@ -38,9 +38,11 @@ class Lease:
 
     def update(self, step: Step | None = None, **changes: Any) -> MigrationState:
         """Change the journal's state while this process holds the lease. Raises BusyError when it does not any more."""
+        sent = time.monotonic()
         changed = self._change(lambda state: replace(step(state) if step else state, **changes))
         if changed is None:
             raise self._lost()
+        self._heart.confirm(sent)
         self.state = changed
         return changed
 
@@ -51,8 +53,10 @@ class Lease:
 
     def check(self) -> None:
         """Raise BusyError unless this process surely still holds the lease: call it before each request of consequence."""
-        if self._heart.lost.is_set() or self._heart.silent_s > _SELF_S:
+        if self._heart.lost.is_set():
             raise self._lost()
+        if self._heart.silent_s > _SELF_S:  # this process was stopped, or the server was away; the journal knows whether somebody took over
+            self.update(_beat)
 
     def close(self) -> None:
         """Give the lease back; whatever was not finished is left as it is."""

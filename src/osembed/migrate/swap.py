@@ -63,8 +63,8 @@ def swap(at: Crossing) -> Swapped:
         sources = [state.source(level) for level in state.moves]
         client.transport.perform_request("PUT", f"/{','.join(sources)}/_block/write", params={"timeout": "4s", "request_timeout": FENCE_S})
         last = _catch_up_and_prove(at, began)
-        _in_time(began)
         lease.check()
+        _in_time(began)
         client.indices.update_aliases(body={"actions": actions(client, lease.state)}, params={"timeout": "4s", "request_timeout": FENCE_S})
     except BaseException as error:
         took = time.monotonic() - began
