@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,29 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def data_folder() -> Path:
-    """Return the folder of real collections: OSEMBED_DATA, else ../shared/data, else shared/data; ends the program where there is none."""
+def find_data() -> Path | None:
+    """Return the folder of real collections, kept outside the repository: OSEMBED_DATA, else ../shared/data, else shared/data."""
     candidates = [Path(os.environ["OSEMBED_DATA"])] if "OSEMBED_DATA" in os.environ else [ROOT.parent / "shared/data", ROOT / "shared/data"]
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    sys.exit("No collections to measure on: set OSEMBED_DATA to a folder with fulltext/, scifact/, cranfield/ and cystic-fibrosis/.")
+    return next((folder for folder in candidates if (folder / "fulltext").is_dir()), None)
+
+
+def data_folder() -> Path:
+    """Return the folder of real collections; ends the program where there is none."""
+    return find_data() or sys.exit(
+        "No collections to measure on: set OSEMBED_DATA to a folder with fulltext/, scifact/, cranfield/ and cystic-fibrosis/."
+    )
+
+
+def read_papers(step: int = 1) -> Iterator[tuple[str, str, str]]:
+    """Yield id, title and body of every `step`-th full paper."""
+    for source in sorted((data_folder() / "fulltext").glob("*.txt"))[::step]:
+        title, _, body = source.read_text().partition("\n")
+        yield source.stem, title, body
+
+
+def questions(step: int = 1) -> list[str]:
+    """Return the beginnings of titles, as somebody would search for them."""
+    return [title[:120] for _, title, _ in read_papers(step)]
 
 
 def machine() -> dict[str, Any]:

@@ -17,9 +17,10 @@ import sys
 import sysconfig
 import tempfile
 import venv
+from itertools import islice
 from pathlib import Path
 
-from common import data_folder, drop, save
+from common import data_folder, drop, read_papers, save
 
 from osembed import Collection
 from osembed.chunk import cut
@@ -156,9 +157,8 @@ def abstracts() -> tuple[list[dict], list[dict]]:
 def full_papers() -> tuple[list[dict], list[dict]]:
     """Return full papers for osembed, and the chunks that it cuts them into for the others."""
     model, papers = open_model(MODEL), []
-    for source in sorted((data_folder() / "fulltext").glob("*.txt"))[:: 247 // PAPERS][:PAPERS]:
-        title, _, body = source.read_text().partition("\n")
-        papers.append(Paper(source.stem, clean(title).strip(), "", clean(body), {}, "", {}))
+    for key, title, body in islice(read_papers(247 // PAPERS), PAPERS):
+        papers.append(Paper(key, clean(title).strip(), "", clean(body), {}, "", {}))
     cuts = cut(papers, ChunkRule(), model.spec, Tokeniser(model))
     records = [{"_id": paper.id, "title": paper.title, "text": paper.body} for paper in papers]
     parts = [

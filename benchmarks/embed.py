@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
-from common import data_folder, save
+from common import data_folder, read_papers, save
 
 from osembed import metrics
 from osembed.chunk import cut
@@ -124,9 +124,8 @@ def chunks(count: int) -> list[str]:
     """Return passages of full papers as an ingest embeds them: cut to what the model sees, with their titles."""
     model = open_model(MODEL)
     tokeniser, found = Tokeniser(model), []
-    for source in sorted((data_folder() / "fulltext").glob("*.txt"))[::7]:
-        title, _, body = source.read_text().partition("\n")
-        paper = Paper(source.stem, title, "", body, {}, "", {})
+    for key, title, body in read_papers(7):
+        paper = Paper(key, title, "", body, {}, "", {})
         [(own, _)] = cut([paper], ChunkRule(), model.spec, tokeniser)
         found += [model.spec.passage(title, chunk.text) for chunk in own]
     return found[:: max(1, len(found) // count)][:count]

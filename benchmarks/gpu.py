@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import data_folder, save
+from common import read_papers, save
 from embed import Worker, chunks, work_of
 
 from osembed.model_files import Model, read_model
@@ -49,7 +49,7 @@ def main(device: str) -> None:
 
 def texts_of(count: int, length: int) -> dict[str, list[str]]:
     """Return texts that fill the model, and texts of all lengths."""
-    bodies = [path.read_text().partition("\n")[2].split() for path in sorted((data_folder() / "fulltext").glob("*.txt"))]
+    bodies = [body.split() for _, _, body in read_papers()]
     starts = np.random.default_rng(5).integers(0, 3000, count)
     full = [" ".join(bodies[place % len(bodies)][start : start + length]) for place, start in enumerate(starts)]
     sizes = np.random.default_rng(6).integers(10, length, count)
@@ -79,7 +79,7 @@ def measure(model: Model, device: str, texts: dict[str, list[str]], rounds: int)
         row["ratio"][what] = round(statistics.median(a / b for a, b in zip(theirs, ours, strict=True)), 2)
         row["tflops"][what] = round(work_of(batch, model) / statistics.median(ours) / 1e12, 1)
         sample = batch[:256]
-        vectors, reference = ways["osembed"].encode(sample)[0], exact.encode(sample)[0]
+        vectors, reference = ways["osembed"].vectors(sample), exact.vectors(sample)
         cosines = (vectors * reference).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(reference, axis=1)
         row["cosine_to_fp32"][what] = round(float(cosines.min()), 5)
     for worker in (*ways.values(), exact):

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import data_folder, drop, save
+from common import drop, read_papers, save
 from opensearchpy import OpenSearch, helpers
 
 from osembed import Collection, bulk
@@ -36,7 +36,7 @@ print(json.dumps(figures, default=dict))
 
 
 def main() -> None:
-    papers = sorted((data_folder() / "fulltext").glob("*.txt"))[::SHARE]
+    papers = list(read_papers(SHARE))
     figures = {}
     with tempfile.TemporaryDirectory() as scratch:
         for copies in COPIES:
@@ -97,14 +97,13 @@ def kept(collection: str) -> dict:
     }
 
 
-def write(file: Path, papers: list[Path], copies: int) -> None:
+def write(file: Path, papers: list[tuple[str, str, str]], copies: int) -> None:
     """Write the papers as JSON lines, each copy under its own ids."""
     with file.open("w") as lines:
         for copy in range(copies):
-            for paper in papers:
-                title, _, body = paper.read_text().partition("\n")
+            for key, title, body in papers:
                 text = body if copy == 0 else f"Copy {copy}. {body}"
-                lines.write(json.dumps({"id": f"{paper.stem}-{copy}", "title": title, "text": text}) + "\n")
+                lines.write(json.dumps({"id": f"{key}-{copy}", "title": title, "text": text}) + "\n")
 
 
 def measure(collection: str, file: Path) -> dict:

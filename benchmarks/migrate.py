@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import orjson
-from common import RESULTS, ROOT, data_folder, drop, quantile, save
+from common import RESULTS, ROOT, data_folder, drop, quantile, questions, read_papers, save
 
 from osembed import Collection, choose_models
 from osembed.migrate.gate import Gate, GateOptions
@@ -256,9 +257,8 @@ class searching:  # noqa: N801 - reads as a phrase
 def search_forever(name: str) -> None:
     """Print the time and the latency of one search after another, at most 20 a second."""
     collection = Collection(name)
-    questions = [path.read_text().partition("\n")[0][:120] for path in sorted((data_folder() / "fulltext").glob("*.txt"))]
     while True:
-        for text in questions:
+        for text in questions():
             began = time.perf_counter()
             collection.search(text, passages=0)
             print(time.time(), (time.perf_counter() - began) * 1000, flush=True)
@@ -294,9 +294,8 @@ def papers(folder: Path, count: int, times: int = 1) -> str:
     path = folder / f"papers-{count}-{times}.jsonl"
     with path.open("wb") as file:
         for copy in range(times):
-            for source in sorted((data_folder() / "fulltext").glob("*.txt"))[:count]:
-                title, _, text = source.read_text().partition("\n")
-                record = {"id": f"{source.stem}-{copy}", "title": f"{title} {copy}", "text": text}
+            for key, title, text in islice(read_papers(), count):
+                record = {"id": f"{key}-{copy}", "title": f"{title} {copy}", "text": text}
                 file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
     return str(path)
 

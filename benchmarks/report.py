@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from common import RESULTS, ROOT
 
-M = 16  # neighbours per document in the graphs of mappings/profiles.json
+from osembed.schema import read_mapping
 
 HEAD = """# Speed and memory
 
@@ -125,11 +125,11 @@ CPU seconds of the client for 1,000 chunks with their vectors, from documents to
 
 def scale_part(figures: dict) -> str:
     head = ("run", "documents", "tokens/s", "client's peak memory", "vectors / formula", "graph / formula")
-    rows = []
+    rows, neighbours = [], read_mapping("profiles.json")["lucene"]["method"]["parameters"]["m"]
     for name, run in figures["runs"].items():
         if "server" in run:
             kept, count = run["server"], run["server"]["vectors"]
-            vectors, graph = kept["vector_bytes"] / (4 * kept["dimension"] * count), kept["graph_bytes"] / (8 * M * count)
+            vectors, graph = kept["vector_bytes"] / (4 * kept["dimension"] * count), kept["graph_bytes"] / (8 * neighbours * count)
             rows.append((name, f"{count:,}", f"{run['tokens_per_s']:,}", f"{run['peak_mb']:,} MB", f"{vectors:.3f}", f"{graph:.2f}"))
     return table(head, *rows)
 
@@ -138,7 +138,7 @@ def plot(compare: dict, embed: dict) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "osembed"
+    matplotlib.rcParams.update({"svg.hashsalt": "osembed", "svg.fonttype": "none"})
     from matplotlib import pyplot
 
     papers = compare["inputs"]["chunks of full papers"]["runs"]
@@ -159,16 +159,16 @@ def plot(compare: dict, embed: dict) -> None:
 
 def search_part(figures: dict) -> str:
     lines = [f"\n## Search over {figures['chunks']:,} chunks, {figures['requests']} requests each, interleaved\n"]
-    lines += ["| what | p50 | p99 |", "|---|---|---|"]
-    lines += [f"| {name} | {row['p50_ms']:.1f} ms | {row['p99_ms']:.1f} ms |" for name, row in figures["latency"].items()]
+    rows = [(name, f"{row['p50_ms']:.1f} ms", f"{row['p99_ms']:.1f} ms") for name, row in figures["latency"].items()]
+    lines.append(table(("what", "p50", "p99"), *rows))
     if "queries_per_s" in figures:
         together = ", ".join(f"{name} {rate:,.0f}" for name, rate in figures["queries_per_s"].items())
         lines.append(
-            f"\nThe default search takes {figures['to_bare_and_embedding']:.2f} times the bare request and one query embedding (p50). "
+            f"The default search takes {figures['to_bare_and_embedding']:.2f} times the bare request and one query embedding (p50). "
         )
         lines[-1] += f"Queries embedded per second by {figures['threads']} threads: {together}.\n"
     shell = ", ".join(f"`{name}` {seconds:.2f} s" for name, seconds in figures["shell_s"].items())
-    lines.append(f"\nFrom the shell, against a warm node, median of 5: {shell}.\n")
+    lines.append(f"From the shell, against a warm node, median of 5: {shell}.\n")
     return "\n".join(lines)
 
 
@@ -181,11 +181,13 @@ def migrate_part(figures: dict) -> str:
         f"Full speed: {rates['copy']:.0f} documents/s copied, against {rates['ingest']:.0f} of plain ingest of the same texts in turns: "
         f"{speed['copy_share']:.2f} of it; {speed['whole_share']:.2f} with plan, verification and swap ({speed['documents']:,} documents).\n"
     )
-    lines += ["| searches of another process meanwhile | p50 | p99 | searches | documents/s copied |", "|---|---|---|---|---|"]
-    for way, row in latency.items():
-        rate = gentle["documents_per_s"].get(way)
-        lines.append(f"| {way} | {row['p50_ms']:.1f} ms | {row['p99_ms']:.1f} ms | {row['searches']} | {f'{rate:.0f}' if rate else ''} |")
-    lines.append(f"\n`--gentle` against idle, in the same run: p50 {gentle['p50_ratio']:.2f} times, p99 {gentle['p99_ratio']:.2f} times.\n")
+    copied = gentle["documents_per_s"]
+    rows = [
+        (way, f"{row['p50_ms']:.1f} ms", f"{row['p99_ms']:.1f} ms", row["searches"], f"{copied[way]:.0f}" if way in copied else "")
+        for way, row in latency.items()
+    ]
+    lines.append(table(("searches of another process meanwhile", "p50", "p99", "searches", "documents/s copied"), *rows))
+    lines.append(f"`--gentle` against idle, in the same run: p50 {gentle['p50_ratio']:.2f} times, p99 {gentle['p99_ratio']:.2f} times.\n")
     lines.append(
         f"{fences['swaps']} swaps and rollbacks under writers (library, by-passing, 250 a second in bulk): "
         f"fence p50 {fences['fence_p50_ms']:.0f} ms, longest {fences['fence_max_ms']:.0f} ms; "
@@ -197,14 +199,15 @@ def migrate_part(figures: dict) -> str:
     runs = ", ".join(f"{run['peak_mb']:,} MB for {run['documents']:,} documents" for run in memory["runs"].values())
     lines.append(f"Peak memory of the migrating process: {runs} ({memory['ratio']:.2f} times). ")
     lines.append(f"Killed while copying and run again, embedded twice: {again}.\n")
-    lines.append("| SciFact, 300 judged queries, hybrid | nDCG@10 before | after | difference, lower 95 % bound | p | the gate |")
-    lines.append("|---|---|---|---|---|---|")
+    rows = []
     for name, way in (("better", "half the layers → all-MiniLM-L6-v2"), ("worse", "all-MiniLM-L6-v2 → half the layers")):
         judged = figures["gate"][name]
         ndcg = next(row for row in judged["metrics"] if row["name"] == "ndcg@10")
-        scores = f"{ndcg['blue']:.3f} | {ndcg['green']:.3f} | {ndcg['difference']:+.3f}, {ndcg['lower']:+.3f}"
-        lines.append(f"| {way} | {scores} | {ndcg['p']:.4f} | {judged['verdict']} |")
-    return "\n".join(lines) + "\n"
+        change = f"{ndcg['difference']:+.3f}, {ndcg['lower']:+.3f}"
+        rows.append((way, f"{ndcg['blue']:.3f}", f"{ndcg['green']:.3f}", change, f"{ndcg['p']:.4f}", judged["verdict"]))
+    head = ("SciFact, 300 judged queries, hybrid", "nDCG@10 before", "after", "difference, lower 95 % bound", "p", "the gate")
+    lines.append(table(head, *rows))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

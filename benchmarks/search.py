@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from common import data_folder, quantile, save
+from common import quantile, questions, save
 
 from osembed import Collection, query
 from osembed.embed.encoder import Encoder
@@ -26,7 +26,7 @@ COLLECTION = "bench-1x"
 def main() -> None:
     collection = Collection(COLLECTION)
     chunks = collection.status()[1].documents
-    questions = [path.read_text().partition("\n")[0][:120] for path in sorted((data_folder() / "fulltext").glob("*.txt"))[::6]]
+    asked = questions(6)
     searcher = collection._searcher
     target = searcher.targets()["chunks"]
     encoder = searcher._encoders.of(target.meta)
@@ -36,7 +36,7 @@ def main() -> None:
         body = query.hybrid(text, vectors[text], 200, [], query.pipeline("min_max", (0.5, 0.5)))
         collection.client.search(index=target.index, body={**body, "size": 10, "_source": ["paper_id", "title", "text"]})
 
-    vectors = {text: encoder.encode([text])[0] for text in questions}
+    vectors = {text: encoder.encode([text])[0] for text in asked}
     ways: dict[str, Callable[[str], object]] = {
         "bare native hybrid request": bare,
         "query embedding": lambda text: encoder.encode([text]),
@@ -47,7 +47,7 @@ def main() -> None:
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(ROUNDS + 1):
-        for text in questions:
+        for text in asked:
             for name, way in ways.items():
                 searcher._vectors.clear()  # a remembered query would cost nothing
                 started = time.perf_counter()
@@ -57,21 +57,21 @@ def main() -> None:
     figures = {name: {"p50_ms": quantile(values, 50), "p99_ms": quantile(values, 99)} for name, values in times.items()}
     least = figures["bare native hybrid request"]["p50_ms"] + figures["query embedding"]["p50_ms"]
     ratio = round(figures["osembed search, default"]["p50_ms"] / least, 3)
-    together = crowd(encoder, questions)
+    together = crowd(encoder, asked)
     for name, values in figures.items():
         print(f"{name:50} p50 {values['p50_ms']:6.1f} ms   p99 {values['p99_ms']:6.1f} ms")
     shell = {
         "osembed --help": shell_seconds(["--help"]),
-        "osembed search": shell_seconds(["search", questions[0], "--collection", COLLECTION]),
+        "osembed search": shell_seconds(["search", asked[0], "--collection", COLLECTION]),
     }
     for name, seconds in shell.items():
         print(f"{name:50} {seconds:.2f} s (median of 5, from the shell)")
     print(f"search, default, to bare request and one query embedding: {ratio}; {THREADS} threads: {together}")
     kept = {"latency": figures, "to_bare_and_embedding": ratio, "threads": THREADS, "queries_per_s": together, "shell_s": shell}
-    save("search", {"chunks": chunks, "requests": len(questions) * ROUNDS, **kept})
+    save("search", {"chunks": chunks, "requests": len(asked) * ROUNDS, **kept})
 
 
-def crowd(encoder: Encoder, questions: list[str]) -> dict[str, float]:
+def crowd(encoder: Encoder, asked: list[str]) -> dict[str, float]:
     """Return how many queries a second many threads embed: each for itself, and gathered; medians of turns."""
     ways: dict[str, Callable[[str], object]] = {"each for itself": lambda text: encoder.encode([text]), "gathered": encoder.encode_query}
     rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -79,8 +79,8 @@ def crowd(encoder: Encoder, questions: list[str]) -> dict[str, float]:
         for _ in range(5):
             for name, way in ways.items():
                 began = time.perf_counter()
-                list(pool.map(way, questions * 10))
-                rates[name].append(len(questions) * 10 / (time.perf_counter() - began))
+                list(pool.map(way, asked * 10))
+                rates[name].append(len(asked) * 10 / (time.perf_counter() - began))
     return {name: round(statistics.median(values), 1) for name, values in rates.items()}
 
 

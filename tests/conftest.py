@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from benchmarks.common import find_data
 
 from osembed import node
 from osembed.client import Access, OpenSearch, Server, connect, handshake
@@ -36,12 +37,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def papers_folder() -> Path:
-    """Real full-text papers, kept outside the repository: OSEMBED_DATA, else ../shared/data, else shared/data."""
-    places = [os.environ["OSEMBED_DATA"]] if "OSEMBED_DATA" in os.environ else [ROOT.parent / "shared/data", ROOT / "shared/data"]
-    for place in places:
-        if (Path(place) / "fulltext").is_dir():
-            return Path(place) / "fulltext"
-    pytest.skip("no real papers here: OSEMBED_DATA names a folder with fulltext/")
+    """Real full-text papers, kept outside the repository."""
+    data = find_data()
+    if data is None:
+        pytest.skip("no real papers here: OSEMBED_DATA names a folder with fulltext/")
+    return data / "fulltext"
 
 
 @pytest.fixture(scope="session")
