@@ -17,7 +17,7 @@ from embed import Worker
 
 from osembed import bulk
 from osembed.chunk import cut
-from osembed.embed.encoder import has_bf16
+from osembed.embed.load import has_bf16
 from osembed.embed.tokens import Tokeniser
 from osembed.models import open_model
 from osembed.paper import to_paper

@@ -18,7 +18,7 @@ from common import data_folder, read_papers, save
 
 from osembed import metrics
 from osembed.chunk import cut
-from osembed.embed.encoder import has_bf16, load_encoder
+from osembed.embed.load import has_bf16, load_encoder
 from osembed.embed.tokens import Tokeniser
 from osembed.evaluate import read_judged
 from osembed.model_files import Model
@@ -143,14 +143,14 @@ def titles(count: int) -> list[str]:
     return [str(json.loads(line)["title"]) for line in lines[:count]]
 
 
-def ndcg(encode: Callable[[list[str]], np.ndarray]) -> float:
-    """Return the mean nDCG@10 of exact search over SciFact, queries in full precision as osembed embeds them."""
+def ndcg(encode: Callable[[list[str]], np.ndarray], queries: Callable[[list[str]], np.ndarray] | None = None) -> float:
+    """Return the mean nDCG@10 of exact search over SciFact; without `queries`, they are embedded by osembed in full precision."""
     folder = data_folder() / "scifact"
     records = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
     documents = encode([f"{record['title']} {record['text']}" for record in records])
     judged = read_judged(folder)
-    queries = own_encoder("fp32", open_model(MODEL), "cpu")(list(judged.queries.values()))
-    scores = queries @ documents.T
+    asked = (queries or own_encoder("fp32", open_model(MODEL), "cpu"))(list(judged.queries.values()))
+    scores = asked @ documents.T
     best = np.argsort(-scores, axis=1)[:, :10]
     ids = [str(record["_id"]) for record in records]
     return statistics.mean(

@@ -15,19 +15,19 @@ from osembed.schema import read_mapping
 HEAD = """# Speed and memory
 
 Written by `benchmarks/report.py` from `benchmarks/results/`; do not edit. Measure again with the project's environment and `OSEMBED_DATA` naming
-the collections: `python benchmarks/embed.py`, `compare.py`, `ingest.py`, `search.py`, `migrate.py`, then `report.py`; where there is a GPU also
-`gpu.py`. `benchmarks/check.py`, a part of `scripts/test`, refuses a change that loses half of a ratio.
+the collections: `python benchmarks/embed.py`, `int8.py`, `compare.py`, `ingest.py`, `search.py`, `migrate.py`, then `report.py`; where there is
+a GPU also `gpu.py`. `benchmarks/check.py`, a part of `scripts/test`, refuses a change that loses half of a ratio.
 """
 SCALE = "<!-- measured -->"
 
 
 def main() -> None:
-    names = ("embed", "compare", "ingest", "search", "migrate")
-    embed, compare, ingest, search, migrate = (json.loads((RESULTS / f"{name}.json").read_text()) for name in names)
+    names = ("embed", "int8", "compare", "ingest", "search", "migrate")
+    embed, int8, compare, ingest, search, migrate = (json.loads((RESULTS / f"{name}.json").read_text()) for name in names)
     facts = ingest["machine"]
     text = [HEAD, f"\nMachine: {facts['cores']} cores of {facts['cpu']} ({', '.join(facts['instructions'])}), {facts['memory_gb']} GB; "]
     text.append(f"torch {facts['torch']}, OpenSearch 3.6.0 on the same cores (embedded node). Shared and noisy: read ratios, not digits.\n")
-    text += [compare_part(compare), embed_part(embed), ingest_part(ingest), search_part(search), migrate_part(migrate)]
+    text += [compare_part(compare), embed_part(embed), int8_part(int8), ingest_part(ingest), search_part(search), migrate_part(migrate)]
     (ROOT / "docs" / "performance.md").write_text("".join(text))
     plot(compare, embed)
     page = ROOT / "docs" / "scale.md"
@@ -90,6 +90,24 @@ On chunks osembed reaches {gemm["share"]:.0%} of this machine's measured matrix 
 precision it chose). Its vectors against the library's in fp32, {cosine["texts"]:,} texts: cosine {cosine["min"]:.5f} at least.
 nDCG@10 on SciFact by exact search: {ndcg}.
 """
+
+
+def int8_part(figures: dict) -> str:
+    texts, cosine = figures["texts"], figures["cosine"]
+    rows = [
+        (cpu, *(f"{row['own_per_s']:,.1f} → {row['int8_per_s']:,.1f}: **{row['ratio']:.2f} times**" for row in found.values()))
+        for cpu, found in figures["cpus"].items()
+    ]
+    ndcg = ", ".join(f"{name} {value:.4f}" for name, value in figures["scifact_ndcg@10"].items())
+    return f"""
+## In int8, through OpenVINO
+
+`osembed models quantise` on passages of full papers (not of the collections that judge), against osembed's own forward in the precision that
+it chooses there; texts/s, in turns, medians of {figures["rounds"]} rounds. Older CPUs are imitated: oneDNN, which both compute with, is held to
+their instructions. Where there is bf16, int8 does not pay. Vectors to fp32: cosine {cosine["mean"]:.4f} on average, {cosine["min"]:.4f} at
+least; nDCG@10 on SciFact by exact search: {ndcg}.
+
+{table(("CPU", *(f"{count:,} {what}" for what, count in texts.items())), *rows)}"""
 
 
 def ingest_part(figures: dict) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -31,6 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ["OSEMBED_HOME"] = str(folder)
     os.environ.setdefault("OSEMBED_RETRY_SECONDS", "5")
     os.environ["OSEMBED_NODE_HEAP"] = "768m"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, programs they start would ignore it
     yield folder
     node.stop()
 

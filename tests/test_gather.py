@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from osembed.embed import gather
-from osembed.embed.encoder import load_encoder
 from osembed.embed.gather import Gatherer
+from osembed.embed.load import load_encoder
 from osembed.model_files import read_model
 
 

@@ -46,7 +46,7 @@ def test_first_ingest_makes_a_searchable_pair(collection, client, small, write, 
 
 def test_what_is_embedded(collection, client, small, write, models):
     """The stored hash is that of the exact passage, title included, and the vector is that passage's."""
-    from osembed.embed.encoder import load_encoder
+    from osembed.embed.load import load_encoder
 
     ingest(collection, [paper(1, abstract="An abstract of its own. " * 3)], write, small)
     documents = dump(client, collection.name)

@@ -29,19 +29,19 @@ class Encoders:
     @property
     def on_cpu(self) -> bool:
         """Whether passages are embedded on the CPU."""
-        from osembed.embed.encoder import choose_device
+        from osembed.embed.load import choose_device
 
         return choose_device(self._device) == "cpu"
 
     def be_gentle(self) -> None:
         """Leave room for others on this machine: embed with one thread less, at the lowest urgency that still moves."""
-        from osembed.embed.encoder import be_gentle
+        from osembed.embed.crew import be_gentle
 
         be_gentle()
 
     def load(self, model: Model) -> Encoder:
         """Return the encoder of a model."""
-        from osembed.embed.encoder import load_encoder
+        from osembed.embed.load import load_encoder
 
         key = identify(model).hash
         with self._lock:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from osembed.errors import ModelError
 
+GRAPH = "openvino/openvino_model.xml"  # where sentence-transformers keeps it, too
 _PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")
 _SAFE_MODULES = (*_PLAIN_MODULES, "Dense", "LayerNorm")
 _POOLINGS = {
@@ -62,6 +64,11 @@ class Model:
     modules: tuple[str, ...]
     weights_hash: str
     tokenizer_hash: str
+
+    @property
+    def graph(self) -> Path | None:
+        """The OpenVINO graph of a model that has no other weights, else None."""
+        return self.folder / GRAPH if _is_graph(self.folder) else None
 
     @property
     def is_plain(self) -> bool:
@@ -164,6 +171,8 @@ def _modules(folder: Path) -> tuple[str, ...]:
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the checked weight files of a folder. Raises ModelError where they are missing, pickled or damaged."""
+    if _is_graph(folder):
+        return _graph_files(folder / GRAPH)
     files = sorted(path for path in folder.glob("**/*.safetensors") if path.parts[-2] not in ("onnx", "openvino"))
     if not files or not any(path.parent == folder for path in files):
         pickled = next((p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pkl"))), None)
@@ -175,6 +184,22 @@ def weight_files(folder: Path) -> list[Path]:
     for path in files:
         _check_safetensors(path)
     return files
+
+
+def _is_graph(folder: Path) -> bool:
+    return (folder / GRAPH).exists() and not any(folder.glob("*.safetensors"))
+
+
+def _graph_files(graph: Path) -> list[Path]:
+    """Return a graph's two files, after comparing the size of the one with what the other refers to."""
+    data = graph.with_suffix(".bin")
+    if not data.exists():
+        raise _damaged(graph, f"its {data.name} is missing")
+    places = re.findall(rb'offset="(\d+)" size="(\d+)"', graph.read_bytes())
+    promised = max((int(offset) + int(size) for offset, size in places), default=0)
+    if not promised or data.stat().st_size < promised:
+        raise _damaged(data, f"it has {data.stat().st_size:,} bytes of {promised:,}")
+    return [data, graph]
 
 
 def _check_safetensors(path: Path) -> None:

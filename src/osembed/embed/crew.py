@@ -8,11 +8,14 @@ since each thread that calls torch keeps helpers of its own.
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import torch
 
+_GENTLE_NICE = 10
 _crews: dict[tuple[int, bool], ThreadPoolExecutor] = {}
 _guard = threading.Lock()
 
@@ -27,6 +30,13 @@ def crew(batches: int) -> ThreadPoolExecutor:
                 ThreadPoolExecutor(size, "osembed-forward", _be_alone, (size,)) if batches > 1 else ThreadPoolExecutor(1, "osembed-query")
             )
         return _crews[key]
+
+
+def be_gentle() -> None:
+    """Give this process one thread less and a low priority; threads that exist keep theirs."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), _GENTLE_NICE))
+    be_fewer()
 
 
 def be_fewer() -> None:

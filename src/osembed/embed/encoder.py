@@ -1,31 +1,27 @@
-"""Tokens to vectors: choose precision and device, cut the work into batches by tokens, pool, normalise."""
+"""Tokens to vectors: cut the work into batches by tokens, run the forward, pool, normalise."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from osembed.embed.crew import be_fewer, crew
+from osembed.embed.crew import crew
 from osembed.embed.forward import forward
 from osembed.embed.gather import Gatherer
 from osembed.embed.graphs import Graphs
-from osembed.embed.layout import Block, Groups, Layout, Varlen, bucket_of, varlen_kernel
-from osembed.embed.linear import ACTIVATIONS
+from osembed.embed.layout import Attention, Block, Groups, Layout, Varlen, bucket_of, varlen_kernel
 from osembed.embed.tokens import Tokeniser, Tokens
-from osembed.embed.weights import FAMILIES, activation_of, read_weights
-from osembed.errors import InputError
+from osembed.embed.weights import read_weights
 from osembed.model_files import Model
 from osembed.stream import staged
 
@@ -38,8 +34,7 @@ _LEAST = 256  # tokens below which a batch is not parted among cores
 _GPU_BUDGET = 65536
 _PIECE = 8192  # texts that are tokenised at once, ahead of the forward
 _GPU_FLIGHTS = 2  # batches between launch and landing
-_GENTLE_NICE = 10
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -60,18 +55,22 @@ class _Flight:
 class Encoder:
     """A loaded model. Thread-safe: between calls it holds no state but its token budget and the queries that wait."""
 
+    _varlen: Attention | None = None
+    _graphs: Graphs | None = None
+    _blocks = False
+
     def __init__(self, model: Model, device: str, precision: str) -> None:
         self._set_up(model, device, precision)
-        self._budget = _GPU_BUDGET if device == "cuda" else _CPU_BUDGET
-        self._weights = read_weights(model, _DTYPES[precision], device)
-        self._varlen = varlen_kernel() if device == "cuda" and precision != "fp32" and self._weights.bias is None else None
-        self._blocks = device == "cuda" and self._varlen is None
-        self._graphs = Graphs(self._run) if device == "cuda" else None
-        self._launching = threading.Lock()
+        self._weights = read_weights(model, DTYPES[precision], device)
+        if device == "cuda":
+            self._varlen = varlen_kernel() if precision != "fp32" and self._weights.bias is None else None
+            self._blocks, self._graphs = self._varlen is None, Graphs(self._run)
 
     def _set_up(self, model: Model, device: str, precision: str) -> None:
         self.model, self.device, self.precision = model, device, precision
         self.tokeniser, self._gatherer = Tokeniser(model), Gatherer(self.encode)
+        self._budget = _GPU_BUDGET if device == "cuda" else _CPU_BUDGET
+        self._launching = threading.Lock()
 
     @property
     def backend(self) -> str:
@@ -156,43 +155,11 @@ class Encoder:
     def _run(self, layout: Layout) -> Tensor:
         """Return the vectors of a batch, where it is: float32 [texts, dimension]."""
         spec = self.model.spec
-        pooled = layout.pool(forward(self._weights, layout), spec.pooling)
+        pooled = layout.pool(self._hidden(layout), spec.pooling)
         return torch.nn.functional.normalize(pooled, dim=-1) if spec.normalize else pooled
 
-
-class LibraryEncoder(Encoder):
-    """A model of any other architecture, run by sentence-transformers."""
-
-    def __init__(self, model: Model, device: str) -> None:
-        from sentence_transformers import SentenceTransformer
-
-        self._set_up(model, device, "fp32")
-        self._lock = threading.Lock()
-        self._transformer: Any = SentenceTransformer(
-            str(model.folder),
-            device=device,
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
-        )
-        self._transformer.max_seq_length = model.spec.max_length
-
-    @property
-    def backend(self) -> str:
-        """The backend in words, as provenance and messages name it."""
-        return f"sentence-transformers {self.precision} on {self.device}"
-
-    def embed(self, tokens: Tokens, stopped: Callable[[], bool] = lambda: False) -> Vectors:
-        """Embed the texts of `tokens`, all in one go: float32 [texts, dimension]."""
-        with self._lock:
-            vectors = self._transformer.encode(
-                list(tokens.texts),
-                prompt="",
-                normalize_embeddings=self.model.spec.normalize,
-                convert_to_numpy=True,
-                show_progress_bar=False,
-            )
-        return np.asarray(vectors, dtype=np.float32)
+    def _hidden(self, layout: Layout) -> Tensor:
+        return forward(self._weights, layout)
 
 
 def _start(threads: ThreadPoolExecutor | None, work: Callable[[Rows], Result], rows: Rows) -> Future[Result]:
@@ -205,70 +172,6 @@ def _start(threads: ThreadPoolExecutor | None, work: Callable[[Rows], Result], r
     except torch.OutOfMemoryError as error:
         done.set_exception(error)
     return done
-
-
-def load_encoder(model: Model, *, device: str = "auto", precision: str = "auto") -> Encoder:
-    """Load a model's weights.
-
-    Args:
-        model: from `open_model`.
-        device: cpu, cuda, or auto (a GPU when there is one).
-        precision: fp32, bf16, fp16, or auto: fp16 on a GPU, bf16 on a CPU whose instruction set has it, else fp32.
-
-    Raises:
-        ModelError: the files do not fit the architecture. InputError: a device or precision that is not there.
-    """
-    chosen = choose_device(device)
-    if not _is_native(model):
-        return LibraryEncoder(model, chosen)
-    return Encoder(model, chosen, _choose_precision(precision, chosen))
-
-
-def _is_native(model: Model) -> bool:
-    config = model.config
-    return (
-        model.is_plain
-        and config.get("model_type") in FAMILIES
-        and model.spec.pooling in ("mean", "cls", "max")
-        and activation_of(config) in ACTIVATIONS
-        and config.get("position_embedding_type", "absolute") == "absolute"
-        and not config.get("sinusoidal_pos_embds")
-    )
-
-
-def choose_device(device: str) -> str:
-    """Return cpu or cuda for a device as people name it."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("This machine has no usable GPU.", "--device cuda needs one.", "Leave --device out.")
-    if device not in ("cpu", "cuda"):
-        raise InputError(f"There is no device '{device}'.", "", "Use cpu, cuda or auto.")
-    return device
-
-
-def _choose_precision(precision: str, device: str) -> str:
-    if precision == "auto":
-        return "fp16" if device == "cuda" else "bf16" if has_bf16() else "fp32"
-    if precision not in _DTYPES:
-        raise InputError(f"There is no precision '{precision}'.", "", f"Use {', '.join(_DTYPES)} or auto.")
-    return precision
-
-
-def be_gentle() -> None:
-    """Give this process one thread less and a low priority; threads that exist keep theirs."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), _GENTLE_NICE))
-    be_fewer()
-
-
-def has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than fp32."""
-    try:
-        flags = next(line for line in open("/proc/cpuinfo") if line.startswith("flags")).split()  # noqa: SIM115
-    except (OSError, StopIteration):
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def _by_tokens(order: list[int], lengths: list[int], budget: int) -> Iterator[list[int]]:

@@ -25,7 +25,7 @@ def forward(weights: Weights, layout: Layout) -> Tensor:
 
 
 def _apply(layer: Layer, x: Tensor, layout: Layout, weights: Weights, bias: Tensor | None) -> Tensor:
-    qkv = linear(x, *layer.qkv).view(len(x), 3, weights.heads, -1)
+    qkv = linear(x, *layer.qkv).view(-1, 3, weights.heads, x.shape[1] // weights.heads)
     mixed = layout.attend(qkv, bias).reshape(x.shape)
     x = _norm(linear_add(mixed, *layer.out, x), layer.norm1, weights.epsilon)
     inner = linear(x, *layer.up, ACTIVATIONS[weights.activation])

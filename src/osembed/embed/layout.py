@@ -149,7 +149,7 @@ class Block:
         self.positions = torch.arange(length, device=device).repeat(len(rows))
 
     @property
-    def _real(self) -> Tensor:
+    def real(self) -> Tensor:
         """Which places hold a token: [texts, longest]."""
         return torch.arange(self.longest, device=self.sizes.device) < self.sizes[:, None]
 
@@ -162,7 +162,7 @@ class Block:
         texts = len(self.sizes)
         query, key, value = qkv.view(texts, self.longest, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
         scale = query.shape[-1] ** -0.5
-        hidden = torch.where(self._real, 0.0, -_HIDE).to(qkv.dtype)[:, None, :, None].expand(-1, key.shape[1], -1, 1)
+        hidden = torch.where(self.real, 0.0, -_HIDE).to(qkv.dtype)[:, None, :, None].expand(-1, key.shape[1], -1, 1)
         key = torch.cat([key, hidden, key.new_zeros(1).expand(*key.shape[:-1], 7)], dim=-1)
         query = torch.cat([query, query.new_ones(1).expand(*query.shape[:-1], 8)], dim=-1)
         mask = None if bias is None else bias.expand(texts, -1, -1, -1)
@@ -174,7 +174,7 @@ class Block:
         hidden = hidden.view(len(self.sizes), self.longest, -1).float()
         if pooling == "cls":
             return hidden[:, 0]
-        real = self._real[..., None]
+        real = self.real[..., None]
         if pooling == "max":
             return hidden.masked_fill(~real, -math.inf).amax(1)
         return torch.where(real, hidden, 0.0).sum(1) / self.sizes[:, None]

@@ -1,0 +1,48 @@
+"""Forwards by sentence-transformers: for architectures that osembed's own forward does not know."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from osembed.embed.encoder import Encoder, Vectors
+from osembed.embed.tokens import Tokens
+from osembed.model_files import Model
+
+
+class LibraryEncoder(Encoder):
+    """A model of any other architecture, run by sentence-transformers."""
+
+    def __init__(self, model: Model, device: str) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        self._set_up(model, device, "fp32")
+        self._lock = threading.Lock()
+        self._transformer: Any = SentenceTransformer(
+            str(model.folder),
+            device=device,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
+        )
+        self._transformer.max_seq_length = model.spec.max_length
+
+    @property
+    def backend(self) -> str:
+        """The backend in words, as provenance and messages name it."""
+        return f"sentence-transformers {self.precision} on {self.device}"
+
+    def embed(self, tokens: Tokens, stopped: Callable[[], bool] = lambda: False) -> Vectors:
+        """Embed the texts of `tokens`, all in one go: float32 [texts, dimension]."""
+        with self._lock:
+            vectors = self._transformer.encode(
+                list(tokens.texts),
+                prompt="",
+                normalize_embeddings=self.model.spec.normalize,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )
+        return np.asarray(vectors, dtype=np.float32)

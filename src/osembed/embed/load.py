@@ -1,0 +1,74 @@
+"""Models to encoders: which of the three runs a model, where, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from osembed.embed.encoder import DTYPES, Encoder
+from osembed.embed.library import LibraryEncoder
+from osembed.embed.linear import ACTIVATIONS
+from osembed.embed.openvino import OpenvinoEncoder
+from osembed.embed.weights import FAMILIES, activation_of
+from osembed.errors import InputError
+from osembed.model_files import Model
+
+
+def load_encoder(model: Model, *, device: str = "auto", precision: str = "auto") -> Encoder:
+    """Load a model's weights.
+
+    Args:
+        model: from `open_model`.
+        device: cpu, cuda, or auto (a GPU when there is one).
+        precision: fp32, bf16, fp16, or auto: fp16 on a GPU, bf16 on a CPU whose instruction set has it, else fp32.
+
+    Raises:
+        ModelError: the files do not fit the architecture. InputError: a device or precision that is not there.
+    """
+    if model.graph:
+        return OpenvinoEncoder(model, _choose_precision(precision, "cpu"))
+    chosen = choose_device(device)
+    if not is_native(model):
+        return LibraryEncoder(model, chosen)
+    return Encoder(model, chosen, _choose_precision(precision, chosen))
+
+
+def is_native(model: Model) -> bool:
+    """Whether osembed's own forward computes a model."""
+    config = model.config
+    return (
+        model.graph is None
+        and model.is_plain
+        and config.get("model_type") in FAMILIES
+        and model.spec.pooling in ("mean", "cls", "max")
+        and activation_of(config) in ACTIVATIONS
+        and config.get("position_embedding_type", "absolute") == "absolute"
+        and not config.get("sinusoidal_pos_embds")
+    )
+
+
+def choose_device(device: str) -> str:
+    """Return cpu or cuda for a device as people name it."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("This machine has no usable GPU.", "--device cuda needs one.", "Leave --device out.")
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"There is no device '{device}'.", "", "Use cpu, cuda or auto.")
+    return device
+
+
+def _choose_precision(precision: str, device: str) -> str:
+    if precision == "auto":
+        return "fp16" if device == "cuda" else "bf16" if has_bf16() else "fp32"
+    if precision not in DTYPES:
+        raise InputError(f"There is no precision '{precision}'.", "", f"Use {', '.join(DTYPES)} or auto.")
+    return precision
+
+
+def has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than fp32."""
+    try:
+        flags = next(line for line in open("/proc/cpuinfo") if line.startswith("flags")).split()  # noqa: SIM115
+    except (OSError, StopIteration):
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
