@@ -16,9 +16,9 @@ from common import read_papers, save
 from embed import MODEL, Worker, abstracts, chunks, ndcg, titles
 
 from osembed.embed.load import has_bf16
-from osembed.embed.quantise import quantise, sample_passages
 from osembed.models import open_model
 from osembed.paper import Paper
+from osembed.quantise import quantise
 
 ROUNDS = 5
 OWN = "bf16" if has_bf16() else "fp32"
@@ -35,7 +35,7 @@ def main() -> None:
     papers = (Paper(key, title, "", body, {}, "", {}) for key, title, body in islice(read_papers(5), 40))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "minilm-int8"
-        made = quantise(open_model(MODEL), sample_passages(papers, open_model(MODEL)), folder)
+        made = quantise(open_model(MODEL), papers, folder)
         cpus = {name: measure(isa, precision, str(folder), texts) for name, (isa, precision) in CPUS.items()}
         worker = Worker("osembed", "auto", str(folder))
         quality = {"fp32": ndcg(Worker("osembed", "fp32").vectors), "int8": ndcg(worker.vectors, queries=worker.vectors)}

@@ -6,18 +6,20 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from osembed.collection import choose_models
 from osembed.embed.load import load_encoder
-from osembed.embed.quantise import graph_of, quantise, sample_passages, save_graph
+from osembed.embed.traced import graph_of, save_graph
 from osembed.errors import IdentityError, InputError, ModelError
 from osembed.identity import identify
 from osembed.model_files import GRAPH, read_model
 from osembed.models import open_model
 from osembed.paper import Paper
+from osembed.quantise import quantise, sample_passages
 from tests.conftest import EXAMPLES, TEXT, command
 
 TEXTS = [
@@ -36,6 +38,17 @@ def test_a_graph_makes_the_models_vectors(models, family, tmp_path):
     np.testing.assert_allclose(encoder.encode(TEXTS), exact.encode(TEXTS), atol=2e-5)
     np.testing.assert_allclose(encoder.encode_query(TEXTS[3]), exact.encode_query(TEXTS[3]), atol=2e-5)
     assert identify(model).difference(identify(made)).startswith("weights")
+
+
+def test_a_graph_keeps_the_settings_of_its_model(models, tmp_path):
+    """Also those that only osembed's registry knows, such as prompts and what stands between title and text."""
+    stated = read_model(models.bert).spec
+    spec = replace(stated, query_prompt="q: ", passage_prompt="p: ", separator="[SEP]", similarity="dot", normalize=False, max_length=40)
+    model = read_model(models.bert, spec)
+    save_graph(model, graph_of(model), tmp_path / "some" / "graph", {})
+    made = read_model(tmp_path / "some" / "graph")
+    assert made.spec == replace(spec, name="graph", assumed=())
+    assert identify(model).difference(replace(identify(made), weights=model.weights_hash)) is None
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +92,19 @@ def test_a_collection_moves_to_int8(int8, collection):
 def test_what_cannot_be_quantised_is_refused(models, int8, tmp_path, monkeypatch):
     """With the reason, before anything is written."""
     model, folder = read_model(models.bert), int8[0]
+    papers = [Paper("1", "Title", "", TEXT * 5, {}, "", {})]
     with pytest.raises(InputError, match="exists"):
-        quantise(model, TEXTS * 4, tmp_path)
-    with pytest.raises(InputError, match="13 passages"):
-        quantise(model, TEXTS, tmp_path / "x")
+        quantise(model, papers, tmp_path)
+    with pytest.raises(InputError, match="There are 2 passages"):
+        quantise(model, papers, tmp_path / "x")
+    with pytest.raises(InputError, match="on the CPU"):
+        load_encoder(read_model(folder), device="cuda")
     for unfit in (read_model(models.dense), read_model(folder)):
         with pytest.raises(ModelError, match="architecture"):
-            quantise(unfit, TEXTS * 4, tmp_path / "x")
+            quantise(unfit, papers, tmp_path / "x")
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(ModelError, match="NNCF"):
-        quantise(model, TEXTS * 4, tmp_path / "x")
+        quantise(model, papers * 40, tmp_path / "x")
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ModelError, match="OpenVINO is not installed"):
         load_encoder(read_model(folder))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from osembed.errors import ModelError
 
 GRAPH = "openvino/openvino_model.xml"  # where sentence-transformers keeps it, too
+SETTINGS = "osembed.json"  # beside the weights: a spec as osembed wrote it, over whatever the other files state
 _PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")
 _SAFE_MODULES = (*_PLAIN_MODULES, "Dense", "LayerNorm")
+_PLACES = ("name", "hub", "package", "assumed")
 _POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -102,6 +104,9 @@ def read_model(folder: Path, spec: ModelSpec | None = None) -> Model:
 
 def _stated_spec(folder: Path, config: dict[str, Any]) -> ModelSpec:
     """Read the settings that a folder's own files state; what they leave open is assumed and named."""
+    written = _optional_json(folder / SETTINGS).get("spec")
+    if written:
+        return _written_spec(folder, written)
     assumed: list[str] = []
     pooling = _stated_pooling(folder)
     if pooling is None:
@@ -129,6 +134,18 @@ def _stated_spec(folder: Path, config: dict[str, Any]) -> ModelSpec:
         passage_prompt=prompts.get("passage", prompts.get("document", "")),
         assumed=tuple(assumed),
     )
+
+
+def settings_of(spec: ModelSpec) -> dict[str, Any]:
+    """Return what of a spec belongs to the vectors, not to where the files are, as SETTINGS keeps it."""
+    return {name: value for name, value in asdict(spec).items() if name not in _PLACES}
+
+
+def _written_spec(folder: Path, written: dict[str, Any]) -> ModelSpec:
+    try:
+        return ModelSpec(name=folder.name, **written)
+    except TypeError as error:
+        raise ModelError(f"{folder / SETTINGS} is of another version of osembed: {error}.", "", "Make the model again.") from error
 
 
 def _stated_pooling(folder: Path) -> str | None:

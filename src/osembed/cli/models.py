@@ -58,16 +58,15 @@ def quantise(model: str, paths: tuple[str, ...], target: str, as_json: bool) -> 
     osembed models quantise all-MiniLM-L6-v2 papers/ --to ./minilm-int8
     osembed migrate --model ./minilm-int8
     """
-    from osembed.embed.quantise import quantise, sample_passages
     from osembed.models import open_model
     from osembed.paper import Paper, to_paper
+    from osembed.quantise import quantise
     from osembed.read import Reader, Record
 
     source = open_model(model)
     papers = (to_paper(record, {}, 0) for record in Reader(paths) if isinstance(record, Record))
-    passages = sample_passages((paper for paper in papers if isinstance(paper, Paper)), source)
-    notice(f"Quantising {source.spec.name} with {len(passages)} passages; about a minute for a small model…")
-    made = quantise(source, passages, Path(target).expanduser())
+    notice(f"Quantising {source.spec.name}; about a minute for a small model…")
+    made = quantise(source, (paper for paper in papers if isinstance(paper, Paper)), Path(target).expanduser())
     if as_json:
         print_json({**asdict(made), "pays": made.pays})
         return

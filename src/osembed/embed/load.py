@@ -25,6 +25,8 @@ def load_encoder(model: Model, *, device: str = "auto", precision: str = "auto")
         ModelError: the files do not fit the architecture. InputError: a device or precision that is not there.
     """
     if model.graph:
+        if device == "cuda":
+            raise InputError(f"{model.spec.name} is an OpenVINO graph, which runs on the CPU.", "", "Leave --device out.")
         return OpenvinoEncoder(model, _choose_precision(precision, "cpu"))
     chosen = choose_device(device)
     if not is_native(model):

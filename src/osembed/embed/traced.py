@@ -1,0 +1,89 @@
+"""The forward as an OpenVINO graph, and the folder that makes a model of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that every torch program gives it
+from torch import Tensor
+
+from osembed.embed.forward import forward
+from osembed.embed.openvino import load_openvino
+from osembed.embed.weights import Weights, read_weights
+from osembed.model_files import GRAPH, SETTINGS, Model, settings_of
+
+_KEPT = ("*.json", "*.txt", "*.model", "1_Pooling/*.json", "2_Normalize/*.json", "LICENSE*", "README*")
+_LEFT = ("*.index.json",)  # lists of the weight files that are not copied
+
+
+def graph_of(model: Model) -> Any:
+    """Return a model's forward as an OpenVINO graph, its inputs and its output named as sentence-transformers names them."""
+    openvino = load_openvino()
+    traced = _Traced(read_weights(model, torch.float32, "cpu", packed=False))
+    example = {name: torch.ones(2, 8, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # OpenVINO calls what torch has deprecated
+        graph = openvino.convert_model(traced, example_input=example)
+    graph.reshape({name: [-1, -1] for name in example})
+    graph.outputs[0].get_tensor().set_names({"last_hidden_state"})
+    return graph
+
+
+def save_graph(model: Model, graph: Any, target: Path, notes: Mapping[str, Any]) -> None:
+    """Write a graph and the settings of the model it was made from into a new folder, whole or not at all."""
+    openvino = load_openvino()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        folder = Path(scratch) / target.name
+        (folder / GRAPH).parent.mkdir(parents=True)
+        _copy_settings(model.folder, folder)
+        openvino.save_model(graph, folder / GRAPH, compress_to_fp16=False)
+        origin = {"from": model.spec.name, "weights": model.weights_hash, "openvino": version("openvino"), **notes}
+        (folder / SETTINGS).write_text(json.dumps({"spec": settings_of(model.spec), "made": origin}, indent=1) + "\n")
+        folder.rename(target)
+
+
+class _Traced(torch.nn.Module):
+    """The forward as a graph: ids and mask of any batch size and length in, hidden states out."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        self._weights = weights
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = forward(self._weights, _Padded(input_ids, attention_mask))
+        return hidden.view(*input_ids.shape, -1)
+
+
+class _Padded:
+    """A padded batch as a layout, of operations that a graph can hold: nothing depends on the lengths of the texts at hand."""
+
+    def __init__(self, ids: Tensor, mask: Tensor) -> None:
+        self.longest: Any = ids.shape[1]
+        self.ids = ids.flatten()
+        self.positions = torch.arange(self.longest).expand(ids.shape).flatten()
+        self._shape, self._hidden = ids.shape, (1.0 - mask.float())[:, None, None, :] * -1e4
+
+    def attend(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
+        query, key, value = qkv.view(*self._shape, 3, qkv.shape[2], qkv.shape[3]).permute(2, 0, 3, 1, 4)
+        mask = self._hidden if bias is None else self._hidden + bias
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return attended.transpose(1, 2).flatten(0, 1)
+
+    def pool(self, hidden: Tensor, pooling: str) -> Tensor:
+        raise NotImplementedError  # pooling is not part of the graph
+
+
+def _copy_settings(source: Path, target: Path) -> None:
+    left = {path for pattern in _LEFT for path in source.glob(pattern)}
+    for path in (path for pattern in _KEPT for path in source.glob(pattern) if path not in left):
+        (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / path.relative_to(source))
