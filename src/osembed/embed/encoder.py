@@ -31,6 +31,7 @@ Result = TypeVar("Result")
 
 _CPU_BUDGET = 1536  # tokens per forward: activations stay in cache
 _LEAST = 256  # tokens below which a batch is not parted among cores
+_LARGE = 64 * 2**20  # bytes of weights that no cache holds: all cores read them for a batch that is alone
 _GPU_BUDGET = 65536
 _PIECE = 8192  # texts that are tokenised at once, ahead of the forward
 _GPU_FLIGHTS = 2  # batches between launch and landing
@@ -58,10 +59,12 @@ class Encoder:
     _varlen: Attention | None = None
     _graphs: Graphs | None = None
     _blocks = False
+    _is_large = False
 
     def __init__(self, model: Model, device: str, precision: str) -> None:
         self._set_up(model, device, precision)
         self._weights = read_weights(model, DTYPES[precision], device)
+        self._is_large = self._weights.layer_bytes > _LARGE
         if device == "cuda":
             self._varlen = varlen_kernel() if precision != "fp32" and self._weights.bias is None else None
             self._blocks, self._graphs = self._varlen is None, Graphs(self._run)
@@ -93,12 +96,12 @@ class Encoder:
 
         Raises InterruptedError between two batches once `stopped` says so.
 
-        A CPU works on a batch per core, and with all of them on one that is alone. A GPU works on one batch while the next is launched and the
-        last is copied back; out of its memory, a batch is halved, and the budget of those to come.
+        A CPU works on a batch per core; where the model is large, with all of them on a batch that is alone. A GPU works on one batch while the
+        next is launched and the last is copied back; out of its memory, a batch is halved, and the budget of those to come.
         """
         vectors = np.empty((len(tokens), self.model.spec.dimension), dtype=np.float32)
         waiting, flights = self._batches(tokens)[::-1], deque[_Flight]()
-        threads = crew(len(waiting)) if self.device != "cuda" else None
+        threads = crew(together=len(waiting) == 1 and self._is_large) if self.device != "cuda" else None
         most = torch.get_num_threads() + 1 if threads else _GPU_FLIGHTS
         while waiting or flights:
             if stopped():

@@ -64,6 +64,12 @@ class Weights:
     epsilon: float
     activation: str
 
+    @property
+    def layer_bytes(self) -> int:
+        """Bytes of the layers' matrices, all of which every forward reads."""
+        linears = (linear for layer in self.layers for linear in (layer.qkv, layer.out, layer.up, layer.down))
+        return sum(linear.weight.numel() * linear.weight.element_size() for linear in linears)
+
 
 @dataclass(frozen=True)
 class Family:
