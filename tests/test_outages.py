@@ -130,6 +130,22 @@ def test_f23_a_source_that_is_red_is_never_complete(started, proxy, client, name
     assert contents(client, name).keys() == expected
 
 
+def test_a_primary_that_is_lost_after_the_swap_fails_nothing(started, proxy, client, name, models):
+    """Whether somebody wrote past the fence is asked of the old index: patiently, for the swap is done."""
+    blue = indexes.resolve(client, name)["papers"].index
+    asked: list[str] = []
+
+    def lost(request):
+        if f"/{blue}/_stats" not in request.path or len(asked) == 3 or indexes.resolve(client, name)["papers"].index == blue:
+            return None
+        asked.append(request.path)
+        return Fault("answer", 200, b'{"indices":{}}')
+
+    proxy.rules.append(lost)
+    done = Collection(name, proxy.url).migrate(str(models.mirror), **OPTIONS)
+    assert (done.phase, len(asked), done.notices) == ("swapped", 3, [])
+
+
 def test_f33_f34_clients_that_remember_the_old_index(started, name, url, models, small, write):
     """Reader and writer from before the swap, first used again when the old index is long deleted: both go on with the new model."""
     reader, writer = Collection(name, url), Collection(name, url)

@@ -17,6 +17,7 @@ from osembed.embed.layout import Block, Layout, padded
 from osembed.errors import ModelError
 from osembed.model_files import Model
 
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -55,17 +56,15 @@ class Graph:
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot read {path}: {error}.", "Its vectors cannot be made.", "Make it again.") from error
         self._inputs = [port.get_any_name() for port in self._request.model_inputs]
+        if not set(self._inputs) <= set(_INPUTS):
+            raise ModelError(f"{path} wants {', '.join(self._inputs)}.", f"osembed gives {', '.join(_INPUTS)}.", "Make it again.")
         self._lock = threading.Lock()
 
     def __call__(self, block: Block) -> Tensor:
         """Return the hidden states of a block: float32 [texts · longest, hidden]."""
         shape = (len(block.sizes), block.longest)
         ids = block.ids.view(shape)
-        given = {
-            "input_ids": ids.numpy(),
-            "attention_mask": block.real.long().numpy(),
-            "token_type_ids": np.zeros(shape, np.int64),
-        }
+        given = dict(zip(_INPUTS, (ids.numpy(), block.real.long().numpy(), np.zeros(shape, np.int64)), strict=True))
         with self._lock:
             hidden = self._request.infer({name: given[name] for name in self._inputs})[0]
         return torch.from_numpy(hidden).flatten(0, 1)

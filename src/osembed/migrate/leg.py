@@ -15,7 +15,7 @@ from osembed.audience import read_clients, unready
 from osembed.bulk import BulkLoop
 from osembed.client import OpenSearch, Server
 from osembed.encoders import Encoders
-from osembed.errors import BusyError, CollectionError
+from osembed.errors import BusyError, ClusterError, CollectionError
 from osembed.index import Target
 from osembed.journal import Journal
 from osembed.migrate import gate as gates
@@ -286,7 +286,13 @@ class Leg:
         result.fence_s, result.fences = done.fence_s, tries
         if not self._lease.state.back:
             for lane in at.lanes:
-                lost = lost_writes(self._client, lane, self._lease.state.moves[lane.level].bases)
+                try:
+                    lost = lost_writes(self._client, lane, self._lease.state.moves[lane.level].bases)
+                except ClusterError as error:  # the swap is done, and stays so
+                    lost = 0
+                    result.notices.append(
+                        f"Whether writes reached {lane.source.index} after it was fenced could not be seen: {error.found}"
+                    )
                 if lost:
                     result.notices.append(
                         f"{lost} writes reached {lane.source.index} after it was fenced: somebody lifted the block by hand."

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from osembed import bulk
@@ -63,7 +64,7 @@ def _level(client: OpenSearch, target: Target, level: Level, encoders: Encoders,
     key = f"repair:{target.uuid}"
     marks = dict((journal.read(key) or {}).get("marks", {}))
     points = scan.settled(lambda: scan.checkpoints(client, target.index))
-    scan.refresh(client, target.index)
+    scan.settled(lambda: scan.refresh(client, target.index))
     for shard, point in points.items():
         for page in scan.scan(client, target.index, shard, marks.get(str(shard), -1), point, size=PAGE[level]):
             done.looked_at += len(page)
@@ -105,8 +106,8 @@ def _mended(target: Target, doc: Found, text: str, vectors: dict[str, Any]) -> d
 
 def _orphans(client: OpenSearch, targets: Targets, loop: BulkLoop, done: Repair) -> None:
     """Delete chunks whose paper is gone, unless they are so young that their paper may be on its way."""
-    for level in LEVELS:
-        scan.refresh(client, targets[level].index)
+    for target in targets.values():
+        scan.settled(partial(scan.refresh, client, target.index))
     now = server_clock(client)
     chunks = targets["chunks"]
     for paper_id, why in list(integrity.faults(client, targets["papers"].index, chunks.index)):

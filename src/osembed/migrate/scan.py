@@ -26,8 +26,13 @@ _MGET = 500
 _LISTED = 5000
 
 
-class Unsettled(Exception):
+class Unsettled(ClusterError):
     """The answer may be incomplete: a shard failed, timed out or moved. What was read must not be counted on."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"{found}.", "What was read may be incomplete.", "See to the server (`osembed doctor`), then run the command again."
+        )
 
 
 @dataclass(frozen=True)
@@ -190,10 +195,10 @@ def settled(attempt: Callable[[], T], stopped: Callable[[], None] = lambda: None
             return attempt()
         except AuthError:
             raise
-        except (Unsettled, ClusterError) as trouble:
+        except ClusterError as trouble:
             if time.monotonic() - began > _PATIENCE_S:
                 raise ClusterError(
-                    f"The index does not settle: {trouble}.",
+                    f"The index does not settle: {trouble.found}",
                     "Going on would miss documents.",
                     "See to the server (`osembed doctor`), then run the same command again: it goes on where it stopped.",
                 ) from trouble

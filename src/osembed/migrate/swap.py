@@ -69,8 +69,9 @@ def swap(at: Crossing) -> Swapped:
     except BaseException as error:
         took = time.monotonic() - began
         if _withdraw(lease):
-            if isinstance(error, GivenUp | TransportError | OsembedError | Outdated | scan.Unsettled):
-                raise GivenUp(f"{error} (writers waited {took:.1f} s)") from error
+            if isinstance(error, GivenUp | TransportError | OsembedError | Outdated):
+                why = error.found if isinstance(error, OsembedError) else error
+                raise GivenUp(f"{why} (writers waited {took:.1f} s)") from error
             raise
         last = 0  # in doubt, and it has happened
     took = time.monotonic() - began
@@ -208,6 +209,6 @@ def _alias(settings: dict[str, Any]) -> dict[str, Any]:
 def lost_writes(client: OpenSearch, lane: Lane, bases: dict[str, tuple[int, int]]) -> int:
     """Return how many operations reached the old index after it was proven equal: 0 unless somebody lifted the block by hand."""
     with suppress(NotFoundError):
-        now = scan.checkpoints(client, lane.source.index)
+        now = scan.settled(lambda: scan.checkpoints(client, lane.source.index))
         return sum(max(0, now[int(shard)].highest - base[1]) for shard, base in bases.items() if int(shard) in now)
     return 0
