@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import read_papers, save
-from embed import Worker, chunks, work_of
+from embed import Worker, chunks, in_turns, ratio, work_of
 
+from osembed.identity import cosines
 from osembed.model_files import Model, read_model
 from osembed.models import open_model
 
@@ -68,20 +69,13 @@ def measure(model: Model, device: str, texts: dict[str, list[str]], rounds: int)
     exact = Worker("library", "float32", str(model.folder), device)
     row: dict = {"texts_per_s": {}, "ratio": {}, "tflops": {}, "cosine_to_fp32": {}}
     for what, batch in texts.items():
-        times: dict[str, list[float]] = {way: [] for way in ways}
-        for turn in range(rounds + 1):
-            for way, worker in ways.items():
-                took = worker.encode(batch)[1]
-                if turn:  # the first round warms up: kernels are chosen, graphs captured
-                    times[way].append(took)
+        times = in_turns(ways, batch, rounds)
         row["texts_per_s"][what] = {way: round(len(batch) / statistics.median(took)) for way, took in times.items()}
         theirs, ours = times.values()
-        row["ratio"][what] = round(statistics.median(a / b for a, b in zip(theirs, ours, strict=True)), 2)
+        row["ratio"][what] = ratio(theirs, ours)
         row["tflops"][what] = round(work_of(batch, model) / statistics.median(ours) / 1e12, 1)
         sample = batch[:256]
-        vectors, reference = ways["osembed"].vectors(sample), exact.vectors(sample)
-        cosines = (vectors * reference).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(reference, axis=1)
-        row["cosine_to_fp32"][what] = round(float(cosines.min()), 5)
+        row["cosine_to_fp32"][what] = round(float(cosines(ways["osembed"].vectors(sample), exact.vectors(sample)).min()), 5)
     for worker in (*ways.values(), exact):
         worker.close()
     return row

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from common import read_papers, save
-from embed import MODEL, Worker, abstracts, chunks, ndcg, titles
+from embed import MODEL, Worker, abstracts, chunks, in_turns, ndcg, ratio, titles
 
 from osembed.embed.load import has_bf16
 from osembed.models import open_model
@@ -24,7 +24,7 @@ ROUNDS = 5
 OWN = "bf16" if has_bf16() else "fp32"
 # What oneDNN, which torch and OpenVINO both compute with, may use; the precision that osembed would choose there.
 CPUS = {
-    f"this CPU ({OWN})": ("", OWN),
+    f"this CPU ({OWN})": ("DEFAULT", OWN),
     "held to AVX-512 with VNNI (fp32)": ("AVX512_CORE_VNNI", "fp32"),
     "held to AVX2 with VNNI (fp32)": ("AVX2_VNNI", "fp32"),
 }
@@ -36,10 +36,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "minilm-int8"
         made = quantise(open_model(MODEL), papers, folder)
+        exact, small = Worker("osembed", "fp32"), Worker("osembed", "auto", str(folder))
+        quality = {"fp32": ndcg(exact.vectors), "int8": ndcg(small.vectors, queries=small.vectors)}
+        exact.close()
+        small.close()
         cpus = {name: measure(isa, precision, str(folder), texts) for name, (isa, precision) in CPUS.items()}
-        worker = Worker("osembed", "auto", str(folder))
-        quality = {"fp32": ndcg(Worker("osembed", "fp32").vectors), "int8": ndcg(worker.vectors, queries=worker.vectors)}
-        worker.close()
     figures = {
         "texts": {what: len(batch) for what, batch in texts.items()},
         "rounds": ROUNDS,
@@ -53,22 +54,12 @@ def main() -> None:
 
 def measure(isa: str, precision: str, folder: str, texts: dict[str, list[str]]) -> dict:
     """Return texts/s of both, in turns, and how many times as fast int8 is."""
-    os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
-    if isa:
-        os.environ["ONEDNN_MAX_CPU_ISA"] = isa
-    workers = {"own": Worker("osembed", precision), "int8": Worker("osembed", "auto", folder)}
-    os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
-    found: dict = {}
+    os.environ["ONEDNN_MAX_CPU_ISA"] = isa
+    workers, found = {"own": Worker("osembed", precision), "int8": Worker("osembed", "auto", folder)}, {}
     for what, batch in texts.items():
-        times: dict[str, list[float]] = {name: [] for name in workers}
-        for turn in range(ROUNDS + 1):
-            for name, worker in workers.items():
-                took = worker.encode(batch)[1]
-                if turn:  # the first round warms up
-                    times[name].append(took)
+        times = in_turns(workers, batch, ROUNDS)
         rates = {f"{name}_per_s": round(len(batch) / statistics.median(took), 1) for name, took in times.items()}
-        ratio = statistics.median(own / small for own, small in zip(times["own"], times["int8"], strict=True))
-        found[what] = {**rates, "ratio": round(ratio, 2)}
+        found[what] = {**rates, "ratio": ratio(times["own"], times["int8"])}
     for worker in workers.values():
         worker.close()
     return found

@@ -99,14 +99,19 @@ def admit(witness: np.ndarray, vectors: np.ndarray, what: str) -> None:
         vectors: the same texts embedded by the backend at hand.
         what: the backend in words, for the message.
     """
-    lengths = np.linalg.norm(witness, axis=1) * np.linalg.norm(vectors, axis=1)
-    worst = float((np.einsum("ij,ij->i", witness, vectors) / np.maximum(lengths, 1e-12)).min())
+    worst = float(cosines(witness, vectors).min())
     if not worst >= WITNESS_COSINE:
         raise IdentityError(
             f"{what} reproduces the collection's witness vectors with cosine {worst:.4f}.",
             f"Below {WITNESS_COSINE} its vectors would be of another space.",
             "Use another precision or device (--precision fp32), or check the model's files.",
         )
+
+
+def cosines(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the cosine of each row of two arrays [rows, dimension]: [rows]; 0 beside a row of zeros."""
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(others, axis=1)
+    return np.asarray(np.einsum("ij,ij->i", vectors, others) / np.maximum(lengths, 1e-12))
 
 
 def _short(value: object) -> str:

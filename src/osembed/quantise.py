@@ -23,6 +23,7 @@ import numpy as np
 from osembed.chunk import cut, start_of
 from osembed.embed.tokens import Tokeniser, Tokens
 from osembed.errors import InputError, ModelError
+from osembed.identity import cosines
 from osembed.model_files import Model, read_model
 from osembed.paper import Paper
 from osembed.schema import ChunkRule
@@ -101,9 +102,7 @@ def _compare(model: Model, made: Model, texts: Sequence[str]) -> Quantised:
     from osembed.embed.load import load_encoder
 
     exact, plain, small = load_encoder(model, device="cpu", precision="fp32"), load_encoder(model, device="cpu"), load_encoder(made)
-    vectors, reference = small.encode(texts), exact.encode(texts)
-    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
-    cosines = np.einsum("ij,ij->i", vectors, reference) / np.maximum(lengths, 1e-12)
+    near = cosines(small.encode(texts), exact.encode(texts))
     rates: dict[str, list[float]] = {plain.backend: [], small.backend: []}
     for _ in range(_ROUNDS):
         for encoder in (plain, small):
@@ -111,7 +110,7 @@ def _compare(model: Model, made: Model, texts: Sequence[str]) -> Quantised:
             encoder.encode(texts)
             rates[encoder.backend].append(len(texts) / (time.perf_counter() - began))
     medians = {backend: round(statistics.median(values), 1) for backend, values in rates.items()}
-    return Quantised(str(made.folder), round(float(cosines.min()), 4), round(float(cosines.mean()), 4), medians)
+    return Quantised(str(made.folder), round(float(near.min()), 4), round(float(near.mean()), 4), medians)
 
 
 def _quantised(graph: Any, tokens: Tokens) -> Any:

@@ -285,19 +285,16 @@ class Leg:
         result = self._finished()
         result.fence_s, result.fences = done.fence_s, tries
         if not self._lease.state.back:
-            for lane in at.lanes:
-                try:
-                    lost = lost_writes(self._client, lane, self._lease.state.moves[lane.level].bases)
-                except ClusterError as error:  # the swap is done, and stays so
-                    lost = 0
-                    result.notices.append(
-                        f"Whether writes reached {lane.source.index} after it was fenced could not be seen: {error.found}"
-                    )
-                if lost:
-                    result.notices.append(
-                        f"{lost} writes reached {lane.source.index} after it was fenced: somebody lifted the block by hand."
-                    )
+            result.notices += [notice for lane in at.lanes if (notice := self._lost_notice(lane))]
         return result
+
+    def _lost_notice(self, lane: Lane) -> str:
+        """Return what is to be said of writes that by-passed the fence of a swap; "" for nothing. The swap is done, and stays so."""
+        try:
+            lost = lost_writes(self._client, lane, self._lease.state.moves[lane.level].bases)
+        except ClusterError as error:
+            return f"Whether writes reached {lane.source.index} after it was fenced could not be seen: {error.found}"
+        return f"{lost} writes reached {lane.source.index} after it was fenced: somebody lifted the block by hand." if lost else ""
 
     def _finished(self) -> MigrateResult:
         self._result.phase = self._lease.state.phase
