@@ -22,13 +22,12 @@ from typing import Any
 
 import numpy as np
 import orjson
-from opensearchpy.exceptions import TransportError
 
 from osembed import index as indexes
 from osembed.client import Access, OpenSearch, connect
 from osembed.collection import Collection
 from osembed.encoders import Encoders
-from osembed.errors import OsembedError
+from osembed.errors import OsembedError, RefusedError
 from osembed.passage import stored_passage
 
 WORDS = [
@@ -216,9 +215,9 @@ class Oracle:
                     case _:
                         client.index(index=alias, id=key, body={"title": f"X {key}", "body": text, "paper_id": key})
                         log.note(key, "around", mark)
-            except TransportError as error:
-                if error.status_code not in (403, 404, 409):
-                    log.failed.append(f"around: {error.status_code} {error.error}")
+            except RefusedError as error:
+                if error.status not in (403, 404, 409):
+                    log.failed.append(f"around: {error.status} {error.found}")
 
     def _write_in_bulk(self, log: Log) -> None:
         """Rewrite some thousand documents again and again, some 250 a second; what the fence refuses is not acknowledged."""
@@ -240,12 +239,12 @@ class Oracle:
 
     def _delete_around(self, client: OpenSearch, alias: str, key: str) -> None:
         # A plain delete on an alias that is being moved could land on a fenced index: then it is refused and not acknowledged.
-        with suppress(TransportError):
+        with suppress(RefusedError):
             client.get(index=alias, id=key, _source=False)
         try:
             client.delete(index=alias, id=key)
-        except TransportError as error:
-            if error.status_code != 404:
+        except RefusedError as error:
+            if error.status != 404:
                 raise
 
     def _by_query(self, client: OpenSearch, alias: str, key: str, mark: str, log: Log) -> None:

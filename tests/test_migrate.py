@@ -19,11 +19,12 @@ from osembed.collection import Collection, choose_models
 from osembed.errors import BusyError, CollectionError, InputError, ModelError
 from osembed.generation import Wish
 from osembed.migrate import lease as leases
-from osembed.migrate import leg, scan, swap
+from osembed.migrate import leg, swap
 from osembed.migrate.copy import Copier, pack
 from osembed.migrate.gate import GateOptions
 from osembed.migrate.leg import MigrateOptions
 from osembed.node.install import CLUSTER_NAME
+from osembed.opensearch import reads
 from tests.conftest import EXAMPLES, paper, run
 from tests.killing import before_first, spawn
 from tests.oracle import blocked, contents, everything, leftovers
@@ -459,14 +460,14 @@ def test_f44_not_converging_is_said_and_no_fence_is_raised(started, client, name
 
 def test_f22_a_new_primary_repeats_the_pass(started, models, monkeypatch):
     """The primary term changes while a page is read: the page is thrown away and read again."""
-    genuine, calls = scan.primary_terms, [0]
+    genuine, calls = reads.primary_terms, [0]
 
     def terms(client, index):
         calls[0] += 1
         found = genuine(client, index)
         return {shard: term + 1 for shard, term in found.items()} if calls[0] == 3 else found
 
-    monkeypatch.setattr(scan, "primary_terms", terms)
+    monkeypatch.setattr(reads, "primary_terms", terms)
     assert migrate(started, models.mirror).phase == "swapped"
     assert started.status()[0].documents == 8
 

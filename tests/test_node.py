@@ -16,11 +16,12 @@ import psutil
 import pytest
 
 from osembed import node
-from osembed.client import Access, connect, handshake, has_hybrid
+from osembed.client import Access, connect, handshake
 from osembed.errors import NodeError
 from osembed.node import install, java
 from osembed.node import run as running
 from osembed.paths import cache_folder
+from osembed.ranking import has_hybrid
 from tests.conftest import run
 
 

@@ -13,9 +13,10 @@ from osembed import index as indexes
 from osembed.audience import Announcer
 from osembed.collection import Collection
 from osembed.generation import Wish
-from osembed.migrate import leg, pairs, scan
+from osembed.migrate import leg, pairs
 from osembed.migrate.copy import Copier
 from osembed.migrate.gate import GateOptions
+from osembed.opensearch import changes, reads
 from osembed.search import Searcher
 from tests.oracle import Log, Oracle, second_process
 
@@ -69,7 +70,7 @@ def test_migrate_roll_back_and_migrate_again_under_load(url, name, small, models
 
 def no_refresh(monkeypatch):
     """Scan what happens to be visible. (Here only writers that never refresh are at work.)"""
-    monkeypatch.setattr(scan, "refresh", lambda *_: None)
+    monkeypatch.setattr(changes, "refresh", lambda *_: None)
 
 
 def mark_before_ack(monkeypatch):
@@ -88,7 +89,7 @@ def mark_before_ack(monkeypatch):
 
 def partial_results(monkeypatch):
     """Believe answers of which a shard has dropped a part."""
-    genuine, dropped = scan.ask, [False]
+    genuine, dropped = reads.search_shard, [False]
 
     def ask(client, index, shard, body):
         answer = genuine(client, index, shard, body)
@@ -97,7 +98,7 @@ def partial_results(monkeypatch):
             del answer["hits"]["hits"][1:4]
         return answer
 
-    monkeypatch.setattr(scan, "ask", ask)
+    monkeypatch.setattr(reads, "search_shard", ask)
     monkeypatch.setattr(pairs, "compare", lambda *_: pairs.Difference())
 
 

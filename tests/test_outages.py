@@ -17,7 +17,7 @@ from osembed.collection import Collection
 from osembed.embed.encoder import Encoder
 from osembed.errors import OsembedError
 from osembed.journal import JOURNAL
-from osembed.migrate import leg, scan
+from osembed.migrate import leg
 from osembed.migrate.copy import Copier
 from osembed.migrate.gate import GateOptions
 from tests.conftest import paper
@@ -120,7 +120,7 @@ def test_f23_a_source_that_is_red_is_never_complete(started, proxy, client, name
 
     proxy.rules.append(red)
     outage = 60.0
-    monkeypatch.setattr(scan, "_PATIENCE_S", 5)
+    monkeypatch.setenv("OSEMBED_PATIENCE_SECONDS", "5")
     with pytest.raises(OsembedError, match="does not settle"):
         Collection(name, proxy.url).migrate(str(models.mirror), **OPTIONS)
     assert started.migration().state.phase == "copy"

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from opensearchpy.exceptions import TransportError
-
 from osembed.client import OpenSearch
 from osembed.encoders import Encoders
 from osembed.errors import IdentityError, ModelError, OsembedError
@@ -48,7 +46,7 @@ class Announcer:
     def _run(self) -> None:
         time.sleep(_FIRST_S)
         while True:
-            with suppress(OsembedError, TransportError):  # the server is away, or this user may not write to the journal
+            with suppress(OsembedError):  # the server is away, or this user may not write to the journal
                 self._announce()
             time.sleep(_EVERY_S)
 

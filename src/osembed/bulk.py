@@ -12,8 +12,8 @@ connection lost, timeout, 502, 503, 504        unknown: send again with jitter; 
 404 on a delete                                done: it is gone
 400 naming the circuit breaker                 pause and try again
 400 otherwise                                  rejected, with the reason
-401, 403 security                              AuthError, at once
-fewer items than sent, broken JSON             unknown: send all again
+401, 403 security                              asked once more, then AuthError
+fewer items than sent, others, broken JSON     unknown: send all again
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ import opensearchpy
 import orjson
 from opensearchpy.exceptions import ConnectionTimeout, SerializationError, TransportError
 
-from osembed.client import OpenSearch, reason
-from osembed.errors import AuthError, ClusterError
+from osembed.client import OpenSearch
+from osembed.errors import ClusterError
+from osembed.opensearch.patience import patience_seconds
+from osembed.opensearch.refusals import explain, forbidden, reason_of
 
 MAX_BYTES = 8 * 2**20
 MIN_BYTES = 64 * 2**10
 MAX_OPERATION = 90 * 2**20  # http.max_content_length is 100 MB by default
 _IN_FLIGHT = 2
-_PATIENCE_S = 600
-_FILTER = "errors,items.*._id,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
+_FILTER = "errors,items.*._id,items.*._index,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +117,12 @@ class BulkLoop:
         client: OpenSearch,
         *,
         max_bytes: int = MAX_BYTES,
-        patience_s: float = _PATIENCE_S,
+        patience_s: float | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._client, self._max_bytes, self._patience_s, self._report = client, max_bytes, patience_s, report
-        self._limit = max_bytes
+        self._client, self._max_bytes, self._report = client, max_bytes, report
+        self._patience_s = patience_seconds() if patience_s is None else patience_s
+        self._limit, self._denied = max_bytes, False
         self._lock, self._closing = threading.Lock(), threading.Event()
         self._pool = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="osembed-bulk")
 
@@ -198,14 +200,14 @@ class BulkLoop:
             return part, f"connection lost ({str(error.info)[:80]})"
         except TransportError as error:
             return self._refused(part, error, outcome)
-        items = answer.get("items", []) if isinstance(answer, Mapping) else []
-        if len(items) != len(part):
-            return part, f"{len(items)} answers to {len(part)} operations"
+        items = [next(iter(item.values())) for item in answer.get("items", [])] if isinstance(answer, Mapping) else []
+        if [item.get("_id") for item in items] != [operation.id for operation in part]:
+            return part, f"{len(items)} answers that do not match {len(part)} operations"
         return self._settle(part, items, outcome)
 
     def _refused(self, part: list[Operation], error: TransportError, outcome: Outcome) -> tuple[list[Operation], str]:
         """Handle an error answer to a whole request."""
-        status, text = error.status_code, reason(error)
+        status, text = error.status_code, reason_of(error.info) or str(error.error)
         if status == 413:
             if len(part) == 1:
                 outcome.rejected[part[0].id] = f"too large: {part[0].size:,} bytes in one document"
@@ -216,18 +218,18 @@ class BulkLoop:
             outcome.blocked += [operation.id for operation in part]
             return [], "write block"
         if status in (401, 403):
-            raise AuthError(f"The server refuses to write: {text}.", "", "Check OSEMBED_USER and its roles.")
+            return part, self._forbidden(text, self._where(part[0]))
         if status == 429:
             self._shrink()
         if status in (429, 502, 503, 504):
             return part, f"{status}: {text}"
-        raise ClusterError(f"The bulk request was refused with {status}: {text}.", "", "See the server's log.")
+        raise explain(int(status), str(error.error), error.info, "/_bulk")
 
     def _settle(self, part: list[Operation], items: list[Any], outcome: Outcome) -> tuple[list[Operation], str]:
         """Sort the items of an answer into the outcome; return those to be sent again."""
         again, trouble = [], ""
         for operation, item in zip(part, items, strict=True):
-            verdict, text = _verdict(operation, next(iter(item.values())))
+            verdict, text = _verdict(operation, item)
             if verdict == "done":
                 outcome.done += 1
             elif verdict == "conflict":
@@ -238,10 +240,21 @@ class BulkLoop:
                 outcome.rejected[operation.id] = text
             else:
                 again.append(operation)
-                trouble = text
+                trouble = self._forbidden(text, str(item.get("_index", ""))) if verdict == "forbidden" else text
         if trouble.startswith("429"):
             self._shrink()
         return again, trouble
+
+    def _forbidden(self, text: str, where: str) -> str:
+        """Return a refusal as trouble the first time, since a node may not have learnt of a role yet; raise it as AuthError from then on."""
+        with self._lock:
+            denied, self._denied = self._denied, True
+        if denied:
+            raise forbidden(text, where)
+        return text
+
+    def _where(self, operation: Operation) -> str:
+        return str(next(iter(orjson.loads(operation.action).values()))["_index"])
 
     def _shrink(self, below: int | None = None) -> None:
         with self._lock:
@@ -278,7 +291,7 @@ class _Patience:
 
 
 def _verdict(operation: Operation, item: Mapping[str, Any]) -> tuple[str, str]:
-    """Judge one item of a bulk answer: done, conflict, blocked, rejected or again, with the reason in words."""
+    """Judge one item of a bulk answer: done, conflict, blocked, rejected, forbidden or again, with the reason in words."""
     status, error = int(item.get("status", 500)), item.get("error") or {}
     kind, text = str(error.get("type", "")), _item_reason(error)
     if 200 <= status < 300 or (status == 404 and operation.document is None and not kind):
@@ -288,7 +301,7 @@ def _verdict(operation: Operation, item: Mapping[str, Any]) -> tuple[str, str]:
     if status == 404 or (status == 403 and kind == "cluster_block_exception"):
         return "blocked", text
     if status in (401, 403):
-        raise AuthError(f"The server refuses to write {operation.id}: {text}.", "", "Check OSEMBED_USER and its roles.")
+        return "forbidden", text
     if status == 429 or status >= 500 or "circuit" in text or "circuit_breaking" in kind:
         return "again", f"{status}: {text}"
     return "rejected", text

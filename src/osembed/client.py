@@ -20,7 +20,6 @@ import orjson
 from opensearchpy import OpenSearch as OpenSearch  # the one place: others import the type from here
 from opensearchpy.exceptions import (
     AuthenticationException,
-    AuthorizationException,
     ConnectionTimeout,
     SerializationError,
     SSLError,
@@ -30,12 +29,13 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from osembed.errors import AuthError, ClusterError, InputError
 from osembed.node import CLUSTER_NAME
+from osembed.opensearch.patience import retry_seconds
+from osembed.opensearch.refusals import explain
 
 _TIMEOUT_S = 60
-_RETRY_S = 20
-_SAFE_POSTS = ("_search", "_msearch", "_mget", "_count", "_refresh", "_analyze")
+_SAFE_POSTS = ("_search", "_msearch", "_mget", "_count", "_refresh")
+_SAFE_WRITE = "/osembed-journal/_doc/"  # conditional on what was read: applied twice is a conflict, and then it is read again
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-OLDEST_HYBRID = (3, 5, 0)
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,20 @@ class Transport(opensearchpy.Transport):
 
     def perform_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         """Send a request; `_bulk` keeps its raw errors for the bulk loop."""
-        if "_bulk" in url:
-            return super().perform_request(method, url, *args, **kwargs)
-        safe = method in ("GET", "HEAD") or url.split("?")[0].rsplit("/", 1)[-1] in _SAFE_POSTS
+        path = url.split("?")[0]
         send = super().perform_request
+        if path.rsplit("/", 1)[-1] == "_bulk":
+            return send(method, url, *args, **kwargs)
+        safe = method in ("GET", "HEAD") or path.rsplit("/", 1)[-1] in _SAFE_POSTS or path.startswith(_SAFE_WRITE)
         try:
             if not safe:
                 return send(method, url, *args, **kwargs)
-            retrying = _RETRYING if self.answered else _RETRYING.copy(stop=stop_after_delay(1))
-            answer = retrying(send, method, url, *args, **kwargs)
+            limit = retry_seconds() if self.answered else min(1.0, retry_seconds())
+            answer = _RETRYING.copy(stop=stop_after_delay(limit))(send, method, url, *args, **kwargs)
             self.answered = True
             return answer
         except (TransportError, SerializationError) as error:
-            raise _translate(error) from error
+            raise _translate(error, path) from error
 
 
 class Serializer(opensearchpy.serializer.JSONSerializer):
@@ -152,7 +153,7 @@ def connect(access: Access) -> OpenSearch:
 
 
 def handshake(client: OpenSearch, url: str) -> Server:
-    """Ask a server who it is. Raises ClusterError where it is no OpenSearch."""
+    """Ask a server who it is. Raises ClusterError where it is not an OpenSearch."""
     info = client.info()
     version = info.get("version") if isinstance(info, Mapping) else None
     if not isinstance(version, Mapping) or "number" not in version:
@@ -166,35 +167,10 @@ def handshake(client: OpenSearch, url: str) -> Server:
     return Server(url, _version(str(version["number"])), info.get("cluster_name") == CLUSTER_NAME)
 
 
-def has_hybrid(client: OpenSearch, server: Server) -> bool:
-    """Whether the server fuses hybrid queries correctly: version 3.5 or later, with the neural-search plugin."""
-    return server.version >= OLDEST_HYBRID and "opensearch-neural-search" in plugins(client)
-
-
-def plugins(client: OpenSearch) -> set[str]:
-    """Return the names of the plugins that every node has."""
-    nodes = client.nodes.info(metric="plugins", filter_path="nodes.*.plugins.name")["nodes"].values()
-    per_node = [{plugin["name"] for plugin in node.get("plugins", [])} for node in nodes]
-    return set.intersection(*per_node) if per_node else set()
-
-
-def reason(error: TransportError) -> str:
-    """Return the innermost reason that an error answer gives, in one line."""
-    info = error.info if isinstance(error.info, Mapping) else {}
-    cause = info.get("error", {})
-    while isinstance(cause, Mapping) and (cause.get("root_cause") or cause.get("caused_by")):
-        inner = cause.get("caused_by") or cause["root_cause"][0]
-        if inner == cause or not inner.get("reason"):
-            break
-        cause = {key: value for key, value in inner.items() if key != "root_cause"}
-    found = cause.get("reason") if isinstance(cause, Mapping) else cause
-    return re.sub(r"\s+", " ", str(found or error.error))[:400]
-
-
-def _translate(error: Exception) -> Exception:
-    """Turn errors that say nothing about one particular request into osembed's; leave 400, 404, 409 and blocks to the caller."""
+def _translate(error: Exception, path: str) -> ClusterError:
+    """Turn an error of opensearch-py into osembed's; outside the bulk loop nobody meets another."""
     if isinstance(error, SerializationError):
-        return ClusterError("The server answers, but not with JSON.", "It is no OpenSearch.", "Check --url.")
+        return ClusterError("The server answers, but not with JSON.", "It is not an OpenSearch.", "Check --url.")
     if isinstance(error, SSLError):
         return ClusterError(
             f"The server's certificate was not accepted: {error.info or error.error}.",
@@ -215,34 +191,22 @@ def _translate(error: Exception) -> Exception:
             "",
             "Set OSEMBED_USER and OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE).",
         )
-    if isinstance(error, AuthorizationException) and "cluster_block" not in str(error.error):
-        return AuthError(
-            f"The server refuses this user: {reason(error)}.",
-            "",
-            "Ask for the role, or use another user (OSEMBED_USER).",
-        )
-    if isinstance(error, TransportError) and error.status_code in (429, 502, 503, 504):
-        return ClusterError(
-            f"The server answers {error.status_code}: {reason(error)}.",
-            "It is overloaded or not ready.",
-            "Try again later.",
-        )
-    return error
+    assert isinstance(error, TransportError)
+    return explain(int(error.status_code), str(error.error), error.info, path)
 
 
 def _may_pass(error: BaseException) -> bool:
     """Whether an error of a safe request may be gone at the next try."""
-    if isinstance(error, SSLError):
+    if isinstance(error, SSLError | ConnectionTimeout):
         return False
-    if isinstance(error, opensearchpy.ConnectionError):
-        return not isinstance(error, ConnectionTimeout)
+    if isinstance(error, opensearchpy.ConnectionError | SerializationError):
+        return True
     return isinstance(error, TransportError) and error.status_code in (429, 502, 503, 504)
 
 
 _RETRYING = Retrying(
     retry=retry_if_exception(_may_pass),
     wait=wait_random_exponential(multiplier=0.1, max=3),
-    stop=stop_after_delay(float(os.environ.get("OSEMBED_RETRY_SECONDS", _RETRY_S))),
     reraise=True,
 )
 

@@ -22,6 +22,7 @@ from osembed.generation import Wish, finish_loading, open_collection, unpublishe
 from osembed.ingest import Ingest, IngestOptions, Summary
 from osembed.migrate.leg import MigrateOptions, MigrateResult, Progress
 from osembed.models import PRESETS
+from osembed.opensearch import changes
 from osembed.results import SearchOptions, SearchResult
 from osembed.schema import alias_name, check_name
 from osembed.search import Searcher
@@ -149,7 +150,7 @@ class Collection:
         try:
             found = delete_papers(self.client, self._searcher.resolve, loop, _several(ids))
             for target in self._searcher.resolve().values():
-                self.client.indices.refresh(index=target.index)
+                changes.refresh(self.client, target.index)
             return found
         finally:
             loop.close()

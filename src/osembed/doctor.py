@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from opensearchpy.exceptions import TransportError
+from typing import Literal
 
 from osembed import index as indexes
 from osembed import schema
-from osembed.client import OLDEST_HYBRID, OpenSearch, Server, plugins, reason
+from osembed.client import OpenSearch, Server
 from osembed.errors import OsembedError
 from osembed.index import Targets
+from osembed.opensearch import reads
+from osembed.ranking import OLDEST_HYBRID
 
 Verdict = Literal["ok", "warning", "problem", "mended"]
 _NEEDED = ("opensearch-knn", "opensearch-neural-search")
@@ -42,7 +42,7 @@ def forecast_bytes(dimension: int, vectors: int) -> int:
 def _server(client: OpenSearch, server: Server) -> Iterator[Check]:
     kind = "embedded node" if server.embedded else "server"
     yield Check("server", "ok", f"OpenSearch {server.version_text}, {kind}, {server.url}")
-    found = plugins(client)
+    found = reads.plugins(client)
     missing = [name for name in _NEEDED if name not in found]
     if "opensearch-knn" in missing:
         yield Check(
@@ -72,9 +72,8 @@ def _server(client: OpenSearch, server: Server) -> Iterator[Check]:
 def _pipeline(client: OpenSearch) -> Check:
     try:
         found = indexes.ensure_pipeline(client)
-    except (OsembedError, TransportError) as error:
-        text = reason(error) if isinstance(error, TransportError) else str(error)
-        return Check("search pipeline", "problem", text, "Run doctor as a user who may create search pipelines.")
+    except OsembedError as error:
+        return Check("search pipeline", "problem", error.found, "Run doctor as a user who may create search pipelines.")
     if found == "created":
         return Check("search pipeline", "mended", f"{schema.PIPELINE} was missing: every query would fail. Created.")
     if found == "unsupported":
@@ -117,8 +116,7 @@ def _indexes(client: OpenSearch, targets: Targets) -> Iterator[Check]:
 
 
 def _resources(client: OpenSearch) -> Iterator[Check]:
-    stats = client.nodes.stats(metric="fs,jvm", filter_path="nodes.*.name,nodes.*.fs.total,nodes.*.jvm.mem.heap_used_percent")
-    for node in stats["nodes"].values():
+    for node in reads.cluster_nodes(client, "fs,jvm").values():
         total = node["fs"]["total"]
         free, share = total["available_in_bytes"] / 2**30, total["available_in_bytes"] / total["total_in_bytes"]
         verdict: Verdict = "warning" if free < 2 or share < 0.05 else "ok"
@@ -135,8 +133,11 @@ def _resources(client: OpenSearch) -> Iterator[Check]:
 
 def _breaker(client: OpenSearch) -> Iterator[Check]:
     try:
-        stats: dict[str, Any] = client.transport.perform_request("GET", "/_plugins/_knn/stats/circuit_breaker_triggered")
-    except (OsembedError, TransportError):
+        stats = reads.plugin_answer(client, "/_plugins/_knn/stats/circuit_breaker_triggered")
+    except OsembedError as error:
+        yield Check("k-NN memory", "warning", f"not seen: {error.found}", error.hint)
+        return
+    if stats is None:
         return
     if stats.get("circuit_breaker_triggered"):
         yield Check(

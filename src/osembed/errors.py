@@ -5,8 +5,13 @@ OsembedError            exit code 1
 ├── ModelError          1  model files missing, damaged, unsafe or not understood
 ├── IdentityError       1  two models, or a model and a collection, that must not be mixed
 ├── NodeError           1  the embedded OpenSearch could not be installed, started or stopped
-├── ClusterError        1  the server cannot be reached, is no OpenSearch, or refuses
-│   └── AuthError       1  credentials or permissions
+├── ClusterError        1  the server cannot be reached, is not an OpenSearch, or refuses
+│   ├── AuthError       1  credentials or permissions
+│   ├── UnsettledError  1  an answer that covers a part only, or a change that was not acknowledged
+│   ├── MissingError    1  the server says that an index or a document is not there
+│   ├── ConflictError   1  somebody else changed it first
+│   ├── BlockedError    1  an index that is blocked, by a person, a full disk or a migration
+│   └── RefusedError    1  any other request that the server does not accept
 ├── CollectionError     1  aliases and indexes that are missing, foreign or contradictory
 └── BusyError           3  somebody else holds what this command needs
 
@@ -14,6 +19,8 @@ Every message has three parts: what was found, why that stops us, what to type n
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class OsembedError(Exception):
@@ -45,11 +52,52 @@ class NodeError(OsembedError):
 
 
 class ClusterError(OsembedError):
-    """The server cannot be reached, is no OpenSearch, or refuses the request."""
+    """The server cannot be reached, is not an OpenSearch, or refuses the request."""
 
 
 class AuthError(ClusterError):
-    """The server refuses these credentials or permissions."""
+    """The server refuses these credentials or permissions.
+
+    Attributes:
+        actions: the permissions that lack, as OpenSearch names them; () where it names none.
+        where: the index that they are for, "" for the cluster.
+    """
+
+    actions: tuple[str, ...] = ()
+    where: str = ""
+
+
+class UnsettledError(ClusterError):
+    """An answer covers a part only, or a change was not acknowledged: nothing may be concluded from it."""
+
+    def __init__(self, found: str, why: str = "What was read may be incomplete.", hint: str = "") -> None:
+        super().__init__(found, why, hint or "See to the server (`osembed doctor`), then run the command again.")
+
+
+class RefusedError(ClusterError):
+    """The server does not accept a request.
+
+    Attributes:
+        status: of the answer.
+        kind: OpenSearch's name for it, such as `resource_already_exists_exception`.
+        detail: the answer's body.
+    """
+
+    def __init__(self, found: str, why: str = "", hint: str = "", *, status: int = 400, kind: str = "", detail: Any = None) -> None:
+        super().__init__(found, why, hint)
+        self.status, self.kind, self.detail = status, kind, detail
+
+
+class MissingError(RefusedError):
+    """The server says that an index, an alias or a document is not there (404)."""
+
+
+class ConflictError(RefusedError):
+    """Somebody else changed or created it first (409)."""
+
+
+class BlockedError(RefusedError):
+    """An index is blocked: made read-only by a person or a full disk, or fenced by a migration."""
 
 
 class CollectionError(OsembedError):

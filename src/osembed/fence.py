@@ -18,11 +18,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from opensearchpy.exceptions import NotFoundError, TransportError
-
 from osembed.client import OpenSearch
-from osembed.errors import BusyError, OsembedError
+from osembed.errors import BusyError, MissingError, OsembedError, RefusedError
 from osembed.journal import Journal
+from osembed.opensearch import changes, reads
+from osembed.opensearch.changes import Action
 from osembed.schema import Level, alias_name, staging_alias
 from osembed.state import MigrationState, migration_key, read_state, write_state
 
@@ -30,7 +30,6 @@ _DEAD_S = 10.0  # a fence that stands unchanged for so long has lost its owner: 
 _WAITS = 100
 _FOREIGN_S = 20.0  # how long a block that no migration set is waited for
 _SEE = "*.aliases,*.settings.index.uuid,*.settings.index.blocks"
-Action = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,7 @@ def look(client: OpenSearch, state: MigrationState) -> Sight:
     """Read where a migration's aliases and blocks are now."""
     names = [name for move in state.moves.values() for name in (move.blue, move.green)]
     names += [alias_name(state.collection, level) for level in state.moves]
-    found = client.indices.get(
-        index=",".join(names), params={"ignore_unavailable": "true", "expand_wildcards": "none", "filter_path": _SEE}
-    )
-    info: dict[str, Any] = dict(found or {})
+    info = reads.indexes(client, names, _SEE)
     aliases = {index: dict(entry.get("aliases", {})) for index, entry in info.items()}
     return Sight(
         published={
@@ -107,11 +103,11 @@ def hand_over(client: OpenSearch, state: MigrationState, sight: Sight, attempt: 
     if not actions:
         return True
     try:
-        client.indices.update_aliases(body={"actions": actions})
-    except NotFoundError:
+        changes.update_aliases(client, actions)
+    except MissingError:
         return False
-    except TransportError as error:
-        if "more than one write index" in str(error.info):  # what was seen is no longer so: a creation got through
+    except RefusedError as error:
+        if "more than one write index" in str(error.detail):  # what was seen is no longer so: a creation got through
             return False
         raise
     return True
@@ -154,7 +150,7 @@ def lift(client: OpenSearch, state: MigrationState, sight: Sight) -> bool:
 
 def unblock(client: OpenSearch, indexes: list[str]) -> None:
     """Lift the write block of indexes."""
-    client.indices.put_settings(index=",".join(indexes), body={"index.blocks.write": None})
+    changes.lift_block(client, indexes)
 
 
 class Turnstile:
@@ -214,9 +210,8 @@ def rescue(client: OpenSearch, state: MigrationState) -> None:
 
 
 def _blocked(client: OpenSearch, collection: str) -> bool:
-    names = ",".join(alias_name(collection, level) for level in ("papers", "chunks"))
-    found = client.indices.get_settings(index=names, params={"ignore_unavailable": "true", "expand_wildcards": "none"})
-    return any(_is_blocked(entry["settings"]) for entry in dict(found or {}).values())
+    """Whether an index of a collection refuses writes, be the block in its settings or only half made."""
+    return bool(reads.write_blocks(client, [alias_name(collection, "papers"), alias_name(collection, "chunks")]))
 
 
 def _is_blocked(settings: Mapping[str, Any]) -> bool:

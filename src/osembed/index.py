@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from opensearchpy.exceptions import NotFoundError, RequestError, TransportError
 
 from osembed import schema
-from osembed.client import OpenSearch, Server, reason
-from osembed.errors import AuthError, CollectionError, OsembedError
+from osembed.client import OpenSearch, Server
+from osembed.errors import AuthError, ClusterError, CollectionError, MissingError, RefusedError
 from osembed.journal import Journal
+from osembed.opensearch import answers, changes, reads
 from osembed.schema import LEVELS, IndexMeta, Level, alias_name, staging_alias, write_alias
 from osembed.vectors import to_wire
 
@@ -82,11 +82,11 @@ def resolve(client: OpenSearch, collection: str) -> Targets | None:
 
 
 def resolve_indexes(client: OpenSearch, names: Mapping[Level, str]) -> Targets:
-    """Return the given concrete indexes. Raises NotFoundError where one is missing."""
+    """Return the given concrete indexes. Raises MissingError where one is missing."""
     found = _read_indexes(client, list(names.values()))
     for name in names.values():
         if name not in found:
-            raise NotFoundError(404, "index_not_found_exception", {"error": name})
+            raise MissingError(f"The index {name} is gone.", "", "See `osembed doctor`.", status=404, kind="index_not_found_exception")
     return {level: _target(client, name, found[name]) for level, name in names.items()}
 
 
@@ -104,11 +104,7 @@ def create_index(client: OpenSearch, server: Server, meta: IndexMeta, shape: Map
     body = schema.index_body(meta, [staging_alias(meta.collection, meta.level), write_alias(name)])
     settings = {**body["settings"]["index"], **shape}
     body["settings"]["index"] = {key: value for key, value in settings.items() if value is not None}
-    try:
-        client.indices.create(index=name, body=body)
-    except RequestError as error:
-        if error.error != "resource_already_exists_exception":
-            raise CollectionError(f"The index {name} could not be created: {reason(error)}.") from error
+    _create(client, name, body)
     return name
 
 
@@ -120,7 +116,7 @@ def create_like(client: OpenSearch, server: Server, source: Target, meta: IndexM
     Returns:
         The settings that the new index shall have in service. Raises CollectionError where the server refuses the index.
     """
-    found = client.indices.get(index=source.index, params={"flat_settings": "true"})[source.index]
+    found = reads.description(client, source.index)
     body = schema.index_body(_with_form(client, server, meta), [alias])
     properties = {**found["mappings"]["properties"], "embedding": body["mappings"]["properties"]["embedding"]}
     body["mappings"] = {**found["mappings"], "properties": properties, "_meta": body["mappings"]["_meta"]}
@@ -129,12 +125,18 @@ def create_like(client: OpenSearch, server: Server, source: Target, meta: IndexM
     wanted = schema.wanted_settings(meta.profile, int(kept.pop("number_of_replicas", 0)))
     wanted |= {name: kept.pop(name) for name in _SET_IN_SERVICE if name in kept}
     body["settings"]["index"] = {**kept, **schema.load_settings(meta.profile)}
-    try:
-        client.indices.create(index=schema.index_name(meta.collection, meta.level, meta.identity, meta.generation), body=body)
-    except RequestError as error:
-        if error.error != "resource_already_exists_exception":
-            raise CollectionError(f"The new index of the {meta.level} could not be created: {reason(error)}.") from error
+    _create(client, schema.index_name(meta.collection, meta.level, meta.identity, meta.generation), body)
     return wanted
+
+
+def _create(client: OpenSearch, name: str, body: Mapping[str, Any]) -> None:
+    """Create an index unless it exists. Raises CollectionError where the server does not accept it."""
+    try:
+        changes.create_index(client, name, body)
+    except MissingError:
+        raise
+    except RefusedError as error:
+        raise CollectionError(f"The index {name} could not be created.", error.found, "Mend that, then run the same command again.") from error
 
 
 def _with_form(client: OpenSearch, server: Server, meta: IndexMeta) -> IndexMeta:
@@ -151,17 +153,18 @@ def _takes_base64(client: OpenSearch, meta: IndexMeta) -> bool:
     body = {"settings": {"index": {"knn": True, "hidden": True, "number_of_replicas": 0}}, "mappings": {"properties": {"embedding": field}}}
     query = {"size": 2, "query": {"knn": {"embedding": {"vector": vector, "k": 2}}}}
     try:
-        client.indices.delete(index=_PROBE, params={"ignore_unavailable": "true"})  # of a process that was killed at it
-        client.indices.create(index=_PROBE, body=body)
-        for form in (vector, to_wire(vector)):
-            client.index(index=_PROBE, body={"embedding": form}, params={"refresh": "true"})
-        scores = [hit["_score"] for hit in client.search(index=_PROBE, body=query)["hits"]["hits"]]
+        changes.delete_index(client, _PROBE)  # of a process that was killed at it
+        changes.create_index(client, _PROBE, body)
+        for key, form in (("numbers", vector), ("base64", to_wire(vector))):
+            changes.write_document(client, _PROBE, key, {"embedding": form}, None)
+        changes.refresh(client, _PROBE)
+        scores = [hit["_score"] for hit in reads.search(client, _PROBE, query)["hits"]["hits"]]
         return len(scores) == 2 and abs(scores[0] - scores[1]) <= 1e-4 * abs(scores[0])
-    except (TransportError, OsembedError):  # refused, not allowed, or another process is probing
+    except ClusterError:  # refused, not allowed, or another process is probing
         return False
     finally:
-        with suppress(TransportError, OsembedError):
-            client.indices.delete(index=_PROBE, params={"ignore_unavailable": "true"})
+        with suppress(ClusterError):
+            changes.delete_index(client, _PROBE)
 
 
 def ensure_pipeline(client: OpenSearch) -> Pipeline:
@@ -170,24 +173,23 @@ def ensure_pipeline(client: OpenSearch) -> Pipeline:
     A missing default pipeline turns every query of every client into an error, so each writer sees to it. A server without the neural-search
     plugin cannot have it: its indexes get no default pipeline, and hybrid search is fused on the client.
     """
-    path = f"/_search/pipeline/{schema.PIPELINE}"
+    if reads.pipeline(client, schema.PIPELINE) is not None:
+        return "there"
     try:
-        client.transport.perform_request("GET", path)
-    except NotFoundError:
-        try:
-            client.transport.perform_request("PUT", path, body=schema.read_mapping("pipeline.json"))
-        except RequestError:
+        changes.put_pipeline(client, schema.PIPELINE, schema.read_mapping("pipeline.json"))
+    except RefusedError as error:
+        if "normalization-processor" in str(error.detail):  # an unknown kind of processor: the plugin is not there
             return "unsupported"
-        return "created"
-    return "there"
+        raise
+    return "created"
 
 
 def put_in_service(client: OpenSearch, target: Target, wanted: Mapping[str, Any]) -> None:
     """Give an index its wanted settings and make all it holds visible."""
-    client.indices.put_settings(index=target.index, body={"index": dict(wanted)})
-    client.indices.refresh(index=target.index)
+    changes.put_settings(client, [target.index], wanted)
+    changes.refresh(client, target.index)
     if target.meta.profile == "faiss":  # graphs were deferred: the threshold is 0 again, merging builds them
-        client.indices.forcemerge(index=target.index, max_num_segments=1, request_timeout=3600)
+        changes.force_merge(client, target.index)
 
 
 def publish(client: OpenSearch, targets: Targets) -> None:
@@ -199,13 +201,13 @@ def publish(client: OpenSearch, targets: Targets) -> None:
         actions.append({"remove": {"index": index, "alias": staging_alias(collection, level), "must_exist": True}})
         actions.append({"add": {"index": index, "alias": alias_name(collection, level), "is_write_index": True}})
     try:
-        client.indices.update_aliases(body={"actions": actions})
-    except NotFoundError:  # the other of two loaders that ended together was faster
+        changes.update_aliases(client, actions)
+    except MissingError:  # the other of two loaders that ended together was faster
         if resolve(client, collection) is None:
             raise
-    except TransportError as error:
+    except RefusedError as error:
         raise CollectionError(
-            f"The aliases of '{collection}' could not be set: {error.error}.",
+            f"The aliases of '{collection}' could not be set. {error.found}",
             "Something else uses these names; what was loaded stays behind the staging alias.",
             f"Look at `GET _alias/{collection}*`, free the names, then run ingest again.",
         ) from error
@@ -218,8 +220,10 @@ def add_meta_fields(client: OpenSearch, target: Target, types: Mapping[str, str]
         return target
     body = {"properties": {"meta": {"properties": _nested(fields)}}}
     try:
-        client.indices.put_mapping(index=target.index, body=body)
-    except RequestError:
+        changes.put_mapping(client, target.index, body)
+    except MissingError:
+        raise
+    except RefusedError:
         for name, kind in fields.items():  # one by one, so that one conflict does not cost the others
             _try_mapping(client, target.index, {name: kind})
     return replace(target, meta_types=read_meta_types(client, target.index))
@@ -227,7 +231,7 @@ def add_meta_fields(client: OpenSearch, target: Target, types: Mapping[str, str]
 
 def read_meta_types(client: OpenSearch, index: str) -> dict[str, str]:
     """Return the mapped metadata fields of an index and their types."""
-    return _flat_types(_read_indexes(client, [index])[index])
+    return _flat_types(answers.named(_read_indexes(client, [index]), index))
 
 
 def exist(client: OpenSearch, names: Iterable[str]) -> bool:
@@ -238,22 +242,18 @@ def exist(client: OpenSearch, names: Iterable[str]) -> bool:
 
 def doc_count(client: OpenSearch, index: str) -> int:
     """Return how many documents are visible."""
-    return int(client.count(index=index)["count"])
+    return reads.count(client, index)
 
 
 def default_replicas(client: OpenSearch, server: Server) -> int:
     """Return one copy where there is a second node to hold it, else none."""
     if server.embedded:
         return 0
-    return 1 if int(client.cluster.health(filter_path="number_of_data_nodes")["number_of_data_nodes"]) > 1 else 0
+    return 1 if reads.data_nodes(client) > 1 else 0
 
 
 def _read_indexes(client: OpenSearch, names: Sequence[str]) -> dict[str, Any]:
-    found = client.indices.get(
-        index=",".join(names),
-        params={"ignore_unavailable": "true", "expand_wildcards": "none", "filter_path": _RESOLVE},
-    )
-    return {name: {"aliases": {}, **info} for name, info in dict(found or {}).items()}
+    return {name: {"aliases": {}, **info} for name, info in reads.indexes(client, names, _RESOLVE).items()}
 
 
 def _check_single(name: str, holders: list[str]) -> None:
@@ -299,13 +299,13 @@ def _restore_meta(client: OpenSearch, index: str, uuid: str) -> dict[str, Any]:
         )
     meta = dict(kept["meta"])
     with suppress(AuthError):  # a reader without the right to mend still knows what the index is
-        client.indices.put_mapping(index=index, body={"_meta": {"osembed": meta}})
+        changes.put_mapping(client, index, {"_meta": {"osembed": meta}})
     return meta
 
 
 def _try_mapping(client: OpenSearch, index: str, fields: Mapping[str, str]) -> None:
-    with suppress(RequestError):  # mapped otherwise by another writer, or over the server's limit: the caller reads what is
-        client.indices.put_mapping(index=index, body={"properties": {"meta": {"properties": _nested(fields)}}})
+    with suppress(RefusedError):  # mapped otherwise by another writer, or over the server's limit: the caller reads what is
+        changes.put_mapping(client, index, {"properties": {"meta": {"properties": _nested(fields)}}})
 
 
 def _nested(fields: Mapping[str, str]) -> dict[str, Any]:

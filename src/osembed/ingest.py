@@ -15,18 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from opensearchpy.exceptions import NotFoundError
 
 from osembed import index as indexes
 from osembed.bulk import BulkLoop, Operation, Outcome
 from osembed.client import OpenSearch
 from osembed.encoders import Encoders
-from osembed.errors import InputError
+from osembed.errors import InputError, MissingError
 from osembed.fence import Turnstile
 from osembed.generation import Opened
 from osembed.identity import text_hash
 from osembed.index import Targets
 from osembed.journal import Journal
+from osembed.opensearch import changes
+from osembed.opensearch.patience import settled
 from osembed.paper import Paper, to_paper
 from osembed.paths import data_folder
 from osembed.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
@@ -151,8 +152,8 @@ class Ingest:
     def _refresh(self) -> None:
         """Make visible what was written, so that the tallies of chunks see it; an index that is gone needs none."""
         for level in LEVELS:
-            with suppress(NotFoundError):
-                self._client.indices.refresh(index=self._targets[level].index)
+            with suppress(MissingError):
+                settled(lambda level=level: changes.refresh(self._client, self._targets[level].index))  # type: ignore[misc]
 
     def _windows(self, records: Iterable[Record | Rejected]) -> Iterator[list[Paper]]:
         """Gather papers into windows; of two with one id in a window the later wins."""
@@ -179,8 +180,8 @@ class Ingest:
         for last in (False, False, True):
             targets = self._now()  # a migration may have moved the collection since the last window
             try:
-                return prepare(self._client, targets, self._readings(targets), papers)
-            except NotFoundError:  # it moved just now, and its old indexes are gone
+                return settled(lambda targets=targets: prepare(self._client, targets, self._readings(targets), papers))  # type: ignore[misc]
+            except MissingError:  # it moved just now, and its old indexes are gone
                 if last:
                     raise
         raise AssertionError("unreachable")
@@ -275,10 +276,10 @@ class Ingest:
 
     def _now(self) -> Targets:
         """Return the indexes that the collection consists of at this moment: a migration may have moved it."""
-        published = indexes.resolve(self._client, self._collection)
+        published = settled(lambda: indexes.resolve(self._client, self._collection))
         if published:
             return published
-        return indexes.resolve_indexes(self._client, {level: target.index for level, target in self._targets.items()})
+        return settled(lambda: indexes.resolve_indexes(self._client, {level: target.index for level, target in self._targets.items()}))
 
     def _without_bad_vectors(self, window: Window) -> Window:
         """Reject papers of which a vector is zero or not finite; the server would refuse or, worse, rank them."""

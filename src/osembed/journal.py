@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from opensearchpy.exceptions import ConflictError, NotFoundError, RequestError
 
 from osembed.client import OpenSearch
-from osembed.errors import BusyError
+from osembed.errors import BusyError, ConflictError, MissingError
+from osembed.opensearch import changes, reads
 from osembed.schema import JOURNAL, read_mapping
 
 State = dict[str, Any]
@@ -67,34 +67,26 @@ class Journal:
         return np.asarray(kept["vectors"], dtype=np.float32) if kept else None
 
     def _get(self, key: str) -> tuple[State, tuple[int, int]] | None:
-        try:
-            found = self._client.get(index=JOURNAL, id=key)
-        except NotFoundError:
-            return None
-        return found["_source"]["state"], (found["_seq_no"], found["_primary_term"])
+        found = reads.document(self._client, JOURNAL, key)
+        return (found["_source"]["state"], (found["_seq_no"], found["_primary_term"])) if found else None
 
     def _write(self, key: str, state: State, seen: tuple[int, int] | None) -> bool:
         """Write a document if it is still the one that was seen; False where somebody else was faster."""
         kind, _, name = key.partition(":")
         body = {"kind": kind, "collection": name if kind == "collection" else None, "state": state}
-        only = {"if_seq_no": seen[0], "if_primary_term": seen[1]} if seen else {"op_type": "create"}
         try:
-            self._client.index(index=JOURNAL, id=key, body=body, params={**only, "require_alias": "false"})
+            changes.write_document(self._client, JOURNAL, key, body, seen)
         except ConflictError:
             return False
-        except NotFoundError:  # the very first entry, on a cluster that forbids automatic creation
+        except MissingError:  # the very first entry, on a cluster that forbids automatic creation
             self._create()
             return False
         return True
 
     def ensure(self) -> None:
         """Create the journal's index unless it is there."""
-        if not self._client.indices.exists(index=JOURNAL):
+        if not reads.indexes(self._client, [JOURNAL], "*.settings.index.uuid"):
             self._create()
 
     def _create(self) -> None:
-        try:
-            self._client.indices.create(index=JOURNAL, body=read_mapping("journal.json"))
-        except RequestError as error:
-            if error.error != "resource_already_exists_exception":
-                raise
+        changes.create_index(self._client, JOURNAL, read_mapping("journal.json"))

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
-from opensearchpy.exceptions import HTTP_EXCEPTIONS, TransportError
 
 from osembed import filters, query, store
-from osembed.client import OpenSearch, Server, has_hybrid
+from osembed.client import OpenSearch, Server
 from osembed.fusion import Fused, fuse
 from osembed.index import Target, Targets
+from osembed.opensearch import reads
 from osembed.results import DEPTHS, WINDOW, Mode, SearchOptions
 from osembed.schema import Level
+
+OLDEST_HYBRID = (3, 5, 0)
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,7 @@ class Ranker:
 
     def legs(self, requests: Sequence[tuple[Target, query.Body]]) -> list[list[dict[str, Any]]]:
         """Send several requests in one `_msearch`; return their hits. Raises what the first failing one would raise alone."""
-        lines: list[Any] = []
-        for target, body in requests:
-            lines += [{"index": target.index, "allow_partial_search_results": False}, body]
-        ndjson = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
-        answers = self._client.msearch(body=ndjson)["responses"]
-        for answer in answers:
-            if "error" in answer:
-                kind = HTTP_EXCEPTIONS.get(answer["status"], TransportError)
-                raise kind(answer["status"], answer["error"].get("type", "error"), answer)
-        return [answer["hits"]["hits"] for answer in answers]
+        return reads.search_several(self._client, [(target.index, body) for target, body in requests])
 
     def _ids(self, requests: Sequence[tuple[Target, query.Body]]) -> list[list[dict[str, Any]]]:
         """Send ranking requests; return hits with `_id` and `_score`.
@@ -136,6 +128,11 @@ class Ranker:
         if self.native is None:
             self.native = has_hybrid(self._client, self._server)
         return self.native
+
+
+def has_hybrid(client: OpenSearch, server: Server) -> bool:
+    """Whether the server fuses hybrid queries correctly: version 3.5 or later, with the neural-search plugin."""
+    return server.version >= OLDEST_HYBRID and "opensearch-neural-search" in reads.plugins(client)
 
 
 def _restore_id(hit: dict[str, Any], level: Level) -> bool:

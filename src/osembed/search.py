@@ -9,25 +9,26 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from opensearchpy.exceptions import RequestError, TransportError
 
 from osembed import filters, query, store
 from osembed import index as indexes
-from osembed.client import OpenSearch, Server, reason
+from osembed.client import OpenSearch, Server
 from osembed.encoders import Encoders
-from osembed.errors import ClusterError, CollectionError, InputError, ModelError
+from osembed.errors import ClusterError, CollectionError, InputError, ModelError, OsembedError, RefusedError, UnsettledError
 from osembed.generation import unpublished
 from osembed.index import Target, Targets
+from osembed.opensearch.refusals import reason_of
 from osembed.paper import clean
 from osembed.ranking import Question, Ranked, Ranker
 from osembed.results import DEPTHS, WINDOW, Hit, Passage, SearchOptions, SearchResult
 from osembed.schema import alias_name
 
+T = TypeVar("T")
 _REMEMBERED = 1000  # query vectors
 _PAUSES_S = (0.0, 0.1, 0.4, 1.0, 2.0)  # before an attempt on indexes that were away is repeated
 _RESOLVE_S = 1.0  # how long a resolved alias is believed; within it a swapped-out index still answers with its own model
@@ -72,9 +73,12 @@ class Searcher:
 
     def rank(self, text: str, options: SearchOptions) -> list[str]:
         """Return the ids of the whole ranking window, best first, without fetching anything."""
-        targets = self.targets()
-        question, _ = self._ask(clean(text), options, targets)
-        return [one.id for one in self.ranker.window(question, targets)]
+
+        def attempt(targets: Targets) -> list[str]:
+            question, _ = self._ask(clean(text), options, targets)
+            return [one.id for one in self.ranker.window(question, targets)]
+
+        return self._on_targets(attempt)
 
     def count_present(self, ids: Sequence[str]) -> int:
         """Return how many of these papers the collection has."""
@@ -167,25 +171,27 @@ class Searcher:
             f"Fill it first: osembed ingest PATH --collection {self._collection}",
         )
 
-    def _on_targets(self, attempt: Callable[[Targets], SearchResult]) -> SearchResult:
+    def _on_targets(self, attempt: Callable[[Targets], T]) -> T:
         """Run an attempt; when an index vanished between resolving and searching, or its shards were just then away, resolve again."""
         for pause in (*_PAUSES_S, None):
             try:
                 return attempt(self.targets())
-            except RequestError as error:
-                raise self._explained(error) from error
-            except TransportError as error:
-                self._resolved = None
-                if error.status_code not in (404, 429, 500, 503):
+            except UnsettledError as error:
+                trouble: ClusterError = error
+            except RefusedError as error:
+                if error.status == 400:
+                    raise self._explained(error) from error
+                if error.status not in (404, 500):
                     raise
-                if pause is None:
-                    text = f"The server cannot search now: {reason(error)} ({error.status_code})."
-                    raise ClusterError(text, "", "See `osembed doctor`, then try again.") from error
-                time.sleep(pause)
+                trouble = error
+            self._resolved = None
+            if pause is None:
+                raise ClusterError(f"The server cannot search now: {trouble.found}", "", "See `osembed doctor`, then try again.") from trouble
+            time.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _explained(self, error: RequestError) -> Exception:
-        text = reason(error)
+    def _explained(self, error: RefusedError) -> OsembedError:
+        text = reason_of(error.detail)
         if "pipeline" in text.lower():
             return CollectionError(
                 f"The server refuses every search: {text}.",

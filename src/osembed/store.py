@@ -19,10 +19,11 @@ from osembed.client import OpenSearch
 from osembed.errors import ClusterError
 from osembed.fence import Turnstile
 from osembed.index import Target, Targets
+from osembed.opensearch import answers, changes, reads
 from osembed.vectors import from_wire
 
+_HASHES = 1000  # input hashes that the chunks of one paper may carry: more than it may have chunks
 _STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count"]
-_MGET = 500
 
 
 @dataclass(frozen=True)
@@ -72,39 +73,24 @@ def chunk_ids(paper_id: str, stored: Stored | None, tally: Tally | None) -> list
 
 
 def read_documents(client: OpenSearch, target: Target, ids: Sequence[str], fields: Sequence[str] = _STATE_FIELDS) -> dict[str, Stored]:
-    """Read documents by id in real time; missing ones are left out. Raises NotFoundError where the index is gone."""
-    found: dict[str, Stored] = {}
-    for start in range(0, len(ids), _MGET):
-        part = list(ids[start : start + _MGET])
-        answer = client.mget(index=target.index, body={"ids": part}, params={"_source_includes": ",".join(fields)})
-        for doc in answer["docs"]:
-            if doc.get("found"):
-                found[doc["_id"]] = Stored((doc["_seq_no"], doc["_primary_term"]), doc["_source"])
-    return found
+    """Read documents by id in real time; missing ones are left out. Raises MissingError where the index is gone."""
+    docs = reads.documents(client, target.index, [(key, None) for key in ids], fields)
+    return {doc["_id"]: Stored((doc["_seq_no"], doc["_primary_term"]), doc["_source"]) for doc in docs}
 
 
 def tally_chunks(client: OpenSearch, target: Target, paper_ids: Sequence[str]) -> dict[str, Tally]:
     """Count the visible chunks of papers. What is not refreshed yet is missed: a tally proves nothing but that all is well."""
     tallies: dict[str, Tally] = {}
-    answer = client.search(
-        index=target.index,
-        body={
-            "size": 0,
-            "query": {"bool": {"filter": {"terms": {"paper_id": list(paper_ids)}}}},
-            "aggs": {
-                "papers": {
-                    "terms": {"field": "paper_id", "size": len(paper_ids)},
-                    "aggs": {
-                        "hashes": {"terms": {"field": "input_hash", "size": 5}},
-                        "highest": {"max": {"field": "chunk_index"}},
-                    },
-                }
-            },
-        },
-        params={"allow_partial_search_results": "false", "filter_path": "aggregations"},
-    )
-    for bucket in answer["aggregations"]["papers"]["buckets"]:
-        hashes = {entry["key"]: entry["doc_count"] for entry in bucket["hashes"]["buckets"]}
+    each = {"hashes": {"terms": {"field": "input_hash", "size": _HASHES}}, "highest": {"max": {"field": "chunk_index"}}}
+    body = {
+        "size": 0,
+        "track_total_hits": False,
+        "query": {"bool": {"filter": {"terms": {"paper_id": list(paper_ids)}}}},
+        "aggs": {"papers": {"terms": {"field": "paper_id", "size": len(paper_ids)}, "aggs": each}},
+    }
+    answer = reads.search(client, target.index, body)
+    for bucket in answers.buckets(answer["aggregations"]["papers"], target.index):
+        hashes = {entry["key"]: entry["doc_count"] for entry in answers.buckets(bucket["hashes"], target.index)}
         tallies[bucket["key"]] = Tally(hashes, int(bucket["highest"]["value"] or 0))
     return tallies
 
@@ -125,7 +111,7 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
     pending, turnstile = list(dict.fromkeys(ids)), None
     while pending:
         now = targets()
-        client.indices.refresh(index=now["chunks"].index)
+        changes.refresh(client, now["chunks"].index)
         papers = read_documents(client, now["papers"], pending)
         tallies = tally_chunks(client, now["chunks"], pending)
         chunks = [key for paper_id in pending for key in chunk_ids(paper_id, papers.get(paper_id), tallies.get(paper_id))]

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from opensearchpy.exceptions import RequestError
 
 from osembed import bulk
 from osembed.bulk import BulkLoop, Operation
 from osembed.client import OpenSearch
 from osembed.embed.tokens import Tokens
-from osembed.errors import CollectionError
+from osembed.errors import CollectionError, RefusedError
 from osembed.identity import text_hash
 from osembed.index import Target
 from osembed.migrate import scan
 from osembed.migrate.scan import Found
+from osembed.opensearch import changes, reads
+from osembed.opensearch.patience import settled
 from osembed.passage import stored_passage
 from osembed.schema import Level
 from osembed.store import Stored
@@ -133,7 +134,7 @@ class Copier:
         def attempt() -> None:
             total.add(self._pass(marks()))
 
-        scan.settled(attempt, self._between)
+        settled(attempt, self._between)
         return total
 
     def copy_now(self, lane: Lane, docs: list[Found]) -> Copied:
@@ -176,7 +177,7 @@ class Copier:
         for lane in self._lanes:
             index = lane.source.index
             at = scan.checkpoints(self._client, index)
-            scan.refresh(self._client, index)
+            changes.refresh(self._client, index)
             for shard, point in sorted(at.items()):
                 mark = marks[lane.level].get(str(shard), -1)
                 last, excluded = mark, () if lane.carries else ("embedding",)
@@ -257,10 +258,10 @@ class Copier:
         known = self._known.setdefault(lane.target.index, set())
         if names <= known:
             return
-        properties = scan.read_properties(self._client, lane.source.index)
+        properties = reads.properties(self._client, lane.source.index)
         properties.pop("embedding", None)
-        with suppress(RequestError):  # mapped otherwise there by somebody: the documents are refused one by one, with the reason
-            self._client.indices.put_mapping(index=lane.target.index, body={"properties": properties})
+        with suppress(RefusedError):  # mapped otherwise there by somebody: the documents are refused one by one, with the reason
+            changes.put_mapping(self._client, lane.target.index, {"properties": properties})
         known |= names
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from opensearchpy.exceptions import NotFoundError
-
 from osembed import fence
 from osembed import index as indexes
-from osembed.errors import BusyError, CollectionError
-from osembed.fence import Action
+from osembed.errors import BusyError, CollectionError, MissingError
 from osembed.migrate.lease import Lease, settle
+from osembed.opensearch import changes
+from osembed.opensearch.changes import Action
 from osembed.schema import Level, index_name, staging_alias
 
 
@@ -51,8 +50,8 @@ def dispose(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> None:
         actions.append({"remove_index": {"index": index}})
     lease.check()
     try:
-        client.indices.update_aliases(body={"actions": actions})
-    except NotFoundError as error:
+        changes.update_aliases(client, actions)
+    except MissingError as error:
         raise BusyError(f"The staging aliases of '{state.collection}' moved.", "Somebody else works on it.", "Run it again.") from error
 
 

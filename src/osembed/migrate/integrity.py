@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from osembed.client import OpenSearch
 from osembed.migrate import scan
+from osembed.opensearch import answers, changes, reads
 from osembed.schema import Level
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = (
     if lanes:
         old: dict[Level, str] = {level: lanes[level].source.index if level in lanes else index for level, index in now.items()}
         for index in old.values():
-            client.indices.refresh(index=index)
+            changes.refresh(client, index)
         before = dict(faults(client, old["papers"], old["chunks"]))
         inherited = {key: why for key, why in found.items() if key in before}
         marks = {side.level: side.pair.marks for side in sides if side.pair}
@@ -40,7 +41,7 @@ def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = (
             and _exists(client, old, key)  # else its deletes are still to be repeated, which the ids tell
             and not any(_moves(client, lanes[level].source.index, level, key, marks[level]) for level in lanes)
         }
-    count = scan.count(client, now["papers"])
+    count = reads.count(client, now["papers"])
     verdict: Any = "failed" if found else "inherited" if inherited else "passed"
     shown = found or inherited
     words = f"{len(shown):,} papers and their chunks do not agree" if shown else f"{count:,} papers"
@@ -62,8 +63,8 @@ def faults(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[str, 
             stated = there[key].fields.get("chunk_count")
             if stated != number:
                 yield key, f"{number} chunks, the paper counts {stated}"
-    body = {"query": {"range": {"chunk_count": {"gte": 1}}}}
-    if scan.count(client, papers, body) > matched:
+    query = {"range": {"chunk_count": {"gte": 1}}}
+    if reads.count(client, papers, query) > matched:
         yield from _without_chunks(client, papers, chunks)
 
 
@@ -72,10 +73,11 @@ def _counted(client: OpenSearch, chunks: str) -> Iterator[dict[str, int]]:
     while True:
         source = [{"paper": {"terms": {"field": "paper_id"}}}]
         body = {"size": 0, "aggs": {"papers": {"composite": {"size": _PAGE, "sources": source, **after}}}}
-        found = client.search(index=chunks, body=body, params=scan.EXACT)["aggregations"]["papers"]
-        if not found["buckets"]:
+        found = reads.search(client, chunks, body)["aggregations"]["papers"]
+        groups = answers.buckets(found, chunks)
+        if not groups:
             return
-        yield {bucket["key"]["paper"]: int(bucket["doc_count"]) for bucket in found["buckets"]}
+        yield {bucket["key"]["paper"]: int(bucket["doc_count"]) for bucket in groups}
         after = {"after": found["after_key"]}
 
 
@@ -89,7 +91,7 @@ def _without_chunks(client: OpenSearch, papers: str, chunks: str) -> Iterator[tu
                 "query": {"terms": {"paper_id": ids}},
                 "aggs": {"papers": {"terms": {"field": "paper_id", "size": max(1, len(ids))}}},
             }
-            found = client.search(index=chunks, body=body, params=scan.EXACT)["aggregations"]["papers"]["buckets"] if ids else []
+            found = answers.buckets(reads.search(client, chunks, body)["aggregations"]["papers"], chunks) if ids else []
             present = {bucket["key"] for bucket in found}
             for key in ids:
                 if key not in present:
@@ -98,17 +100,17 @@ def _without_chunks(client: OpenSearch, papers: str, chunks: str) -> Iterator[tu
 
 def _exists(client: OpenSearch, indexes: Mapping[Level, str], paper_id: str) -> bool:
     """Whether there is anything of a paper."""
-    body = {"query": {"term": {"paper_id": paper_id}}}
+    query = {"term": {"paper_id": paper_id}}
     paper = scan.read_now(client, indexes["papers"], [(paper_id, None)], fields=("chunk_count",))
-    return bool(paper) or scan.count(client, indexes["chunks"], body) > 0
+    return bool(paper) or reads.count(client, indexes["chunks"], query) > 0
 
 
 def _moves(client: OpenSearch, index: str, level: str, paper_id: str, marks: Any) -> bool:
     """Whether a paper or its chunks changed in the source since the marks."""
     which = {"ids": {"values": [paper_id]}} if level == "papers" else {"term": {"paper_id": paper_id}}
     body = {"size": 1, "query": which, "sort": [{"_seq_no": "desc"}], "seq_no_primary_term": True, "_source": False}
-    for shard in scan.primary_terms(client, index):
-        hits = scan.ask(client, index, shard, body)["hits"]["hits"]
+    for shard in reads.primary_terms(client, index):
+        hits = reads.search_shard(client, index, shard, body)["hits"]["hits"]
         if hits and hits[0]["_seq_no"] > marks.get(str(shard), -1):
             return True
     return False

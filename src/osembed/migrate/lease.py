@@ -19,6 +19,7 @@ from osembed.client import OpenSearch
 from osembed.errors import BusyError, CollectionError
 from osembed.fence import Sight
 from osembed.journal import Journal
+from osembed.opensearch import reads
 from osembed.presence import Heart, is_surely_dead, register
 from osembed.schema import Level, alias_name
 from osembed.state import BEFORE_SWAP, MigrationState, migration_key, read_state, write_state
@@ -176,12 +177,7 @@ def swapped(lease: Lease) -> None:
         return state
 
     lease.update(step)
-    lease.note("swapped", phase="swapped", fence="", swapped_at=server_clock(lease.client), paused=False)
-
-
-def server_clock(client: OpenSearch) -> int:
-    """Return the server's time in seconds: clocks of different clients are never compared."""
-    return int(client.transport.perform_request("GET", "/_cat/health?format=json&h=epoch")[0]["epoch"])
+    lease.note("swapped", phase="swapped", fence="", swapped_at=reads.server_clock(lease.client), paused=False)
 
 
 def foreign(state: MigrationState, what: str) -> CollectionError:

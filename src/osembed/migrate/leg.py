@@ -25,6 +25,8 @@ from osembed.migrate.gate import Gate, GateOptions, PinnedSearcher, judge
 from osembed.migrate.lease import Lease, take_tokens
 from osembed.migrate.swap import Crossing, GivenUp, Swapped, base_of, lost_writes, swap
 from osembed.migrate.verify import Pair, Report, Side, page_of, verify
+from osembed.opensearch import changes
+from osembed.opensearch.patience import settled
 from osembed.schema import Level, staging_alias
 from osembed.state import MigrationState
 
@@ -167,11 +169,11 @@ class Leg:
 
     def _mend(self, at: Crossing) -> None:
         for lane in at.lanes:
-            scan.settled(lambda lane=lane: scan.refresh(self._client, lane.target.index), self._between)  # type: ignore[misc]
+            settled(lambda lane=lane: changes.refresh(self._client, lane.target.index), self._between)  # type: ignore[misc]
             for shard, mark in self._lease.state.moves[lane.level].marks.items():
                 base = base_of(self._lease.state, lane.level, shard)
                 compare = lambda: pairs.compare(self._client, lane, int(shard), mark, base)  # noqa: E731, B023 - called at once
-                found = scan.settled(compare, self._between)
+                found = settled(compare, self._between)
                 for key in [key for key in found.missing if f"{lane.level}/{key[0]}" in self._lease.state.failed]:
                     del found.missing[key]
                 if found:

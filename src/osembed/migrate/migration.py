@@ -12,20 +12,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from opensearchpy.exceptions import TransportError
-
 from osembed import fence, schema
 from osembed import index as indexes
 from osembed.encoders import witness_passages
-from osembed.errors import BusyError, CollectionError, InputError
+from osembed.errors import BusyError, CollectionError, InputError, RefusedError
 from osembed.generation import Wish
 from osembed.journal import Journal
 from osembed.migrate.dispose import dispose
-from osembed.migrate.lease import Lease, claim, server_clock, settle, take_tokens
+from osembed.migrate.lease import Lease, claim, settle, take_tokens
 from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult, kept_report, make_lanes, pair_of
 from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
 from osembed.migrate.verify import Report, Side, verify
 from osembed.models import open_model
+from osembed.opensearch import reads
 from osembed.schema import Level, staging_alias
 from osembed.state import BEFORE_SWAP, OVER, MigrationState, migration_key, read_state
 
@@ -131,7 +130,7 @@ class Migration:
                     "Only what was replaced is deleted.",
                     "osembed migrate swap",
                 )
-            left = grace_s - (server_clock(self._client) - state.swapped_at)
+            left = grace_s - (reads.server_clock(self._client) - state.swapped_at)
             if left > 0 and state.phase == "swapped":
                 raise InputError(
                     f"The swap was {grace_s - left:.0f} s ago.",
@@ -185,7 +184,7 @@ class Migration:
         lease = claim(self._client, self._collection, begin)
         try:
             yield lease
-        except TransportError:
+        except RefusedError:
             lease.update()  # another holder explains whatever failed: BusyError
             raise
         finally:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from opensearchpy.exceptions import TransportError
 
 from osembed import index as indexes
 from osembed.client import OpenSearch, Server
 from osembed.doctor import forecast_bytes
 from osembed.encoders import Encoders, model_of, spec_of, witness_passages
-from osembed.errors import CollectionError, InputError, ModelError, OsembedError
+from osembed.errors import AuthError, CollectionError, InputError, ModelError
 from osembed.generation import Wish, check_profile, describe
 from osembed.identity import identify
 from osembed.index import Target, Targets
 from osembed.migrate.copy import PAGE
 from osembed.model_files import Model, ModelSpec
 from osembed.models import open_model
+from osembed.opensearch import answers, reads
 from osembed.passage import stored_passage
 from osembed.schema import IndexMeta, Level, alias_name, index_name
 from osembed.state import MigrationState, Move
@@ -141,13 +142,13 @@ def make_plan(client: OpenSearch, server: Server, route: Route, encoders: Encode
     tokens, seconds = sum(plan.tokens for plan in levels), sum(plan.seconds for plan in levels)
     plan = Plan(route.collection, levels, tokens / seconds if seconds else 0.0, seconds)
     plan.problems = [*preflight(client, route), *_space(client, levels), *_memory(client, route, levels)]
-    plan.warnings = list(_warnings(levels, route))
+    plan.warnings = [*_warnings(levels, route), *_unseen_policies(client, levels)]
     plan.calls = list(_calls(route, levels))
     return plan
 
 
 def _problems(client: OpenSearch, target: Target, level: Level) -> Iterator[str]:
-    found = client.indices.get(index=target.index, params={"flat_settings": "true"})[target.index]
+    found = reads.description(client, target.index)
     alias, settings = alias_name(target.meta.collection, level), found["settings"]
     own = found["aliases"].get(alias, {})
     if own.get("filter") or own.get("index_routing") or own.get("search_routing"):
@@ -167,7 +168,9 @@ def _problems(client: OpenSearch, target: Target, level: Level) -> Iterator[str]
         )
     if found["mappings"].get("_source", {}).get("enabled") is False:
         yield f"{target.index} keeps no _source: there is nothing to copy. Ingest into another collection instead."
-    policy = _ism_policy(client, target.index)
+    policy = ""
+    with suppress(AuthError):  # said as a warning
+        policy = _ism_policy(client, target.index)
     if policy:
         yield (
             f"{target.index} is managed by the ISM policy '{policy}', which may roll it over or delete it meanwhile. "
@@ -182,17 +185,15 @@ def _problems(client: OpenSearch, target: Target, level: Level) -> Iterator[str]
 
 
 def _ism_policy(client: OpenSearch, index: str) -> str:
-    try:
-        found = client.transport.perform_request("GET", f"/_plugins/_ism/explain/{index}")
-    except (TransportError, OsembedError):
-        return ""  # the plugin is not installed, or not for this user
-    return str(found.get(index, {}).get("policy_id") or found.get(index, {}).get("index.plugins.index_state_management.policy_id") or "")
+    """Return the policy that manages an index, "" for none. Raises AuthError where this user may not see it."""
+    said = (reads.plugin_answer(client, f"/_plugins/_ism/explain/{index}") or {}).get(index, {})
+    return str(said.get("policy_id") or said.get("index.plugins.index_state_management.policy_id") or "")
 
 
 def _foreign_version(client: OpenSearch, target: Target) -> tuple[str, int] | None:
     """Look for external versions in a sample; the copy looks at every document."""
     body = {"size": 1000, "version": True, "_source": False, "query": {"match_all": {}}}
-    hits = client.search(index=target.index, body=body)["hits"]["hits"]
+    hits = reads.search(client, target.index, body)["hits"]["hits"]
     return next(((hit["_id"], hit["_version"]) for hit in hits if 2**32 < hit["_version"] < 2**50), None)
 
 
@@ -236,7 +237,7 @@ def _forecast(client: OpenSearch, route: Route, level: Level, encoder: Encoder) 
 
 def _sample(client: OpenSearch, index: str) -> list[dict[str, Any]]:
     query = {"function_score": {"query": {"match_all": {}}, "random_score": {"seed": 7, "field": "_seq_no"}}}
-    hits = client.search(index=index, body={"size": _SAMPLE, "query": query, "_source": {"excludes": ["embedding"]}})["hits"]["hits"]
+    hits = reads.search(client, index, {"size": _SAMPLE, "query": query, "_source": {"excludes": ["embedding"]}})["hits"]["hits"]
     return [hit["_source"] for hit in hits]
 
 
@@ -251,8 +252,7 @@ def _unseen(texts: list[str], limit: int, encoder: Encoder) -> float:
 
 
 def _store_bytes(client: OpenSearch, index: str) -> int:
-    stats = client.indices.stats(index=index, metric="store", filter_path="_all.primaries.store.size_in_bytes")
-    return int(stats["_all"]["primaries"]["store"]["size_in_bytes"])
+    return int(reads.stats(client, index, "store")["primaries"]["store"]["size_in_bytes"])
 
 
 def _graph_mb(meta: IndexMeta, documents: int) -> float:
@@ -262,8 +262,7 @@ def _graph_mb(meta: IndexMeta, documents: int) -> float:
 def _space(client: OpenSearch, levels: list[LevelPlan]) -> Iterator[str]:
     """Compare the new indexes with what the fullest data node may still take below its low watermark."""
     needed = _SPACE_FACTOR * sum(plan.disk_mb[1] for plan in levels)
-    stats = client.nodes.stats(metric="fs", filter_path="nodes.*.name,nodes.*.fs.total")["nodes"].values()
-    room = sum(_room(node["fs"]["total"]) for node in stats)
+    room = sum(_room(node["fs"]["total"]) for node in reads.cluster_nodes(client, "fs").values())
     if needed > room:
         yield (
             f"The new indexes will not fit: they need about {needed:,.0f} MB on disk (1.2 times the forecast), and the nodes have "
@@ -279,10 +278,10 @@ def _memory(client: OpenSearch, route: Route, levels: list[LevelPlan]) -> Iterat
     """Compare both generations' faiss graphs with the k-NN circuit breaker; Lucene's live in the page cache."""
     if not any(meta.profile == "faiss" for meta in route.metas.values()):
         return
-    try:
-        stats = client.transport.perform_request("GET", "/_plugins/_knn/stats")["nodes"].values()
-    except (TransportError, OsembedError):
+    answer = reads.plugin_answer(client, "/_plugins/_knn/stats")
+    if answer is None:
         return
+    stats = answers.nodes(answer).values()
     used = sum(node.get("graph_memory_usage", 0) for node in stats) / 1024
     share = sum(node.get("graph_memory_usage_percentage", 0.0) for node in stats) / max(1, len(stats))
     limit = used / (share / 100) if share else None  # of all nodes together: the mean share is that of the sum
@@ -292,6 +291,14 @@ def _memory(client: OpenSearch, route: Route, levels: list[LevelPlan]) -> Iterat
             f"The new graphs will not fit: {more:,.0f} MB beside {used:,.0f} MB now, and the k-NN circuit breaker closes at {limit:,.0f} MB. "
             "Add memory, or raise knn.memory.circuit_breaker.limit."
         )
+
+
+def _unseen_policies(client: OpenSearch, levels: list[LevelPlan]) -> Iterator[str]:
+    for plan in levels:
+        try:
+            _ism_policy(client, plan.source)
+        except AuthError as error:
+            yield f"Whether an ISM policy manages {plan.source} could not be seen: {error.found} One may roll it over or delete it meanwhile."
 
 
 def _warnings(levels: list[LevelPlan], route: Route) -> Iterator[str]:

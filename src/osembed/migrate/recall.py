@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from opensearchpy.exceptions import TransportError
 
 from osembed.client import OpenSearch
 from osembed.index import Target
 from osembed.migrate import scan
+from osembed.opensearch import reads
 from osembed.vectors import from_wire
 
 _QUERIES = 50
@@ -48,8 +48,5 @@ def _recall(client: OpenSearch, target: Target, vector: NDArray[np.float32]) -> 
 
 def _ids(client: OpenSearch, target: Target, query: dict[str, Any], size: int) -> dict[str, float]:
     body = {"size": size, "query": query, "_source": False, "track_total_hits": False}
-    try:
-        hits = client.search(index=target.index, body=body, params=scan.EXACT)["hits"]["hits"]
-    except TransportError as error:
-        raise scan.Unsettled(f"{target.index} answered {error.status_code}: {error.info}") from error
+    hits = reads.search(client, target.index, body)["hits"]["hits"]
     return {hit["_id"]: hit["_score"] for hit in hits}

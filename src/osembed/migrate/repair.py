@@ -23,8 +23,9 @@ from osembed.index import Target, Targets, resolve
 from osembed.journal import Journal
 from osembed.migrate import integrity, scan
 from osembed.migrate.copy import OWN, PAGE
-from osembed.migrate.lease import server_clock
 from osembed.migrate.scan import Found
+from osembed.opensearch import changes, reads
+from osembed.opensearch.patience import settled
 from osembed.passage import stored_passage
 from osembed.schema import LEVELS, Level
 
@@ -63,8 +64,8 @@ def _level(client: OpenSearch, target: Target, level: Level, encoders: Encoders,
     journal, encoder = Journal(client), encoders.of(target.meta, Journal(client))
     key = f"repair:{target.uuid}"
     marks = dict((journal.read(key) or {}).get("marks", {}))
-    points = scan.settled(lambda: scan.checkpoints(client, target.index))
-    scan.settled(lambda: scan.refresh(client, target.index))
+    points = settled(lambda: scan.checkpoints(client, target.index))
+    settled(lambda: changes.refresh(client, target.index))
     for shard, point in points.items():
         for page in scan.scan(client, target.index, shard, marks.get(str(shard), -1), point, size=PAGE[level]):
             done.looked_at += len(page)
@@ -107,15 +108,15 @@ def _mended(target: Target, doc: Found, text: str, vectors: dict[str, Any]) -> d
 def _orphans(client: OpenSearch, targets: Targets, loop: BulkLoop, done: Repair) -> None:
     """Delete chunks whose paper is gone, unless they are so young that their paper may be on its way."""
     for target in targets.values():
-        scan.settled(partial(scan.refresh, client, target.index))
-    now = server_clock(client)
+        settled(partial(changes.refresh, client, target.index))
+    now = reads.server_clock(client)
     chunks = targets["chunks"]
     for paper_id, why in list(integrity.faults(client, targets["papers"].index, chunks.index)):
         if "without a paper" not in why:
             continue
         query = {"term": {"paper_id": paper_id}}
         body = {"size": 10_000, "query": query, "_source": ["ingested_at"], "seq_no_primary_term": True}
-        hits = client.search(index=chunks.index, body=body)["hits"]["hits"]
+        hits = reads.search(client, chunks.index, body)["hits"]["hits"]
         old = [hit for hit in hits if now - _written(hit) > _YOUNG_S]
         done.young += len(hits) - len(old)
         outcome = loop.send(

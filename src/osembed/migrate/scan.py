@@ -8,31 +8,16 @@ can enter a window. So `mark < _seq_no ≤ checkpoint` is complete without scrol
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-from opensearchpy.exceptions import RequestError, TransportError
+from typing import Any
 
 from osembed.client import OpenSearch
-from osembed.errors import AuthError, ClusterError
+from osembed.errors import UnsettledError
+from osembed.opensearch import answers, reads
 
-EXACT = {"preference": "_primary", "allow_partial_search_results": "false"}  # replicas may lag, and a part is no answer
-T = TypeVar("T")
-_PATIENCE_S = 120
 _BUCKETS = 2000
-_MGET = 500
 _LISTED = 5000
-
-
-class Unsettled(ClusterError):
-    """The answer may be incomplete: a shard failed, timed out or moved. What was read must not be counted on."""
-
-    def __init__(self, found: str) -> None:
-        super().__init__(
-            f"{found}.", "What was read may be incomplete.", "See to the server (`osembed doctor`), then run the command again."
-        )
 
 
 @dataclass(frozen=True)
@@ -57,33 +42,18 @@ class Found:
 
 
 def checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
-    """Return each shard's checkpoint. Raises Unsettled where a primary is missing or has just moved."""
-    path = f"/{index}/_stats?level=shards&filter_path=indices.*.shards.*.routing.primary,indices.*.shards.*.seq_no"
-    terms = primary_terms(client, index)
-    stats = client.transport.perform_request("GET", path).get("indices", {}).get(index, {}).get("shards", {})
+    """Return each shard's checkpoint. Raises UnsettledError where a primary is missing or has just moved."""
+    terms = reads.primary_terms(client, index)
+    shards = reads.stats(client, index, "docs", level="shards").get("shards", {})
     found = {}
-    for number, copies in stats.items():
+    for number, copies in shards.items():
         primary = next((copy for copy in copies if copy["routing"]["primary"]), None)
-        if primary:
+        if primary and int(number) in terms:
             at = primary["seq_no"]
             found[int(number)] = Checkpoint(int(at["global_checkpoint"]), int(at["max_seq_no"]), terms[int(number)])
-    if set(found) != set(terms) or primary_terms(client, index) != terms:
-        raise Unsettled(f"{len(terms) - len(found)} of {len(terms)} primaries of {index} do not answer")
+    if set(found) != set(terms) or reads.primary_terms(client, index) != terms:
+        raise UnsettledError(f"{len(terms) - len(found)} of {len(terms)} primaries of {index} do not answer, or one has just moved.")
     return found
-
-
-def primary_terms(client: OpenSearch, index: str) -> dict[int, int]:
-    """Return each shard's primary term: it grows with every failover."""
-    path = f"/_cluster/state/metadata/{index}?filter_path=metadata.indices.*.primary_terms"
-    found = client.transport.perform_request("GET", path)["metadata"]["indices"][index]["primary_terms"]
-    return {int(shard): int(term) for shard, term in found.items()}
-
-
-def refresh(client: OpenSearch, index: str) -> None:
-    """Make everything visible on all copies. Raises Unsettled where a copy failed."""
-    answer = client.indices.refresh(index=index)
-    if answer["_shards"]["failed"]:
-        raise Unsettled(f"{answer['_shards']['failed']} shards of {index} did not refresh")
 
 
 def scan(  # noqa: PLR0913 - where, from where to where, how much
@@ -91,7 +61,7 @@ def scan(  # noqa: PLR0913 - where, from where to where, how much
 ) -> Iterator[list[Found]]:
     """Yield pages of a shard's documents with `after` < sequence number ≤ the checkpoint, ascending.
 
-    Raises Unsettled when a page may be incomplete, or the primary moved: a fresh primary's searches may lag behind.
+    Raises UnsettledError when a page may be incomplete, or the primary moved: a fresh primary's searches may lag behind.
     """
     last = after
     while last < at.safe:
@@ -104,29 +74,13 @@ def scan(  # noqa: PLR0913 - where, from where to where, how much
             "track_total_hits": False,
             "_source": {"excludes": list(excluded)},
         }
-        page = [_found(hit) for hit in ask(client, index, shard, body)["hits"]["hits"]]
-        if primary_terms(client, index)[shard] != at.term:
-            raise Unsettled(f"shard {shard} of {index} has a new primary")
+        page = [_found(hit) for hit in reads.search_shard(client, index, shard, body)["hits"]["hits"]]
+        if reads.primary_terms(client, index).get(shard) != at.term:
+            raise UnsettledError(f"Shard {shard} of {index} has a new primary.")
         if not page:
             return
         yield page
         last = page[-1].seq
-
-
-def ask(client: OpenSearch, index: str, shard: int, body: dict[str, Any]) -> dict[str, Any]:
-    """Search one shard's primary; partial answers are errors."""
-    params = {"preference": f"_shards:{shard}|_primary", "allow_partial_search_results": "false"}
-    try:
-        answer: dict[str, Any] = client.search(index=index, body=body, params=params)
-    except RequestError as error:
-        if "No mapping found for [_seq_no]" in str(error.info):  # a shard that never held a document
-            return {"hits": {"hits": []}, "aggregations": {"keys": {"buckets": []}, "none": {"doc_count": 0}}}
-        raise
-    except TransportError as error:
-        raise Unsettled(f"shard {shard} of {index} answered {error.status_code}") from error
-    if answer["timed_out"] or answer["_shards"]["failed"]:
-        raise Unsettled(f"shard {shard} of {index} answered in part")
-    return answer
 
 
 def histogram(client: OpenSearch, index: str, shard: int, key: str, within: dict[str, int], interval: int) -> tuple[dict[int, int], int]:
@@ -149,8 +103,9 @@ def histogram(client: OpenSearch, index: str, shard: int, key: str, within: dict
             "none": {"missing": {"field": key}},
         },
     }
-    found = ask(client, index, shard, body)["aggregations"]
-    return {int(bucket["key"]): int(bucket["doc_count"]) for bucket in found["keys"]["buckets"]}, int(found["none"]["doc_count"])
+    found = reads.search_shard(client, index, shard, body)["aggregations"]
+    groups = answers.buckets(found["keys"], index)
+    return {int(group["key"]): int(group["doc_count"]) for group in groups}, int(found["none"]["doc_count"])
 
 
 def listing(
@@ -173,7 +128,7 @@ def listing(
             "track_total_hits": False,
             "docvalue_fields": [] if key == "_seq_no" else [key],
         }
-        hits = ask(client, index, shard, body)["hits"]["hits"]
+        hits = reads.search_shard(client, index, shard, body)["hits"]["hits"]
         for hit in hits:
             number = hit["_seq_no"] if key == "_seq_no" else int(hit.get("fields", {}).get(key, [-1])[0])
             found[hit["_id"], number] = hit.get("_routing")
@@ -187,63 +142,21 @@ def interval_for(highest: int) -> int:
     return max(1, -(-(highest + 1) // _BUCKETS))
 
 
-def settled(attempt: Callable[[], T], stopped: Callable[[], None] = lambda: None) -> T:
-    """Run an attempt again while its answers are unsettled, for up to two minutes. `stopped` is called in between and may raise."""
-    began, pause = time.monotonic(), 0.1
-    while True:
-        try:
-            return attempt()
-        except AuthError:
-            raise
-        except ClusterError as trouble:
-            if time.monotonic() - began > _PATIENCE_S:
-                raise ClusterError(
-                    f"The index does not settle: {trouble.found}",
-                    "Going on would miss documents.",
-                    "See to the server (`osembed doctor`), then run the same command again: it goes on where it stopped.",
-                ) from trouble
-        stopped()
-        time.sleep(pause)
-        pause = min(2.0, pause * 2)
-
-
-def _found(hit: dict[str, Any]) -> Found:
+def _found(hit: Mapping[str, Any]) -> Found:
     return Found(hit["_id"], hit["_seq_no"], hit["_primary_term"], hit.get("_version", 0), hit.get("_routing"), hit.get("_source", {}))
-
-
-def count(client: OpenSearch, index: str, body: dict[str, Any] | None = None) -> int:
-    """Count an index's documents on its primaries; `body` holds a query, None counts all."""
-    return int(client.count(index=index, body=body, params={"preference": "_primary"})["count"])
 
 
 def read_now(
     client: OpenSearch, index: str, keys: Sequence[tuple[str, str | None]], fields: Sequence[str] = ("origin",)
 ) -> dict[str, Found]:
     """Read documents by (id, routing) in real time; missing ones are left out."""
-    found: dict[str, Found] = {}
-    for start in range(0, len(keys), _MGET):
-        docs = [{"_id": key} if routing is None else {"_id": key, "routing": routing} for key, routing in keys[start : start + _MGET]]
-        answer = client.mget(index=index, body={"docs": docs}, params={"_source_includes": ",".join(fields)} if fields else {})
-        for doc in answer["docs"]:
-            if "error" in doc:
-                raise Unsettled(f"{doc['_id']} of {index} cannot be read: {str(doc['error'])[:200]}")
-            if doc.get("found"):
-                found[doc["_id"]] = _found(doc)
-    return found
-
-
-def read_properties(client: OpenSearch, index: str) -> dict[str, Any]:
-    """Return an index's mapped properties."""
-    return dict(client.indices.get_mapping(index=index)[index]["mappings"].get("properties", {}))
+    return {doc["_id"]: _found(doc) for doc in reads.documents(client, index, keys, fields)}
 
 
 def count_after(client: OpenSearch, index: str, marks: Mapping[str, int]) -> int:
     """Count the visible documents that changed since the marks; a shard without a mark counts whole."""
-    total = 0
-    for shard in primary_terms(client, index):
-        body = {"query": {"range": {"_seq_no": {"gt": marks.get(str(shard), -1)}}}}
-        total += int(client.count(index=index, body=body, params={"preference": f"_shards:{shard}|_primary"})["count"])
-    return total
+    newer = {shard: {"range": {"_seq_no": {"gt": marks.get(str(shard), -1)}}} for shard in reads.primary_terms(client, index)}
+    return sum(reads.count(client, index, query, shard) for shard, query in newer.items())
 
 
 def sample(client: OpenSearch, index: str, count: int, size: int) -> Iterator[list[Found]]:
@@ -255,7 +168,6 @@ def sample(client: OpenSearch, index: str, count: int, size: int) -> Iterator[li
         "_source": False,
         "track_total_hits": False,
     }
-    hits = client.search(index=index, body=body, params=EXACT)["hits"]["hits"]
-    keys = [(hit["_id"], hit.get("_routing")) for hit in hits]
+    keys = list(reads.pages(reads.search(client, index, body)["hits"]["hits"]))
     for start in range(0, len(keys), size):
         yield list(read_now(client, index, keys[start : start + size], fields=()).values())

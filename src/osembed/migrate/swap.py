@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from opensearchpy.exceptions import NotFoundError, TransportError
-
 from osembed import fence
 from osembed.bulk import BulkLoop
 from osembed.client import OpenSearch
-from osembed.errors import CollectionError, OsembedError
-from osembed.fence import Action
+from osembed.errors import CollectionError, MissingError, OsembedError
 from osembed.migrate import pairs, scan
 from osembed.migrate.copy import Copier, Lane, Outdated
 from osembed.migrate.lease import Lease, foreign, settle, swapped
+from osembed.opensearch import changes
+from osembed.opensearch.changes import Action
+from osembed.opensearch.patience import settled
 from osembed.schema import Level, alias_name, staging_alias, write_alias
 from osembed.state import MigrationState
 
@@ -61,15 +61,15 @@ def swap(at: Crossing) -> Swapped:
     began = time.monotonic()
     try:
         sources = [state.source(level) for level in state.moves]
-        client.transport.perform_request("PUT", f"/{','.join(sources)}/_block/write", params={"timeout": "4s", "request_timeout": FENCE_S})
+        changes.block_writes(client, sources, FENCE_S)
         last = _catch_up_and_prove(at, began)
         lease.check()
         _in_time(began)
-        client.indices.update_aliases(body={"actions": actions(client, lease.state)}, params={"timeout": "4s", "request_timeout": FENCE_S})
+        changes.update_aliases(client, actions(client, lease.state), wait_s=0, server_s=FENCE_S)
     except BaseException as error:
         took = time.monotonic() - began
         if _withdraw(lease):
-            if isinstance(error, GivenUp | TransportError | OsembedError | Outdated):
+            if isinstance(error, GivenUp | OsembedError | Outdated):
                 why = error.found if isinstance(error, OsembedError) else error
                 raise GivenUp(f"{why} (writers waited {took:.1f} s)") from error
             raise
@@ -109,7 +109,7 @@ def _catch_up_and_prove(at: Crossing, began: float) -> int:
     last = at.copier.catch_up(lambda: {level: move.marks for level, move in lease.state.moves.items()}).written
     _in_time(began)
     for lane in at.lanes:
-        scan.refresh(client, lane.target.index)
+        changes.refresh(client, lane.target.index)
         last += _prove(at, lane, began)
     if len(lease.state.failed) > at.allow_failed:
         raise GivenUp(f"{len(lease.state.failed)} documents could not be copied")
@@ -139,7 +139,7 @@ def _prove(at: Crossing, lane: Lane, began: float) -> int:
         for found in differences:
             _in_time(began)
             changed += pairs.mend(at.client, lane, found, at.copier, at.loop)
-        scan.refresh(at.client, lane.target.index)
+        changes.refresh(at.client, lane.target.index)
     raise GivenUp(f"{lane.source.index} and {lane.target.index} still differ")
 
 
@@ -208,7 +208,7 @@ def _alias(settings: dict[str, Any]) -> dict[str, Any]:
 
 def lost_writes(client: OpenSearch, lane: Lane, bases: dict[str, tuple[int, int]]) -> int:
     """Return how many operations reached the old index after it was proven equal: 0 unless somebody lifted the block by hand."""
-    with suppress(NotFoundError):
-        now = scan.settled(lambda: scan.checkpoints(client, lane.source.index))
+    with suppress(MissingError):
+        now = settled(lambda: scan.checkpoints(client, lane.source.index))
         return sum(max(0, now[int(shard)].highest - base[1]) for shard, base in bases.items() if int(shard) in now)
     return 0

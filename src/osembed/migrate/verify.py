@@ -19,6 +19,8 @@ from osembed.index import Target
 from osembed.migrate import integrity, pairs, recall, scan
 from osembed.migrate.copy import OWN, PAGE, Lane, pack
 from osembed.migrate.scan import Found
+from osembed.opensearch import answers, changes, reads
+from osembed.opensearch.patience import settled
 from osembed.passage import stored_passage
 from osembed.schema import Level
 from osembed.vectors import from_wire
@@ -117,13 +119,13 @@ def verify(client: OpenSearch, collection: str, sides: Sequence[Side], *, full: 
     kind = "migration" if any(side.pair for side in sides) else "live"
     report = Report(collection, kind, {side.level: side.target.index for side in sides}, full)
     for side in sides:
-        scan.settled(lambda side=side: scan.refresh(client, side.target.index))  # type: ignore[misc]
+        settled(lambda side=side: changes.refresh(client, side.target.index))  # type: ignore[misc]
         if side.pair:
             report.checks.append(_ids(client, side.pair))
         report.checks += _documents(client, side, full)
         report.checks.append(_identities(client, side))
         report.checks.append(_recall(client, side))
-    report.checks += scan.settled(lambda: integrity.check(client, sides, still))
+    report.checks += settled(lambda: integrity.check(client, sides, still))
     report.seconds = round(time.monotonic() - began, 2)
     return report
 
@@ -133,8 +135,8 @@ def _ids(client: OpenSearch, pair: Pair) -> Check:
     lane, faults, pending, seen = pair.lane, [], 0, 0
     for shard, mark in pair.marks.items():
         base = pair.bases.get(shard, (-1, -1))
-        found = scan.settled(lambda shard=shard, mark=mark, base=base: pairs.compare(client, lane, int(shard), mark, base))  # type: ignore[misc]
-        seen += scan.count(client, lane.source.index)
+        found = settled(lambda shard=shard, mark=mark, base=base: pairs.compare(client, lane, int(shard), mark, base))  # type: ignore[misc]
+        seen += reads.count(client, lane.source.index)
         now = scan.read_now(client, lane.source.index, [(key, routing) for (key, _), routing in found.missing.items()])
         for key, number in found.missing:
             if f"{lane.level}/{key}" not in pair.failed and key in now and now[key].seq == number:
@@ -173,7 +175,7 @@ def _documents(client: OpenSearch, side: Side, full: bool) -> list[Check]:
 def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[Found]]:
     index, size = side.target.index, PAGE[side.level]
     if full:
-        for shard, point in scan.settled(lambda: scan.checkpoints(client, index)).items():
+        for shard, point in settled(lambda: scan.checkpoints(client, index)).items():
             yield from scan.scan(client, index, shard, -1, point, size=size)
         return
     yield from scan.sample(client, index, SAMPLE, size)
@@ -235,19 +237,19 @@ def _identities(client: OpenSearch, side: Side) -> Check:
         "query": {"bool": {"must_not": [{"term": {"identity": mine}}]}},
         "_source": {"excludes": ["embedding"]},
     }
-    answer = client.search(index=side.target.index, body=body, params=scan.EXACT)
-    spec, total = side.encoder.model.spec, int(answer["hits"]["total"]["value"])
+    answer = reads.search(client, side.target.index, body)
+    spec, total = side.encoder.model.spec, answers.total(answer, side.target.index)
     listed = answer["hits"]["hits"]
     wordless = [hit for hit in listed if not stored_passage(spec, side.level, hit["_source"]) and "identity" not in hit["_source"]]
     faults = total - len(wordless) if total <= len(listed) else total
     examples = [f"{hit['_id']}: {hit['_source'].get('identity', 'none')}" for hit in listed if hit not in wordless][:_EXAMPLES]
-    count = scan.count(client, side.target.index)
+    count = reads.count(client, side.target.index)
     found = f"{faults:,} of {count:,} documents are of another model" if faults else f"{count:,} documents"
     return Check("identities", side.level, "failed" if faults else "passed", count, faults, found, examples)
 
 
 def _recall(client: OpenSearch, side: Side) -> Check:
-    value, queries = scan.settled(lambda: recall.measure(client, side.target))
+    value, queries = settled(lambda: recall.measure(client, side.target))
     if not queries:
         return Check("recall@10", side.level, "passed", 0, 0, "no vectors")
     found = f"{value:.3f} of the exact ten nearest are found, {queries} queries"

@@ -1,0 +1,224 @@
+"""Every request that changes an index, an alias or a setting: believed when it is acknowledged, else read back.
+
+`acknowledged: false` and a lost answer are doubt. What was asked for is then looked for, and asked for again where it has not happened.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from osembed.client import OpenSearch
+from osembed.errors import AuthError, ClusterError, RefusedError, UnsettledError
+from osembed.opensearch import answers, reads
+from osembed.opensearch.patience import asked, retry_seconds
+
+Action = dict[str, dict[str, Any]]
+_EXISTS = "resource_already_exists_exception"
+
+
+def create_index(client: OpenSearch, name: str, body: Mapping[str, Any]) -> bool:
+    """Create an index; False where it exists. Raises RefusedError where the server does not accept it."""
+    created = True
+
+    def send() -> Any:
+        nonlocal created
+        try:
+            return client.indices.create(index=name, body=dict(body))
+        except RefusedError as error:
+            if error.kind != _EXISTS:
+                raise
+            created = False
+            return {"acknowledged": True}
+
+    _sure(send, lambda: bool(reads.indexes(client, [name], "*.aliases,*.settings.index.uuid")), f"The creation of {name}")
+    return created
+
+
+def put_settings(client: OpenSearch, names: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Change settings of indexes, flat names without `index.`; None restores the server's default."""
+    wanted = {f"index.{name.removeprefix('index.')}": value for name, value in settings.items()}
+
+    def done() -> bool:
+        found = reads.indexes(client, names, flat=True)
+        return all(_holds(found[name]["settings"], wanted) for name in names if name in found)
+
+    _sure(lambda: client.indices.put_settings(index=",".join(names), body=wanted), done, f"The new settings of {', '.join(names)}")
+
+
+def put_mapping(client: OpenSearch, index: str, body: Mapping[str, Any]) -> None:
+    """Add fields to a mapping, or replace its `_meta`. Raises RefusedError where they are mapped otherwise."""
+
+    def done() -> bool:
+        found = reads.description(client, index)["mappings"]
+        return _covers(found, body)
+
+    _sure(lambda: client.indices.put_mapping(index=index, body=dict(body)), done, f"The mapping of {index}")
+
+
+def update_aliases(client: OpenSearch, actions: Sequence[Action], *, wait_s: float | None = None, server_s: float | None = None) -> None:
+    """Change aliases, and delete indexes (`remove_index`), all in one request or not at all.
+
+    Args:
+        client: the connection.
+        actions: as `_aliases` takes them; with `must_exist` on removals they are a compare-and-set.
+        wait_s: how long a change in doubt is looked for, and asked for again; 0 raises at once, for callers that look themselves.
+        server_s: how long the server may take, and the answer.
+
+    Raises MissingError where a condition does not hold, UnsettledError where it stays in doubt.
+    """
+    params: dict[str, Any] = {} if server_s is None else {"timeout": f"{max(1, int(server_s) - 1)}s", "request_timeout": server_s}
+    send = lambda: client.indices.update_aliases(body={"actions": list(actions)}, params=dict(params))  # noqa: E731
+    _sure(send, lambda: _moved(client, actions), "The change of aliases", wait_s)
+
+
+def block_writes(client: OpenSearch, names: Sequence[str], server_s: float) -> None:
+    """Put a write block on indexes. Raises UnsettledError or AuthError unless every shard of each is blocked.
+
+    Not tried again here: a block in doubt is lifted by the caller, who knows for how long writers may wait.
+    """
+    path, params = f"/{quote(','.join(names))}/_block/write", {"timeout": f"{max(1, int(server_s) - 1)}s", "request_timeout": server_s}
+    answers.blocked(client.transport.perform_request("PUT", path, params=params), names)
+
+
+def lift_block(client: OpenSearch, names: Sequence[str]) -> None:
+    """Lift the write blocks of indexes, a half-made one too. Raises UnsettledError or AuthError where one stays.
+
+    A block that not every shard confirmed carries a UUID, and no setting lifts it: it has to be completed first.
+    """
+    there = sorted(reads.indexes(client, names, "*.settings.index.uuid"))
+    if not there:
+        return
+    put_settings(client, there, {"blocks.write": None})
+    left = _half_blocked(client, there)
+    if left:
+        block_writes(client, left, 30)
+        put_settings(client, left, {"blocks.write": None})
+        left = _half_blocked(client, left)
+    if left:
+        raise UnsettledError(
+            f"The write block of {', '.join(left)} could not be lifted.",
+            "Writes are refused until it is.",
+            f"As an administrator: PUT {left[0]}/_block/write, then PUT {left[0]}/_settings {{\"index.blocks.write\": null}}",
+        )
+
+
+def put_pipeline(client: OpenSearch, name: str, body: Mapping[str, Any]) -> None:
+    """Create a search pipeline. Raises RefusedError where the server has no such processors."""
+    path = f"/_search/pipeline/{quote(name)}"
+    _sure(
+        lambda: client.transport.perform_request("PUT", path, body=dict(body)),
+        lambda: reads.pipeline(client, name) is not None,
+        f"The search pipeline {name}",
+    )
+
+
+def refresh(client: OpenSearch, index: str) -> None:
+    """Make everything visible on all copies. Raises UnsettledError where a copy failed, MissingError where the index is gone."""
+    asked(lambda: answers.whole(client.indices.refresh(index=index), index))
+
+
+def force_merge(client: OpenSearch, index: str) -> None:
+    """Merge an index to one segment."""
+    answers.whole(client.indices.forcemerge(index=index, max_num_segments=1, request_timeout=3600), index)
+
+
+def write_document(client: OpenSearch, index: str, key: str, body: Mapping[str, Any], seen: tuple[int, int] | None) -> None:
+    """Write one document if it is still the version that was seen (sequence number, primary term); None for one that must be new.
+
+    Raises ConflictError, MissingError where the index is not there.
+    """
+    only = {"if_seq_no": seen[0], "if_primary_term": seen[1]} if seen else {"op_type": "create"}
+    params = {**only, "require_alias": "false"}
+    answers.written(client.index(index=index, id=key, body=dict(body), params=params), index, key)
+
+
+def delete_index(client: OpenSearch, name: str) -> None:
+    """Delete an index; nothing happens where there is none."""
+    _sure(
+        lambda: client.indices.delete(index=name, params={"ignore_unavailable": "true"}),
+        lambda: not reads.indexes(client, [name], "*.settings.index.uuid"),
+        f"The deletion of {name}",
+    )
+
+
+def _sure(send: Callable[[], Any], done: Callable[[], bool], what: str, wait_s: float | None = None) -> None:
+    """Send a change until it is acknowledged, or seen to have happened.
+
+    An answer that says no (a refusal, a conflict, a condition that does not hold) is believed, unless an earlier attempt in doubt has happened
+    after all.
+    """
+    began, limit, pause = time.monotonic(), retry_seconds() if wait_s is None else wait_s, 0.05
+    doubt = refused = False
+    while True:
+        try:
+            answers.acknowledged(send(), what)
+            return
+        except AuthError as error:
+            if refused:
+                raise
+            trouble: ClusterError = error
+            refused = True
+        except RefusedError as error:
+            if not (doubt and done()):
+                raise
+            trouble = error
+        except ClusterError as error:
+            trouble = error
+            doubt = True
+        if doubt and limit and done():
+            return
+        if time.monotonic() - began >= limit:
+            if isinstance(trouble, UnsettledError):
+                raise UnsettledError(f"{what} was not acknowledged, and has not happened so far.", "", trouble.hint) from trouble
+            raise trouble
+        time.sleep(pause)
+        pause = min(2.0, pause * 2)
+
+
+def _moved(client: OpenSearch, actions: Sequence[Action]) -> bool:
+    """Whether everything that an alias request asked for is so."""
+    steps = [(kind, step) for action in actions for kind, step in action.items()]
+    found = reads.indexes(client, sorted({step["index"] for _, step in steps}), "*.aliases,*.settings.index.uuid")
+    for kind, step in steps:
+        index = step["index"]
+        held = found.get(index, {}).get("aliases", {})
+        if kind == "remove_index" and index in found:
+            return False
+        if (kind == "add" and step["alias"] not in held) or (kind == "remove" and step["alias"] in held and not _added_too(steps, step)):
+            return False
+    return True
+
+
+def _added_too(steps: Sequence[tuple[str, dict[str, Any]]], removed: Mapping[str, Any]) -> bool:
+    return any(kind == "add" and (step["index"], step["alias"]) == (removed["index"], removed["alias"]) for kind, step in steps)
+
+
+def _half_blocked(client: OpenSearch, names: Sequence[str]) -> list[str]:
+    """Return those indexes on which a write block stands that no setting holds."""
+    blocks = reads.write_blocks(client, names)
+    if not blocks:
+        return []
+    found = reads.indexes(client, sorted(blocks), flat=True)
+    kinds = ("write", "read_only", "read_only_allow_delete")
+    held = {name for name, info in found.items() if any(str(info["settings"].get(f"index.blocks.{kind}")) == "true" for kind in kinds)}
+    return sorted(set(found) - held)
+
+
+def _holds(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether (flat) settings are as wanted; the server keeps them as text."""
+    for name, value in wanted.items():
+        has = settings.get(name)
+        said = str(value).lower() if isinstance(value, bool) else str(value)
+        if (value is None and has is not None) or (value is not None and has != said):
+            return False
+    return True
+
+
+def _covers(found: Any, wanted: Any) -> bool:
+    """Whether a mapping contains all of another."""
+    if not isinstance(wanted, Mapping):
+        return str(found).lower() == str(wanted).lower()
+    return isinstance(found, Mapping) and all(name in found and _covers(found[name], part) for name, part in wanted.items())

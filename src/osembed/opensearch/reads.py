@@ -1,0 +1,213 @@
+"""Every request that reads: sent, judged by `answers`, and asked again while the answer is partial.
+
+Nothing outside this module, `changes` and the bulk loop calls the client. What these functions return is whole: all shards, all items, in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from osembed.client import OpenSearch
+from osembed.errors import MissingError, RefusedError, UnsettledError
+from osembed.opensearch import answers
+from osembed.opensearch.answers import Answer
+from osembed.opensearch.patience import asked
+
+PRIMARY = "_primary"  # replicas may lag behind
+_MGET = 500
+_FLOOD = "12"  # the number of the block that a full disk sets
+Body = Mapping[str, Any]
+Key = tuple[str, str | None]
+
+
+def search(client: OpenSearch, index: str, body: Body, preference: str | None = PRIMARY) -> Answer:
+    """Search one index, on its primaries unless said otherwise. Raises UnsettledError for anything but a whole answer."""
+    params = {"allow_partial_search_results": "false", **({"preference": preference} if preference else {})}
+    return asked(lambda: answers.found(client.search(index=index, body=dict(body), params=dict(params)), index))
+
+
+def search_shard(client: OpenSearch, index: str, shard: int, body: Body) -> Answer:
+    """Search one shard's primary. A shard that never held a document has no hits and no buckets."""
+    try:
+        return search(client, index, body, f"_shards:{shard}|_primary")
+    except RefusedError as error:
+        if "No mapping found for [_seq_no]" in str(error.detail):
+            return {"hits": {"hits": []}, "aggregations": {"keys": {"buckets": []}, "none": {"doc_count": 0}}}
+        raise
+
+
+def search_several(client: OpenSearch, requests: Sequence[tuple[str, Body]]) -> list[list[dict[str, Any]]]:
+    """Send several searches in one `_msearch`; return the hits of each. Raises what the first failing one would raise alone."""
+    lines: list[Any] = []
+    for index, body in requests:
+        lines += [{"index": index, "allow_partial_search_results": False}, body]
+    ndjson = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY) for line in lines)
+    wheres = [index for index, _ in requests]
+    found = asked(lambda: answers.parts(client.msearch(body=ndjson), wheres), 0)  # the searcher resolves anew before it tries again
+    return [answer["hits"]["hits"] for answer in found]
+
+
+def count(client: OpenSearch, index: str, query: Body | None = None, shard: int | None = None) -> int:
+    """Count an index's visible documents on its primaries, or on one shard's."""
+    params = {"preference": PRIMARY if shard is None else f"_shards:{shard}|_primary"}
+    body = {"query": dict(query)} if query else None
+    return asked(lambda: answers.counted(client.count(index=index, body=body, params=dict(params)), index))
+
+
+def documents(client: OpenSearch, index: str, keys: Sequence[Key], fields: Sequence[str] | None = None) -> list[Answer]:
+    """Read documents by (id, routing) in real time; missing ones are left out.
+
+    Args:
+        client, index: where.
+        keys: what to read.
+        fields: of `_source`; None for all.
+    """
+    found: list[Answer] = []
+    params = {"_source_includes": ",".join(fields)} if fields else {}
+    for start in range(0, len(keys), _MGET):
+        part = keys[start : start + _MGET]
+        docs = [{"_id": key} if routing is None else {"_id": key, "routing": routing} for key, routing in part]
+        ids = [key for key, _ in part]
+        found += asked(
+            lambda docs=docs, ids=ids: answers.documents(client.mget(index=index, body={"docs": docs}, params=dict(params)), index, ids)  # type: ignore[misc]
+        )
+    return found
+
+
+def document(client: OpenSearch, index: str, key: str) -> Answer | None:
+    """Read one document in real time; None where the index or the document is not there."""
+    try:
+        return asked(lambda: answers.document(client.get(index=index, id=key), index, key))
+    except MissingError as error:
+        if answers.absent(error):
+            return None
+        raise UnsettledError(f"The server answers 404 about {key} of {index}, but not that it is missing.") from error
+
+
+def indexes(client: OpenSearch, names: Sequence[str], only: str = "", *, flat: bool = False) -> dict[str, Any]:
+    """Return index → description of those names, indexes or aliases, that are there.
+
+    A name that is forbidden is AuthError, also where the server is told to leave out what it forbids.
+
+    Args:
+        client: the connection.
+        names: of indexes and aliases, no patterns.
+        only: filter path of what is needed, such as `*.aliases`.
+        flat: whether settings come as flat names.
+    """
+    if not names:
+        return {}
+    params = {"ignore_unavailable": "true", "expand_wildcards": "none", **({"filter_path": only} if only else {})}
+    if flat:
+        params["flat_settings"] = "true"
+    found = asked(lambda: client.indices.get(index=",".join(names), params=dict(params)))
+    return dict(found or {})
+
+
+def matching(client: OpenSearch, pattern: str, only: str = "") -> dict[str, Any]:
+    """Return index → description of all indexes and aliases, hidden ones too, that match a pattern and that this user may see."""
+    params = {"expand_wildcards": "all", "allow_no_indices": "true", **({"filter_path": only} if only else {})}
+    return dict(asked(lambda: client.indices.get(index=pattern, params=dict(params))) or {})
+
+
+def description(client: OpenSearch, index: str) -> dict[str, Any]:
+    """Return one concrete index's mappings, aliases and (flat) settings. Raises MissingError."""
+    return dict(answers.named(indexes(client, [index], flat=True), index))
+
+
+def properties(client: OpenSearch, index: str) -> dict[str, Any]:
+    """Return an index's mapped properties. Raises MissingError."""
+    found = asked(lambda: client.indices.get_mapping(index=index))
+    return dict(answers.named(found, index)["mappings"].get("properties", {}))
+
+
+def stats(client: OpenSearch, index: str, metric: str, level: str = "indices") -> Answer:
+    """Return `_stats` of one index, whole: {"primaries", "total", "shards"}. Raises MissingError, UnsettledError."""
+    path = f"/{quote(index)}/_stats/{metric}?level={level}&expand_wildcards=all"
+    found = asked(lambda: answers.whole(client.transport.perform_request("GET", path), index))
+    return dict(answers.named(found.get("indices"), index))
+
+
+def primary_terms(client: OpenSearch, index: str) -> dict[int, int]:
+    """Return each shard's primary term: it grows with every failover. Raises MissingError."""
+    path = f"/_cluster/state/metadata/{quote(index)}?filter_path=metadata.indices.*.primary_terms"
+    found = asked(lambda: client.transport.perform_request("GET", path))
+    terms = answers.named(found.get("metadata", {}).get("indices"), index)["primary_terms"]
+    return {int(shard): int(term) for shard, term in terms.items()}
+
+
+def write_blocks(client: OpenSearch, names: Sequence[str]) -> dict[str, list[str]]:
+    """Return index → its write blocks in words, of those that have one; not that of a full disk, which the server lifts by itself.
+
+    From the cluster state, not the settings: a block that was not completed stands there only, and no setting lifts it.
+    """
+    path = f"/_cluster/state/blocks/{quote(','.join(names))}?ignore_unavailable=true&expand_wildcards=all"
+    found = asked(lambda: _state(client.transport.perform_request("GET", path)))
+    held: dict[str, list[str]] = {}
+    for index, blocks in found["blocks"].get("indices", {}).items():
+        said = [block["description"] for number, block in blocks.items() if number != _FLOOD and "write" in block.get("levels", [])]
+        if said:
+            held[index] = said
+    return held
+
+
+def cluster_nodes(client: OpenSearch, metric: str) -> dict[str, Any]:
+    """Return node id → its statistics (fs, jvm, …), of all nodes. Raises UnsettledError where one does not answer."""
+    return dict(asked(lambda: answers.nodes(client.nodes.stats(metric=metric))))
+
+
+def plugins(client: OpenSearch) -> set[str]:
+    """Return the names of the plugins that every node has."""
+    found = asked(lambda: answers.nodes(client.nodes.info(metric="plugins")))
+    return set.intersection(*({plugin["name"] for plugin in node.get("plugins", [])} for node in found.values()))
+
+
+def data_nodes(client: OpenSearch) -> int:
+    """Return how many nodes hold data."""
+    found = asked(lambda: client.cluster.health())
+    if not isinstance(found.get("number_of_data_nodes"), int) or found.get("timed_out") is not False:
+        raise UnsettledError("The server does not say how many data nodes it has.")
+    return int(found["number_of_data_nodes"])
+
+
+def server_clock(client: OpenSearch) -> int:
+    """Return the server's time in seconds: clocks of different clients are never compared."""
+    return int(asked(lambda: client.transport.perform_request("GET", "/_cat/health?format=json&h=epoch"))[0]["epoch"])
+
+
+def pipeline(client: OpenSearch, name: str) -> Answer | None:
+    """Return a search pipeline; None where the server says that there is none."""
+    try:
+        found = asked(lambda: client.transport.perform_request("GET", f"/_search/pipeline/{quote(name)}"))
+    except MissingError as error:
+        if isinstance(error.detail, Mapping):  # OpenSearch answers {}; a page of something in between does not
+            return None
+        raise
+    return dict(answers.named(found, name))
+
+
+def plugin_answer(client: OpenSearch, path: str) -> Answer | None:
+    """Ask a plugin; None where it is not installed. Raises AuthError where this user may not ask."""
+    try:
+        found = asked(lambda: client.transport.perform_request("GET", path))
+    except RefusedError as error:
+        if error.status in (400, 404, 405):  # no handler for this path
+            return None
+        raise
+    return dict(found) if isinstance(found, Mapping) else None
+
+
+def pages(hits: Sequence[Answer]) -> Iterator[tuple[str, str | None]]:
+    """Yield (id, routing) of hits."""
+    for hit in hits:
+        yield hit["_id"], hit.get("_routing")
+
+
+def _state(answer: Any) -> Answer:
+    if not isinstance(answer, dict) or "blocks" not in answer:
+        raise UnsettledError("The server does not say which indexes are blocked.")
+    return dict(answer)
