@@ -23,6 +23,7 @@ HOUSE = [
     {"store", "encoders"},
     {"fence"},
     {"index", "bulk"},
+    {"opensearch.sight"},
     {"journal"},
     {"opensearch.changes"},
     {"opensearch.reads"},

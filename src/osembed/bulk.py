@@ -39,7 +39,10 @@ MAX_BYTES = 8 * 2**20
 MIN_BYTES = 64 * 2**10
 MAX_OPERATION = 90 * 2**20  # http.max_content_length is 100 MB by default
 _IN_FLIGHT = 2
-_FILTER = "errors,items.*._id,items.*._index,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
+_FILTER = (
+    "errors,items.*._id,items.*._index,items.*.status,items.*._seq_no,items.*._primary_term,"
+    "items.*.error.type,items.*.error.reason,items.*.error.caused_by"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,13 @@ class Operation:
 
 @dataclass
 class Outcome:
-    """What became of the operations of one `send`: every id stands in exactly one place."""
+    """What became of the operations of one `send`: every id stands in exactly one place.
+
+    `versions` holds the sequence number and primary term of each document that was written.
+    """
 
     done: int = 0
+    versions: dict[str, tuple[int, int]] = field(default_factory=dict)
     conflicts: list[str] = field(default_factory=list)
     blocked: list[str] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
@@ -68,6 +75,7 @@ class Outcome:
     def add(self, other: Outcome) -> None:
         """Take in the outcome of another part."""
         self.done += other.done
+        self.versions.update(other.versions)
         self.conflicts += other.conflicts
         self.blocked += other.blocked
         self.rejected.update(other.rejected)
@@ -232,6 +240,8 @@ class BulkLoop:
             verdict, text = _verdict(operation, item)
             if verdict == "done":
                 outcome.done += 1
+                if operation.document is not None and "_seq_no" in item:
+                    outcome.versions[operation.id] = (int(item["_seq_no"]), int(item["_primary_term"]))
             elif verdict == "conflict":
                 outcome.conflicts.append(operation.id)
             elif verdict == "blocked":

@@ -15,6 +15,7 @@ from osembed.client import OpenSearch, Server
 from osembed.errors import AuthError, ClusterError, CollectionError, MissingError, RefusedError
 from osembed.journal import Journal
 from osembed.opensearch import answers, changes, reads
+from osembed.opensearch.sight import Place
 from osembed.schema import LEVELS, IndexMeta, Level, alias_name, staging_alias, write_alias
 from osembed.vectors import to_wire
 
@@ -44,6 +45,11 @@ class Target:
     def write_alias(self) -> str:
         """The private alias that writes go through."""
         return write_alias(self.index)
+
+    @property
+    def place(self) -> Place:
+        """The index by name and UUID."""
+        return Place(self.index, self.uuid)
 
     def on_wire(self, vector: NDArray[np.float32]) -> NDArray[np.float32] | str:
         """Return a vector in the form that this index is written in."""

@@ -26,14 +26,15 @@ from osembed.generation import Opened
 from osembed.identity import text_hash
 from osembed.index import Targets
 from osembed.journal import Journal
-from osembed.opensearch import changes
+from osembed.opensearch import changes, sight
 from osembed.opensearch.patience import settled
+from osembed.opensearch.sight import Witnesses
 from osembed.paper import Paper, to_paper
 from osembed.paths import data_folder
 from osembed.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
 from osembed.read import DEAD_LETTER, Reader, Record, Rejected
 from osembed.schema import LEVELS, Level
-from osembed.store import paper_of
+from osembed.store import chunk_id, paper_of
 from osembed.stream import staged
 
 DEFAULT_MIN_WORDS = 100
@@ -118,6 +119,7 @@ class Ingest:
         self._ended = threading.Event()
         self._report: Callable[[str], None] = lambda _: None
         self._letters = DeadLetters(options.dead_letters, self._collection)
+        self._witnesses = Witnesses(client)
         self.summary = Summary(self._collection)
 
     def run(self, paths: Sequence[str], progress: Progress, report: Callable[[str], None]) -> Summary:
@@ -127,7 +129,7 @@ class Ingest:
         for level in LEVELS:
             encoder = self._encoders.of(self._targets[level].meta, self._journal)
             summary.models[level], summary.backends[level] = self._targets[level].meta.model, encoder.backend
-        self._refresh()
+        self._prove_sight()
         loop = BulkLoop(self._client, report=report)
         prepared = staged(map(self._prepare, staged(self._windows(reader))))
         embedded = staged(map(self._embed, prepared))
@@ -139,6 +141,8 @@ class Ingest:
                 summary.seconds["wall"] = time.monotonic() - started
                 progress(summary)
             self._refresh()
+            if summary.indexed:
+                self._prove_sight()  # a rule may hide just what was written now
         finally:
             self._ended.set()  # an interrupted run does not wait for a window to be embedded that nobody will write
             for stage in (embedded, prepared):
@@ -148,6 +152,10 @@ class Ingest:
         summary.skipped = reader.skipped
         summary.seconds["wall"] = time.monotonic() - started
         return summary
+
+    def _prove_sight(self) -> None:
+        """Refuse to compare papers with a collection of which this user sees a part."""
+        sight.prove(self._client, [target.place for target in self._now().values()])
 
     def _refresh(self) -> None:
         """Make visible what was written, so that the tallies of chunks see it; an index that is gone needs none."""
@@ -219,15 +227,30 @@ class Ingest:
         operations = list(chunk_operations(window, now))
         summary.seconds["serialise"] += time.perf_counter() - started
         by_id = {work.paper.id: work.paper for work in window.works}
-        failed = self._sort_out(self._send(loop, operations), by_id, paper_of)
-        window = without(window, failed)
+        outcome = self._send(loop, operations)
+        window = without(window, self._sort_out(outcome, by_id, paper_of))
+        self._leave(window, "chunks", operations, outcome)
         started = time.perf_counter()
         commits = [paper_operation(window, work, now) for work in window.works]
         summary.seconds["serialise"] += time.perf_counter() - started
-        failed = self._sort_out(self._send(loop, commits), by_id, lambda key: key)
-        window = without(window, failed)
+        outcome = self._send(loop, commits)
+        window = without(window, self._sort_out(outcome, by_id, lambda key: key))
+        self._leave(window, "papers", commits, outcome)
         summary.indexed += len(window.works)
         summary.chunks += sum(len(work.chunks) for work in window.works)
+
+    def _leave(self, window: Window, level: Level, operations: Sequence[Operation], outcome: Outcome) -> None:
+        """Leave witnesses of what was written: whoever comes next can see by them whether fields are hidden from it."""
+        place = window.targets[level].place
+        shown = {
+            work.paper.id if level == "papers" else chunk_id(work.paper.id, 0): {"paper_id": work.paper.id, "meta": work.meta}
+            for work in window.works
+            if level == "papers" or work.chunks
+        }
+        chosen = set(self._witnesses.choose(place, shown))
+        sent = {operation.id: orjson.loads(operation.document) for operation in operations if operation.id in chosen and operation.document}
+        if sent:
+            self._witnesses.leave(place, sent, outcome.versions)
 
     def _send(self, loop: BulkLoop, operations: list[Operation]) -> Outcome:
         started = time.perf_counter()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,14 @@ class Journal:
         """Return a document's state (a realtime read), or None."""
         found = self._get(key)
         return found[0] if found else None
+
+    def read_several(self, keys: Sequence[str]) -> dict[str, State]:
+        """Read several documents' states in one request; those that are not there are left out."""
+        try:
+            found = reads.documents(self._client, JOURNAL, [(key, None) for key in keys])
+        except MissingError:
+            return {}
+        return {document["_id"]: document["_source"]["state"] for document in found}
 
     def change(self, key: str, step: Callable[[State], State | None]) -> State:
         """Apply `step` to a document's state by compare-and-set until it holds; return the new state.

@@ -19,7 +19,7 @@ from osembed.client import OpenSearch
 from osembed.errors import ClusterError
 from osembed.fence import Turnstile
 from osembed.index import Target, Targets
-from osembed.opensearch import answers, changes, reads
+from osembed.opensearch import answers, changes, reads, sight
 from osembed.vectors import from_wire
 
 _HASHES = 1000  # input hashes that the chunks of one paper may carry: more than it may have chunks
@@ -107,6 +107,7 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
         loop: sends the deletes.
         ids: of papers.
     """
+    sight.prove(client, [target.place for target in targets().values()])
     found: dict[str, bool] = {}
     pending, turnstile = list(dict.fromkeys(ids)), None
     while pending:

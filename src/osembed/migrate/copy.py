@@ -27,6 +27,7 @@ from osembed.migrate import scan
 from osembed.migrate.scan import Found
 from osembed.opensearch import changes, reads
 from osembed.opensearch.patience import settled
+from osembed.opensearch.sight import Witnesses
 from osembed.passage import stored_passage
 from osembed.schema import Level
 from osembed.store import Stored
@@ -126,6 +127,7 @@ class Copier:
     ) -> None:
         self._client, self._lanes, self._loop, self._settle, self._between = client, lanes, loop, settle, between
         self._known: dict[str, set[str]] = {}
+        self._witnesses = Witnesses(client)
 
     def catch_up(self, marks: Callable[[], Marks]) -> Copied:
         """Copy everything that changed since the marks, up to now. Raises Outdated when this holder was replaced."""
@@ -228,15 +230,20 @@ class Copier:
         if window.docs:
             self._map_new_fields(window)
             operations: list[Operation] = []
+            sent: dict[str, dict[str, Any]] = {}
             for doc in window.docs:
                 vector = window.vectors.get(window.hashes.get(doc.id, ""))
                 if vector is not None and not (np.isfinite(vector).all() and vector.any()):
                     copied.failed[doc.id] = "its vector is zero or not finite"
                     continue
-                operations.append(bulk.copy(lane.alias, doc.id, _document(window, doc), _version(lane, doc), doc.routing))
+                sent[doc.id] = _document(window, doc)
+                operations.append(bulk.copy(lane.alias, doc.id, sent[doc.id], _version(lane, doc), doc.routing))
             outcome = self._loop.send(operations)
             if outcome.blocked:
                 raise Outdated(f"the target refuses writes to {outcome.blocked[0]}")
+            chosen = self._witnesses.choose(lane.target.place, sent)
+            routings = {doc.id: doc.routing for doc in window.docs}
+            self._witnesses.leave(lane.target.place, {key: sent[key] for key in chosen}, outcome.versions, routings)
             copied.written = outcome.done + len(outcome.conflicts)
             copied.failed.update(outcome.rejected)
             self._take_out(lane, [doc for doc in window.docs if doc.id in copied.failed])

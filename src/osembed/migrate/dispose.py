@@ -9,7 +9,9 @@ from osembed import index as indexes
 from osembed.errors import BusyError, CollectionError, MissingError
 from osembed.migrate.lease import Lease, settle
 from osembed.opensearch import changes
+from osembed.opensearch import sight as sight_of
 from osembed.opensearch.changes import Action
+from osembed.opensearch.sight import Place
 from osembed.schema import Level, index_name, staging_alias
 
 
@@ -30,8 +32,9 @@ def dispose(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> None:
     sight = settle(lease)
     state = lease.state
     gone = {level: pair for level, pair in doomed.items() if pair[0] in sight.uuids}
-    for level, (index, _) in gone.items():
+    for level, (index, survivor) in gone.items():
         _prove_ours(lease, level, index)
+        sight_of.prove(client, [Place(survivor, sight.uuids[survivor])])
     attempt = max(state.attempt, sight.attempt + 1)
     state = lease.update(attempt=attempt)
     lease.check()

@@ -25,7 +25,7 @@ from osembed.migrate.gate import Gate, GateOptions, PinnedSearcher, judge
 from osembed.migrate.lease import Lease, take_tokens
 from osembed.migrate.swap import Crossing, GivenUp, Swapped, base_of, lost_writes, swap
 from osembed.migrate.verify import Pair, Report, Side, page_of, verify
-from osembed.opensearch import changes
+from osembed.opensearch import changes, sight
 from osembed.opensearch.patience import settled
 from osembed.schema import Level, staging_alias
 from osembed.state import MigrationState
@@ -207,6 +207,7 @@ class Leg:
         """Compare both sides, and the new vectors with their texts; keep the report with the journal."""
         self._show("verifying")
         state = self._lease.note("verifying", phase="verify")
+        sight.prove(self._client, [place for lane in at.lanes for place in (lane.source.place, lane.target.place)])
         sides = [Side(lane.target, lane.level, lane.encoder, pair_of(lane, state)) for lane in at.lanes]
         moving = {side.level for side in sides}
         still = [target for level, target in self._published().items() if level not in moving]

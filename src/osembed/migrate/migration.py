@@ -24,7 +24,7 @@ from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult, kept_
 from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
 from osembed.migrate.verify import Report, Side, verify
 from osembed.models import open_model
-from osembed.opensearch import reads
+from osembed.opensearch import reads, sight
 from osembed.schema import Level, staging_alias
 from osembed.state import BEFORE_SWAP, OVER, MigrationState, migration_key, read_state
 
@@ -82,6 +82,7 @@ class Migration:
             if lease.state.phase not in BEFORE_SWAP:
                 return self._result(lease)
             lease.update(rate=options.rate)
+            self._prove_sight()
             self._create(lease, route, wish)
             return Leg(self._work, lease, options).forward()
 
@@ -112,6 +113,7 @@ class Migration:
                 )
             if lease.state.phase == "returned":
                 return self._result(lease)
+            self._prove_sight()
             lease.update(phase="return", paused=False, rate=options.rate)
             take_tokens(lease, {level: move.blue for level, move in lease.state.moves.items()})
             fence.unblock(self._client, [move.blue for move in lease.state.moves.values()])
@@ -168,6 +170,7 @@ class Migration:
             sides = [Side(lane.target, lane.level, lane.encoder, pair_of(lane, state)) for lane in lanes]
         else:
             sides = [Side(target, level, encoders.of(target.meta, self._journal)) for level, target in targets.items()]
+        sight.prove(self._client, [target.place for target in (*targets.values(), *(side.target for side in sides))])
         moving = {side.level for side in sides}
         still = [target for level, target in targets.items() if level not in moving]
         report = verify(self._client, self._collection, sides, full=full, still=still)
@@ -178,6 +181,10 @@ class Migration:
         """Set `paused` or `rate` from outside: whoever works on the migration sees it within a window."""
         changed = fence.change_state(self._client, self._collection, lambda state: replace(self._existing(state), **changes))
         return self._existing(changed)
+
+    def _prove_sight(self) -> None:
+        """Refuse to copy a collection of which this user sees a part."""
+        sight.prove(self._client, [target.place for target in (indexes.resolve(self._client, self._collection) or {}).values()])
 
     @contextmanager
     def _claimed(self, begin: Callable[[MigrationState | None], MigrationState]) -> Iterator[Lease]:

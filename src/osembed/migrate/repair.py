@@ -24,7 +24,7 @@ from osembed.journal import Journal
 from osembed.migrate import integrity, scan
 from osembed.migrate.copy import OWN, PAGE
 from osembed.migrate.scan import Found
-from osembed.opensearch import changes, reads
+from osembed.opensearch import changes, reads, sight
 from osembed.opensearch.patience import settled
 from osembed.passage import stored_passage
 from osembed.schema import LEVELS, Level
@@ -45,6 +45,7 @@ class Repair:
 
 def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Encoders) -> Repair:
     """Mend what changed since the last repair; all of it at the first."""
+    sight.prove(client, [target.place for target in targets.values()])
     began, done, loop = time.monotonic(), Repair(), BulkLoop(client)
     turnstile = Turnstile(client, collection)
     try:

@@ -20,7 +20,7 @@ from osembed.errors import CollectionError, MissingError, OsembedError
 from osembed.migrate import pairs, scan
 from osembed.migrate.copy import Copier, Lane, Outdated
 from osembed.migrate.lease import Lease, foreign, settle, swapped
-from osembed.opensearch import changes
+from osembed.opensearch import changes, sight
 from osembed.opensearch.changes import Action
 from osembed.opensearch.patience import settled
 from osembed.schema import Level, alias_name, staging_alias, write_alias
@@ -81,7 +81,7 @@ def swap(at: Crossing) -> Swapped:
 
 def actions(client: OpenSearch, state: MigrationState) -> list[Action]:
     """Return the one request that moves readers and writers: every alias of the source, conditional on the holder's staging aliases."""
-    sight = fence.look(client, state)
+    seen = fence.look(client, state)
     found: list[Action] = []
     for level in state.moves:
         source, target, alias = state.source(level), state.target(level), alias_name(state.collection, level)
@@ -90,10 +90,10 @@ def actions(client: OpenSearch, state: MigrationState) -> list[Action]:
         found.append({"remove": {"index": target, "alias": staging_alias(state.collection, level, state.attempt), "must_exist": True}})
         found.append(fence.add_token(state.collection, level, source, state.attempt + 1))
         # Library writers go through the private alias: without it no write that is on its way can reach the old index any more.
-        if write_alias(source) in sight.aliases[source]:
+        if write_alias(source) in seen.aliases[source]:
             found.append({"remove": {"index": source, "alias": write_alias(source)}})
         found.append({"add": {"index": target, "alias": write_alias(target), "is_hidden": True, "is_write_index": True}})
-        for name, settings in sight.aliases[source].items():
+        for name, settings in seen.aliases[source].items():
             if not _is_ours(state, level, name):
                 found += [{"remove": {"index": source, "alias": name}}, {"add": {"index": target, "alias": name, **_alias(settings)}}]
     return found
@@ -106,6 +106,7 @@ def _catch_up_and_prove(at: Crossing, began: float) -> int:
         while any(point.safe != point.highest for point in scan.checkpoints(client, lane.source.index).values()):
             _in_time(began)
             time.sleep(0.02)
+    sight.prove(client, [lane.source.place for lane in at.lanes], quiet=True)
     last = at.copier.catch_up(lambda: {level: move.marks for level, move in lease.state.moves.items()}).written
     _in_time(began)
     for lane in at.lanes:
@@ -151,22 +152,22 @@ def base_of(state: MigrationState, level: Level, shard: str) -> tuple[int, int]:
 def _withdraw(lease: Lease) -> bool:
     """Lift the fence unless the swap has happened; True where it has not and now never can."""
     for _ in range(20):
-        sight = fence.look(lease.client, lease.state)
+        seen = fence.look(lease.client, lease.state)
         state = lease.state
-        if all(sight.published[level] == [state.target(level)] for level in state.moves):
+        if all(seen.published[level] == [state.target(level)] for level in state.moves):
             return False
-        if any(sight.published[level] != [state.source(level)] for level in state.moves):
-            fence.unblock(lease.client, [index for index in sight.blocked if index in {state.source(level) for level in state.moves}])
+        if any(seen.published[level] != [state.source(level)] for level in state.moves):
+            fence.unblock(lease.client, [index for index in seen.blocked if index in {state.source(level) for level in state.moves}])
             lease.update(fence="")
             raise foreign(state, "an alias was moved while the fence stood")
-        held = {level: sight.holds(level) for level in state.moves}
+        held = {level: seen.holds(level) for level in state.moves}
         mine = {level: (state.target(level), staging_alias(state.collection, level, state.attempt)) for level in state.moves}
         if held != mine:  # somebody lifted it for us, or took over: theirs is the word
             lease.update(fence="")
             return True
         with suppress(OsembedError):
-            if fence.lift(lease.client, state, sight):
-                lease.update(phase="return" if state.back else "ready", attempt=max(lease.state.attempt, sight.attempt + 1))
+            if fence.lift(lease.client, state, seen):
+                lease.update(phase="return" if state.back else "ready", attempt=max(lease.state.attempt, seen.attempt + 1))
                 return True
         time.sleep(0.1)
     raise CollectionError("The fence could not be lifted.", "The server does not answer.", "Any osembed client lifts it in ten seconds.")

@@ -52,14 +52,6 @@ def found(answer: Answer, where: str) -> Answer:
     return answer
 
 
-def counted(answer: Answer, where: str) -> int:
-    """Return the number of a `_count` that all shards took part in. Raises UnsettledError or AuthError."""
-    answer = whole(answer, where, copies=True)
-    if not isinstance(answer.get("count"), int):
-        raise UnsettledError(f"The count of {where} came back without a number.")
-    return int(answer["count"])
-
-
 def total(answer: Answer, where: str) -> int:
     """Return the exact number of hits of a search with `track_total_hits`. Raises UnsettledError where it is a lower bound."""
     said = answer["hits"].get("total")

@@ -115,9 +115,10 @@ def put_pipeline(client: OpenSearch, name: str, body: Mapping[str, Any]) -> None
     )
 
 
-def refresh(client: OpenSearch, index: str) -> None:
-    """Make everything visible on all copies. Raises UnsettledError where a copy failed, MissingError where the index is gone."""
-    asked(lambda: answers.whole(client.indices.refresh(index=index), index))
+def refresh(client: OpenSearch, *names: str) -> None:
+    """Make everything visible on all copies. Raises UnsettledError where a copy failed, MissingError where an index is gone."""
+    where = ",".join(names)
+    asked(lambda: answers.whole(client.indices.refresh(index=where), where))
 
 
 def force_merge(client: OpenSearch, index: str) -> None:

@@ -19,6 +19,7 @@ from osembed.opensearch.patience import asked
 
 PRIMARY = "_primary"  # replicas may lag behind
 _MGET = 500
+_NO_PIPELINE = "_none"  # an index's default pipeline may be one that the server does not have (any more): every search would fail
 _FLOOD = "12"  # the number of the block that a full disk sets
 Body = Mapping[str, Any]
 Key = tuple[str, str | None]
@@ -26,7 +27,9 @@ Key = tuple[str, str | None]
 
 def search(client: OpenSearch, index: str, body: Body, preference: str | None = PRIMARY) -> Answer:
     """Search one index, on its primaries unless said otherwise. Raises UnsettledError for anything but a whole answer."""
-    params = {"allow_partial_search_results": "false", **({"preference": preference} if preference else {})}
+    params = {"allow_partial_search_results": "false", "search_pipeline": _NO_PIPELINE}
+    if preference:
+        params["preference"] = preference
     return asked(lambda: answers.found(client.search(index=index, body=dict(body), params=dict(params)), index))
 
 
@@ -41,21 +44,34 @@ def search_shard(client: OpenSearch, index: str, shard: int, body: Body) -> Answ
 
 
 def search_several(client: OpenSearch, requests: Sequence[tuple[str, Body]]) -> list[list[dict[str, Any]]]:
-    """Send several searches in one `_msearch`; return the hits of each. Raises what the first failing one would raise alone."""
-    lines: list[Any] = []
-    for index, body in requests:
-        lines += [{"index": index, "allow_partial_search_results": False}, body]
-    ndjson = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY) for line in lines)
-    wheres = [index for index, _ in requests]
-    found = asked(lambda: answers.parts(client.msearch(body=ndjson), wheres), 0)  # the searcher resolves anew before it tries again
+    """Send several searches in one `_msearch`; return the hits of each. Raises what the first failing one would raise alone.
+
+    Not asked again here: the searcher resolves the collection anew before it tries again.
+    """
+    found = asked(lambda: _several(client, [(index, {}, body) for index, body in requests]), 0)
     return [answer["hits"]["hits"] for answer in found]
+
+
+def count_shards(client: OpenSearch, shards: Sequence[tuple[str, int]]) -> list[int]:
+    """Count the visible documents of several (index, shard) primaries in one request."""
+    body = {"size": 0, "track_total_hits": True}
+    requests = [(index, {"preference": f"_shards:{shard}|_primary"}, body) for index, shard in shards]
+    found = asked(lambda: _several(client, requests)) if requests else []
+    return [answers.total(answer, index) for answer, (index, _) in zip(found, shards, strict=True)]
+
+
+def _several(client: OpenSearch, requests: Sequence[tuple[str, Body, Body]]) -> list[Answer]:
+    lines: list[Any] = []
+    for index, header, body in requests:
+        lines += [{"index": index, "allow_partial_search_results": False, **header}, {"search_pipeline": _NO_PIPELINE, **body}]
+    ndjson = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY) for line in lines)
+    return answers.parts(client.msearch(body=ndjson), [index for index, _, _ in requests])
 
 
 def count(client: OpenSearch, index: str, query: Body | None = None, shard: int | None = None) -> int:
     """Count an index's visible documents on its primaries, or on one shard's."""
-    params = {"preference": PRIMARY if shard is None else f"_shards:{shard}|_primary"}
-    body = {"query": dict(query)} if query else None
-    return asked(lambda: answers.counted(client.count(index=index, body=body, params=dict(params)), index))
+    body: dict[str, Any] = {"size": 0, "track_total_hits": True, **({"query": dict(query)} if query else {})}
+    return answers.total(search(client, index, body, PRIMARY if shard is None else f"_shards:{shard}|_primary"), index)
 
 
 def documents(client: OpenSearch, index: str, keys: Sequence[Key], fields: Sequence[str] | None = None) -> list[Answer]:
@@ -76,6 +92,14 @@ def documents(client: OpenSearch, index: str, keys: Sequence[Key], fields: Seque
             lambda docs=docs, ids=ids: answers.documents(client.mget(index=index, body={"docs": docs}, params=dict(params)), index, ids)  # type: ignore[misc]
         )
     return found
+
+
+def several_documents(client: OpenSearch, keys: Sequence[tuple[str, str, str | None]]) -> list[Answer]:
+    """Read documents of several indexes by (index, id, routing) in real time, in one request; missing ones are left out."""
+    docs = [{"_index": index, "_id": key, **({"routing": routing} if routing else {})} for index, key, routing in keys]
+    where = ", ".join(dict.fromkeys(index for index, _, _ in keys))
+    ids = [key for _, key, _ in keys]
+    return asked(lambda: answers.documents(client.mget(body={"docs": docs}), where, ids)) if docs else []
 
 
 def document(client: OpenSearch, index: str, key: str) -> Answer | None:
@@ -127,9 +151,15 @@ def properties(client: OpenSearch, index: str) -> dict[str, Any]:
 
 def stats(client: OpenSearch, index: str, metric: str, level: str = "indices") -> Answer:
     """Return `_stats` of one index, whole: {"primaries", "total", "shards"}. Raises MissingError, UnsettledError."""
-    path = f"/{quote(index)}/_stats/{metric}?level={level}&expand_wildcards=all"
-    found = asked(lambda: answers.whole(client.transport.perform_request("GET", path), index))
-    return dict(answers.named(found.get("indices"), index))
+    return stats_of(client, [index], metric, level)[index]
+
+
+def stats_of(client: OpenSearch, names: Sequence[str], metric: str, level: str = "indices") -> dict[str, Answer]:
+    """Return `_stats` of several indexes, whole, by index. Raises MissingError, UnsettledError."""
+    where = ",".join(names)
+    path = f"/{quote(where)}/_stats/{metric}?level={level}&expand_wildcards=all"
+    found = asked(lambda: answers.whole(client.transport.perform_request("GET", path), where))
+    return {name: dict(answers.named(found.get("indices"), name)) for name in names}
 
 
 def primary_terms(client: OpenSearch, index: str) -> dict[int, int]:
@@ -138,6 +168,14 @@ def primary_terms(client: OpenSearch, index: str) -> dict[int, int]:
     found = asked(lambda: client.transport.perform_request("GET", path))
     terms = answers.named(found.get("metadata", {}).get("indices"), index)["primary_terms"]
     return {int(shard): int(term) for shard, term in terms.items()}
+
+
+def state_mappings(client: OpenSearch, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return index → mapping as the cluster state has it, hidden fields included. Raises MissingError."""
+    path = f"/_cluster/state/metadata/{quote(','.join(names))}?filter_path=metadata.indices.*.mappings"
+    found = asked(lambda: client.transport.perform_request("GET", path)).get("metadata", {}).get("indices")
+    mappings = {name: answers.named(found, name).get("mappings", {}) for name in names}
+    return {name: dict(mapping.get("_doc", mapping)) for name, mapping in mappings.items()}
 
 
 def write_blocks(client: OpenSearch, names: Sequence[str]) -> dict[str, list[str]]:

@@ -1,0 +1,222 @@
+"""Does this user see the whole of an index? Proven before anything is copied, concluded or deleted from what is read.
+
+Document-level security hides documents from searches and from reads by id, but not from the index statistics. Field-level security hides
+fields from documents and from the mapping that this user is shown, but not from the cluster state. A masked field looks like a value: only who
+wrote it knows. So every writer leaves witnesses in the journal, hashes of what it has sent, and everybody after it compares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from osembed.client import OpenSearch
+from osembed.errors import AuthError, UnsettledError
+from osembed.journal import Journal
+from osembed.opensearch import changes, reads
+
+_TRIES = 20
+_NOT_SHOWN = ("embedding",)  # the server may give a vector back in other digits
+_SOURCE = "document-level security (dls)"
+_FIELDS = "field-level security (fls) or masked_fields"
+Sent = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One concrete index by name and UUID."""
+
+    index: str
+    uuid: str
+
+
+def prove(client: OpenSearch, places: Iterable[Place], *, quiet: bool = False) -> None:
+    """Raise AuthError unless this user sees every document and every field of these indexes as they were written.
+
+    Args:
+        client: the connection of the user in question.
+        places: the indexes.
+        quiet: whether nobody can be writing (a fence, a retired index): then the count must come out even. Else a moment without writes is
+            waited for, and where there is none, more documents must be hidden than were written meanwhile to be noticed.
+    """
+    given = list(places)
+    for index, count in hidden_documents(client, [place.index for place in given], quiet=quiet).items():
+        if count:
+            raise _unseen(f"This user does not see {count:,} documents of {index}.", _SOURCE)
+    for index, fields in hidden_fields(client, given).items():
+        if fields:
+            shown = ", ".join(fields[:5]) + (", …" if len(fields) > 5 else "")
+            raise _unseen(f"This user does not see {shown} of {index} as it was written.", _FIELDS)
+
+
+def hidden_documents(client: OpenSearch, names: Sequence[str], *, quiet: bool = False) -> dict[str, int]:
+    """Return how many documents of each index this user does not see: those of the statistics against those that a search finds.
+
+    Raises AuthError where this user may not read the statistics.
+    """
+    hidden: dict[str, int] = {}
+    fewest = dict.fromkeys(names, 0)
+    for attempt in range(_TRIES):
+        left = [name for name in names if name not in hidden]
+        if not left:
+            break
+        time.sleep(0.02 * attempt)
+        changes.refresh(client, *left)
+        before = _shards(client, left)
+        visible = dict(zip(before, reads.count_shards(client, list(before)), strict=True))
+        after = _shards(client, left)
+        for name in left:
+            mine = [shard for shard in before if shard[0] == name]
+            surplus = sum(after[shard][1] - visible[shard] for shard in mine)
+            written = sum(after[shard][0] - before[shard][0] for shard in mine)
+            if not written and surplus >= 0:
+                hidden[name] = surplus
+            fewest[name] = max(fewest[name], surplus - written)
+    if quiet and len(hidden) < len(fewest):
+        raise UnsettledError(f"The documents of {', '.join(names)} could not be counted: they keep changing.", "Nothing should be writing now.")
+    return {**fewest, **hidden}
+
+
+def hidden_fields(client: OpenSearch, places: Sequence[Place]) -> dict[str, list[str]]:
+    """Return, by index, the fields that this user is not shown, or not as they were written."""
+    names, journal = [place.index for place in places], Journal(client)
+    seen, stated = reads.indexes(client, names, "*.mappings"), reads.state_mappings(client, names)
+    kept = journal.read_several([_key(place.uuid) for place in places])
+    witnesses = {(place.index, key): held for place in places for key, held in kept.get(_key(place.uuid), {}).get("witnesses", {}).items()}
+    found = reads.several_documents(client, [(index, key, held.get("routing")) for (index, key), held in witnesses.items()])
+    hidden: dict[str, set[str]] = {}
+    for place in places:
+        noted = kept.get(_key(place.uuid), {}).get("fields", [])
+        hidden[place.index] = {*_mapped(stated[place.index]), *noted} - set(_mapped(seen.get(place.index, {}).get("mappings", {})))
+    for document in found:
+        held = witnesses[document["_index"], document["_id"]]
+        if (document["_seq_no"], document["_primary_term"]) == (held["seq"], held["term"]):  # else somebody has changed it since
+            hidden[document["_index"]] |= _differing(held["hashes"], document["_source"])
+    return {index: sorted(fields) for index, fields in hidden.items()}
+
+
+class Witnesses:
+    """Leaves in the journal what this process has written, one document for each field, and sees that it can read it back."""
+
+    def __init__(self, client: OpenSearch) -> None:
+        self._client, self._journal = client, Journal(client)
+        self._covered: dict[str, set[str]] = {}
+        self._ids: dict[str, set[str]] = {}
+
+    def choose(self, place: Place, documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Return the ids of those documents that show a field which no witness shows yet, or that are witnesses themselves."""
+        covered = set(self._load(place))
+        chosen = []
+        for key, document in documents.items():
+            names = {name for name, _ in _leaves(document)}
+            if key in self._ids[place.uuid] or not names <= covered:
+                covered |= names
+                chosen.append(key)
+        return chosen
+
+    def leave(self, place: Place, sent: Sent, versions: Mapping[str, tuple[int, int]], routings: Mapping[str, str | None] | None = None) -> None:
+        """Make witnesses of documents that were written just now.
+
+        Args:
+            place: where they were written to.
+            sent: id → the document as it was sent.
+            versions: id → (sequence number, primary term) that the server gave it.
+            routings: id → the document's routing, of those that have one.
+
+        Raises AuthError where what comes back is not what was sent.
+        """
+        routing = dict(routings or {})
+        keys = [(key, routing.get(key)) for key in sent if key in versions]
+        back = {found["_id"]: found for found in reads.documents(self._client, place.index, keys)}
+        witnesses: dict[str, dict[str, Any]] = {}
+        for key, _ in keys:
+            found, hashes = back.get(key), {name: _hash(value) for name, value in _leaves(sent[key])}
+            if found is None or (found["_seq_no"], found["_primary_term"]) != versions[key]:
+                continue  # deleted or changed by somebody else in this moment; one that is hidden shows when documents are counted
+            if differing := _differing(hashes, found["_source"]):
+                shown = ", ".join(sorted(differing)[:5])
+                raise _unseen(f"This user does not see {shown} of {place.index} as it has just written it.", _FIELDS)
+            witnesses[key] = {"seq": versions[key][0], "term": versions[key][1], "routing": routing.get(key), "hashes": hashes}
+        if witnesses:
+            self._keep(place, witnesses)
+
+    def _load(self, place: Place) -> set[str]:
+        """Return the fields that are covered by witnesses which are still as they were left."""
+        if place.uuid not in self._covered:
+            kept = (self._journal.read(_key(place.uuid)) or {}).get("witnesses", {})
+            keys = [(key, witness.get("routing")) for key, witness in kept.items()]
+            found = reads.documents(self._client, place.index, keys, ["paper_id"])
+            there = {document["_id"]: document["_seq_no"] for document in found}
+            valid = {key: witness for key, witness in kept.items() if there.get(key) == witness["seq"]}
+            self._ids[place.uuid] = set(valid)
+            self._covered[place.uuid] = {name for witness in valid.values() for name in witness["hashes"]}
+        return self._covered[place.uuid]
+
+    def _keep(self, place: Place, witnesses: Mapping[str, Any]) -> None:
+        self._load(place)
+        names = {name for witness in witnesses.values() for name in witness["hashes"]}
+        self._ids[place.uuid] |= witnesses.keys()
+        self._covered[place.uuid] |= names
+        valid = set(self._ids[place.uuid])
+
+        def step(state: dict[str, Any]) -> dict[str, Any]:
+            kept = {key: witness for key, witness in state.get("witnesses", {}).items() if key in valid}
+            return {"fields": sorted({*state.get("fields", []), *names}), "witnesses": {**kept, **witnesses}}
+
+        self._journal.change(_key(place.uuid), step)
+
+
+def _shards(client: OpenSearch, names: Sequence[str]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Return (index, shard) → (highest sequence number, live documents) of each primary."""
+    found = {}
+    for name, stats in reads.stats_of(client, names, "docs", level="shards").items():
+        for number, copies in stats.get("shards", {}).items():
+            primary = next((copy for copy in copies if copy["routing"]["primary"]), None)
+            if primary is None:
+                raise UnsettledError(f"The primary of shard {number} of {name} does not answer.")
+            found[name, int(number)] = (int(primary["seq_no"]["max_seq_no"]), int(primary["docs"]["count"]))
+    return found
+
+
+def _mapped(mappings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the fields of a mapping that hold values, `meta.year` style."""
+    for name, field in mappings.get("properties", {}).items():
+        if "properties" in field:
+            yield from _mapped(field, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif prefix + name not in _NOT_SHOWN and value is not None:
+            yield prefix + name, value
+
+
+def _differing(hashes: Mapping[str, str], source: Mapping[str, Any]) -> set[str]:
+    """Return the fields of a document that are missing or not as their hashes say."""
+    now = {name: _hash(value) for name, value in _leaves(source)}
+    return {name for name, said in hashes.items() if now.get(name) != said}
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def _key(uuid: str) -> str:
+    return f"sight:{uuid}"
+
+
+def _unseen(found: str, setting: str) -> AuthError:
+    return AuthError(
+        found,
+        "Going on would take what it sees for the whole, and could lose or overwrite the rest. Nothing was changed.",
+        f"Take {setting} out of this user's roles for the collection's indexes (docs/security.md), or use another user (OSEMBED_USER).",
+    )
