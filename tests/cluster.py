@@ -25,7 +25,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        ports = _free_ports(2 * len(NAMES))
+        ports = free_ports(2 * len(NAMES))
         self._http, self._transport = dict(zip(NAMES, ports[:3], strict=True)), dict(zip(NAMES, ports[3:], strict=True))
         self._processes: dict[str, psutil.Popen] = {}
         self.url = f"http://127.0.0.1:{self._http['three']}"
@@ -87,7 +87,8 @@ class Cluster:
             return json.load(answer)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:

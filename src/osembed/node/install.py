@@ -92,13 +92,13 @@ def _unpack(home: Path) -> None:
     with tempfile.TemporaryDirectory(dir=home.parent, prefix="unpacking-") as scratch:
         unpacked = Path(scratch)
         try:
-            _extract(_fetch(_DISTRIBUTION, home.parent), unpacked)
+            extract(fetch(_DISTRIBUTION, home.parent), unpacked)
             root = next(unpacked.glob("opensearch-*"))
             for part in _PLUGINS:
-                _add_plugin(_fetch(part, home.parent), root / "plugins", unpacked)
+                add_plugin(fetch(part, home.parent), root / "plugins", unpacked)
             (root / "icu").mkdir()
             for part in _LOCALE_JARS:
-                shutil.copy(_fetch(part, home.parent), root / "icu")
+                shutil.copy(fetch(part, home.parent), root / "icu")
             root.rename(home)
         except OSError as error:
             raise NodeError(
@@ -108,20 +108,22 @@ def _unpack(home: Path) -> None:
             ) from error
 
 
-def _add_plugin(archive: Path, plugins: Path, scratch: Path) -> None:
+def add_plugin(archive: Path, plugins: Path, scratch: Path) -> Path:
+    """Unpack a plugin's archive into the folder of plugins, under the name that its descriptor gives; return its folder."""
     folder = scratch / archive.stem
-    _extract(archive, folder)
+    extract(archive, folder)
     descriptor = (folder / "plugin-descriptor.properties").read_text()
     name = next(line.split("=", 1)[1].strip() for line in descriptor.splitlines() if line.startswith("name="))
-    folder.rename(plugins / name)
+    return folder.rename(plugins / name)
 
 
-def _extract(archive: Path, folder: Path) -> None:
+def extract(archive: Path, folder: Path) -> None:
+    """Unpack an archive into a folder."""
     with zipfile.ZipFile(archive) as content:
         content.extractall(folder)
 
 
-def _fetch(part: Part, cache: Path) -> Path:
+def fetch(part: Part, cache: Path) -> Path:
     """Return the local file of a part; a file that fails its checksum is fetched once more, then refused."""
     path = _resolve(part, cache)
     if _sha256(path) == part.sha256:

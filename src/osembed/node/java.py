@@ -32,7 +32,7 @@ def find_java() -> Java:
         java = read_home(Path(chosen))
         if java:
             return java
-    for home in _homes():
+    for home in homes():
         java = read_home(home)
         if java and java.version >= _OLDEST and java.vector_module:
             return java
@@ -57,7 +57,8 @@ def read_home(home: Path) -> Java | None:
     return Java(binary, int(version[1]) if version else 0, _VECTOR_MODULE in text)
 
 
-def _homes() -> Iterator[Path]:
+def homes() -> Iterator[Path]:
+    """Yield the folders of this machine that may be Java homes, the ones chosen by environment variables first."""
     for variable in ("OPENSEARCH_JAVA_HOME", "JAVA_HOME"):
         if os.environ.get(variable):
             yield Path(os.environ[variable])

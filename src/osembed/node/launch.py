@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,15 @@ _BASICS = {
 }
 
 
-def launch(home: Path, java: Java, folder: Path, settings: Mapping[str, Any]) -> psutil.Popen:
+def launch(
+    home: Path,
+    java: Java,
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    files: Path | None = None,
+    options: Sequence[str] | None = None,
+) -> psutil.Popen:
     """Start a node that listens on 127.0.0.1 only.
 
     Args:
@@ -32,10 +40,14 @@ def launch(home: Path, java: Java, folder: Path, settings: Mapping[str, Any]) ->
         java: what runs it.
         folder: where the node keeps its data, configuration, log and scratch files.
         settings: of opensearch.yml, beside those that all nodes share.
+        files: a folder with further files of the configuration, such as certificates.
+        options: of Java, in place of those that OpenSearch 3 needs.
     """
     config, scratch = config_of(folder), folder / "tmp"
     shutil.rmtree(config, ignore_errors=True)
     shutil.copytree(home / "config", config)
+    if files:
+        shutil.copytree(files, config, dirs_exist_ok=True)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     own = {**_BASICS, "path.data": str(folder / "data"), "path.logs": str(folder), **settings}
@@ -48,7 +60,7 @@ def launch(home: Path, java: Java, folder: Path, settings: Mapping[str, Any]) ->
     )
     with log_of(folder).open("wb") as log:
         return psutil.Popen(
-            _command(java, home, config, scratch),
+            _command(java, home, config, scratch, _agent(home) if options is None else options),
             cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -67,7 +79,16 @@ def log_of(folder: Path) -> Path:
     return folder / "node.log"
 
 
-def _command(java: Java, home: Path, config: Path, scratch: Path) -> list[str]:
+def _agent(home: Path) -> list[str]:
+    """Return what OpenSearch 3 asks of Java; its agent took the place of the security manager that Java gave up."""
+    return [
+        f"-javaagent:{home}/agent/opensearch-agent.jar",
+        "--add-opens=java.base/java.nio=org.apache.arrow.memory.core,ALL-UNNAMED",
+        "-Dorg.apache.lucene.store.MMapDirectory.sharedArenaMaxPermits=1",
+    ]
+
+
+def _command(java: Java, home: Path, config: Path, scratch: Path, special: Sequence[str]) -> list[str]:
     heap = os.environ.get("OSEMBED_NODE_HEAP", "1g")
     options = [
         f"-Xms{heap}",
@@ -79,9 +100,7 @@ def _command(java: Java, home: Path, config: Path, scratch: Path) -> list[str]:
         f"-Dopensearch.path.conf={config}",
         "-Dopensearch.distribution.type=zip",
         "-Dopensearch.bundled_jdk=false",
-        f"-javaagent:{home}/agent/opensearch-agent.jar",
-        "--add-opens=java.base/java.nio=org.apache.arrow.memory.core,ALL-UNNAMED",
-        "-Dorg.apache.lucene.store.MMapDirectory.sharedArenaMaxPermits=1",
+        *special,
         "-Dio.netty.noUnsafe=true",
         "-Dio.netty.noKeySetOptimization=true",
         "-Dio.netty.recycler.maxCapacityPerThread=0",
