@@ -32,7 +32,7 @@ HOUSE = [
     {"identity", "vectors"},
     {"paper"},
     {"read", "metadata", "stream", "presence"},
-    {"models", "client", "node"},
+    {"models", "client", "opensearch", "node"},
     {"model_files"},
     {"paths", "errors", "mappings"},
 ]
