@@ -36,8 +36,10 @@ HOUSE = [
     {"paper"},
     {"read", "metadata", "stream", "presence"},
     {"client"},
-    {"models", "node", "opensearch.answers"},
-    {"opensearch.patience", "opensearch.refusals"},
+    {"models", "node", "opensearch.answers", "opensearch.tls"},
+    {"opensearch.trust"},
+    {"opensearch.access", "opensearch.patience", "opensearch.refusals"},
+    {"opensearch.address", "opensearch.password_file"},
     {"model_files"},
     {"paths", "errors", "mappings"},
 ]

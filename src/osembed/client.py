@@ -1,4 +1,4 @@
-"""The connection: credentials, certificates, retries of safe requests, and errors in osembed's own words.
+"""The connection: retries of safe requests, and errors in osembed's own words. `opensearch.access` says how a server is reached.
 
 The bulk endpoint is left alone: `bulk` has a retry table of its own. Everything else goes through `Transport`.
 """
@@ -6,14 +6,11 @@ The bulk endpoint is left alone: `bulk` has a retry table of its own. Everything
 from __future__ import annotations
 
 import logging
-import os
 import re
-import stat
+import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
 
 import opensearchpy
 import orjson
@@ -21,50 +18,25 @@ from opensearchpy import OpenSearch as OpenSearch  # the one place: others impor
 from opensearchpy.exceptions import (
     AuthenticationException,
     ConnectionTimeout,
+    RequestError,
     SerializationError,
     SSLError,
     TransportError,
 )
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from osembed.errors import AuthError, ClusterError, InputError
+from osembed.errors import AuthError, ClusterError
 from osembed.node import CLUSTER_NAME
+from osembed.opensearch.access import Access as Access  # others import it from here
+from osembed.opensearch.access import check_access
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import explain
+from osembed.opensearch.tls import cause_text, explain_bad_request, explain_connection, root_cause
+from osembed.opensearch.trust import trusted_context
 
 _TIMEOUT_S = 60
 _SAFE_POSTS = ("_search", "_msearch", "_mget", "_count", "_refresh")
 _SAFE_WRITE = "/osembed-journal/_doc/"  # conditional on what was read: applied twice is a conflict, and then it is read again
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-
-@dataclass(frozen=True)
-class Access:
-    """How to reach a server. The password is kept out of `repr`.
-
-    Attributes:
-        url: http or https; user and password in it are accepted and taken out.
-        user, password: from OSEMBED_USER, and OSEMBED_PASSWORD or the file that OSEMBED_PASSWORD_FILE names.
-        ca_cert: a PEM file of certificate authorities to trust.
-        insecure: skip certificate verification; only for a server on this machine.
-    """
-
-    url: str
-    user: str = ""
-    password: str = field(default="", repr=False)
-    ca_cert: str = ""
-    insecure: bool = False
-
-    @classmethod
-    def from_environment(cls, url: str, *, ca_cert: str = "", insecure: bool = False) -> Access:
-        """Complete a URL with the credentials of the environment."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"'{_plain(parts) or url}' is no server URL.", "", "Write it like https://search.example.org:9200.")
-        user = os.environ.get("OSEMBED_USER") or unquote(parts.username or "")
-        password = os.environ.get("OSEMBED_PASSWORD") or _password_file() or unquote(parts.password or "")
-        ca_cert = ca_cert or os.environ.get("OSEMBED_CA_CERT", "")
-        return cls(_plain(parts), user, password, ca_cert, insecure)
 
 
 @dataclass(frozen=True)
@@ -88,6 +60,7 @@ class Transport(opensearchpy.Transport):
     """
 
     answered = False
+    access: Access
 
     def perform_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         """Send a request; `_bulk` keeps its raw errors for the bulk loop."""
@@ -104,7 +77,7 @@ class Transport(opensearchpy.Transport):
             self.answered = True
             return answer
         except (TransportError, SerializationError) as error:
-            raise _translate(error, path) from error
+            raise _translate(error, path, self.access) from error
 
 
 class Serializer(opensearchpy.serializer.JSONSerializer):
@@ -121,27 +94,12 @@ class Serializer(opensearchpy.serializer.JSONSerializer):
 
 def connect(access: Access) -> OpenSearch:
     """Return a client for a server. Nothing is sent yet."""
-    parts = urlsplit(access.url)
-    local = parts.hostname in _LOOPBACK
-    if access.password and parts.scheme == "http" and not local:
-        raise InputError(
-            f"{access.url} is plain http to another machine.",
-            "The password would travel readable for everybody on the way.",
-            "Use https.",
-        )
-    if access.insecure and not local:
-        raise InputError(
-            f"--insecure was given for {parts.hostname}.",
-            "Without certificate verification anybody in between could read and change everything.",
-            "Name the certificate authority instead: --ca-cert FILE.",
-        )
+    check_access(access)
     logging.getLogger("opensearch").setLevel(logging.CRITICAL)  # it logs bodies and headers
-    return OpenSearch(
+    client = OpenSearch(
         access.url,
-        http_auth=(access.user, access.password) if access.user else None,
-        verify_certs=not access.insecure,
-        ssl_show_warn=False,
-        ca_certs=_readable(access.ca_cert) or None,
+        headers=access.headers,
+        ssl_context=trusted_context(access),
         timeout=_TIMEOUT_S,
         max_retries=0,
         pool_maxsize=16,
@@ -150,6 +108,9 @@ def connect(access: Access) -> OpenSearch:
         deserializer_class=None,
         serializers={"application/json": Serializer()},
     )
+    transport: Any = client.transport
+    transport.access = access
+    return client
 
 
 def handshake(client: OpenSearch, url: str) -> Server:
@@ -167,40 +128,38 @@ def handshake(client: OpenSearch, url: str) -> Server:
     return Server(url, _version(str(version["number"])), info.get("cluster_name") == CLUSTER_NAME)
 
 
-def _translate(error: Exception, path: str) -> ClusterError:
+def _translate(error: Exception, path: str, access: Access) -> ClusterError:
     """Turn an error of opensearch-py into osembed's; outside the bulk loop nobody meets another."""
     if isinstance(error, SerializationError):
         return ClusterError("The server answers, but not with JSON.", "It is not an OpenSearch.", "Check --url.")
-    if isinstance(error, SSLError):
-        return ClusterError(
-            f"The server's certificate was not accepted: {error.info or error.error}.",
-            "The connection could be to somebody else.",
-            "Name the authority that signed it: --ca-cert FILE or OSEMBED_CA_CERT.",
-        )
+    if isinstance(error, opensearchpy.ConnectionError) and (explained := explain_connection(error, access)):
+        return explained
     if isinstance(error, ConnectionTimeout):
         return ClusterError("The server did not answer in time.", "", "Look at its load and log, then run the command again.")
     if isinstance(error, opensearchpy.ConnectionError):
         return ClusterError(
-            f"The server cannot be reached: {str(error.info or error.error)[:200]}.",
+            f"{access.url} cannot be reached: {cause_text(error)}.",
             "",
             "Check --url (OSEMBED_URL) and that the server runs, or leave it out for the embedded node.",
         )
     if isinstance(error, AuthenticationException):
         return AuthError(
-            "The server refuses the user name or password.",
+            f"The server refuses the password of user '{access.user}'." if access.user else "The server asks for a user name and password.",
             "",
             "Set OSEMBED_USER and OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE).",
         )
     assert isinstance(error, TransportError)
+    if isinstance(error, RequestError) and (explained := explain_bad_request(str(error.error), access)):
+        return explained
     return explain(int(error.status_code), str(error.error), error.info, path)
 
 
 def _may_pass(error: BaseException) -> bool:
     """Whether an error of a safe request may be gone at the next try."""
-    if isinstance(error, SSLError | ConnectionTimeout):
-        return False
+    if isinstance(error, SSLError):
+        return isinstance(root_cause(error), ssl.SSLEOFError)  # cut off in the middle; a certificate stays what it is
     if isinstance(error, opensearchpy.ConnectionError | SerializationError):
-        return True
+        return not isinstance(error, ConnectionTimeout)
     return isinstance(error, TransportError) and error.status_code in (429, 502, 503, 504)
 
 
@@ -209,28 +168,6 @@ _RETRYING = Retrying(
     wait=wait_random_exponential(multiplier=0.1, max=3),
     reraise=True,
 )
-
-
-def _plain(parts: SplitResult) -> str:
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}" if host else ""
-
-
-def _password_file() -> str:
-    name = os.environ.get("OSEMBED_PASSWORD_FILE")
-    if not name:
-        return ""
-    path = Path(_readable(name))
-    if path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        raise InputError(f"{path} can be read by others.", "It holds a password.", f"Run: chmod 600 {path}")
-    return path.read_text().strip()
-
-
-def _readable(name: str) -> str:
-    if name and not os.access(name, os.R_OK):
-        raise InputError(f"{name} cannot be read.", "", "Check the path and its permissions.")
-    return name
 
 
 def _version(number: str) -> tuple[int, int, int]:
