@@ -64,7 +64,7 @@ def parts(answer: Any, wheres: Sequence[str]) -> list[Answer]:
     """Return the answers of an `_msearch`, each whole. Raises for the first that is not, as it would have failed alone."""
     responses = answer.get("responses") if isinstance(answer, dict) else None
     if not isinstance(responses, list) or len(responses) != len(wheres):
-        raise UnsettledError(f"{len(responses or [])} answers came back to {len(wheres)} searches.")
+        raise UnsettledError(f"{len(responses or [])} answers came back to {len(wheres)} searches of {', '.join(dict.fromkeys(wheres))}.")
     for response, where in zip(responses, wheres, strict=True):
         if "error" in response:
             raise explain_failure(response["error"], where, f"The search of {where} failed", status=int(response.get("status", 500)))
