@@ -16,7 +16,7 @@ from typing import Any
 from osembed import fence
 from osembed.bulk import BulkLoop
 from osembed.client import OpenSearch
-from osembed.errors import CollectionError, MissingError, OsembedError
+from osembed.errors import AuthError, ClusterError, CollectionError, MissingError, OsembedError
 from osembed.migrate import pairs, scan
 from osembed.migrate.copy import Copier, Lane, Outdated
 from osembed.migrate.lease import Lease, foreign, settle, swapped
@@ -69,6 +69,8 @@ def swap(at: Crossing) -> Swapped:
     except BaseException as error:
         took = time.monotonic() - began
         if _withdraw(lease):
+            if isinstance(error, AuthError):  # another try would be refused, too
+                raise
             if isinstance(error, GivenUp | OsembedError | Outdated):
                 why = error.found if isinstance(error, OsembedError) else error
                 raise GivenUp(f"{why} (writers waited {took:.1f} s)") from error
@@ -165,12 +167,27 @@ def _withdraw(lease: Lease) -> bool:
         if held != mine:  # somebody lifted it for us, or took over: theirs is the word
             lease.update(fence="")
             return True
-        with suppress(OsembedError):
+        try:
             if fence.lift(lease.client, state, seen):
                 lease.update(phase="return" if state.back else "ready", attempt=max(lease.state.attempt, seen.attempt + 1))
                 return True
+        except AuthError as error:
+            raise _stuck(state, error) from error
+        except ClusterError:
+            pass
         time.sleep(0.1)
     raise CollectionError("The fence could not be lifted.", "The server does not answer.", "Any osembed client lifts it in ten seconds.")
+
+
+def _stuck(state: MigrationState, error: AuthError) -> AuthError:
+    """Return the refusal of a user who could begin a write block and can neither complete nor lift it."""
+    source = state.source(next(iter(state.moves)))
+    return AuthError(
+        f"{error.found} So the write block of {source} could be neither completed nor lifted.",
+        "Writers are refused until it is.",
+        "Give the permission and run the same command again, or as an administrator: "
+        f'PUT {source}/_block/write, then PUT {source}/_settings {{"index.blocks.write": null}}',
+    )
 
 
 def _with_bases(level: Level, bases: dict[str, tuple[int, int]], state: MigrationState) -> MigrationState:

@@ -134,13 +134,16 @@ def acknowledged(answer: Any, what: str) -> Answer:
 
 def blocked(answer: Any, indexes: Sequence[str]) -> None:
     """Accept the answer of `_block/write` only where each index and each of its shards is blocked. Raises UnsettledError or AuthError."""
+    said = {entry.get("name"): entry for entry in answer.get("indices", [])} if isinstance(answer, dict) else {}
+    for index in indexes:
+        entry = said.get(index, {})
+        failures = [failure for shard in entry.get("failed_shards", []) for failure in shard.get("failures", [])]
+        if entry.get("blocked") is not True or failures:
+            reason = failures[0].get("reason", {}) if failures else entry.get("exception", {})
+            raise explain_failure(reason, index, f"{index} is not blocked on every shard")
     acknowledged(answer, f"The write block of {', '.join(indexes)}")
     if answer.get("shards_acknowledged") is not True:
         raise UnsettledError(f"Not every shard of {', '.join(indexes)} is blocked.", "Writes may still reach it.")
-    said = {entry.get("name"): entry for entry in answer.get("indices", [])}
-    for index in indexes:
-        if said.get(index, {}).get("blocked") is not True or said[index].get("failed_shards"):
-            raise explain_failure(said.get(index, {}).get("exception", {}), index, f"{index} is not blocked")
 
 
 def written(answer: Any, index: str, key: str) -> Answer:
