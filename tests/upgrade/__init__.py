@@ -1,0 +1,1 @@
+"""State that an earlier version stored, as requests that make it anew on any OpenSearch node."""
