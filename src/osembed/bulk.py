@@ -13,6 +13,7 @@ connection lost, timeout, 502, 503, 504        unknown: send again with jitter; 
 400 naming the circuit breaker                 pause and try again
 400 otherwise                                  rejected, with the reason
 401, 403 security                              AuthError, at once
+certificate not accepted                       ClusterError, at once
 fewer items than sent, broken JSON             unknown: send all again
 """
 
@@ -32,6 +33,8 @@ from opensearchpy.exceptions import ConnectionTimeout, SerializationError, Trans
 
 from osembed.client import OpenSearch, reason
 from osembed.errors import AuthError, ClusterError
+from osembed.opensearch.access import unauthorized
+from osembed.opensearch.tls import explain_certificate
 
 MAX_BYTES = 8 * 2**20
 MIN_BYTES = 64 * 2**10
@@ -120,7 +123,7 @@ class BulkLoop:
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._client, self._max_bytes, self._patience_s, self._report = client, max_bytes, patience_s, report
-        self._limit = max_bytes
+        self._access, self._limit = client.transport.access, max_bytes  # type: ignore[attr-defined]
         self._lock, self._closing = threading.Lock(), threading.Event()
         self._pool = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="osembed-bulk")
 
@@ -195,6 +198,8 @@ class BulkLoop:
             self._shrink()
             return part, "no answer in time"
         except opensearchpy.ConnectionError as error:
+            if explained := explain_certificate(error, self._access):
+                raise explained from error
             return part, f"connection lost ({str(error.info)[:80]})"
         except TransportError as error:
             return self._refused(part, error, outcome)
@@ -215,7 +220,9 @@ class BulkLoop:
         if status == 403 and "cluster_block" in str(error.error):
             outcome.blocked += [operation.id for operation in part]
             return [], "write block"
-        if status in (401, 403):
+        if status == 401:
+            raise unauthorized(self._access)
+        if status == 403:
             raise AuthError(f"The server refuses to write: {text}.", "", "Check OSEMBED_USER and its roles.")
         if status == 429:
             self._shrink()

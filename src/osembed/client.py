@@ -20,7 +20,6 @@ from opensearchpy.exceptions import (
     AuthenticationException,
     AuthorizationException,
     ConnectionTimeout,
-    RequestError,
     SerializationError,
     SSLError,
     TransportError,
@@ -30,8 +29,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from osembed.errors import AuthError, ClusterError
 from osembed.node import CLUSTER_NAME
 from osembed.opensearch.access import Access as Access  # others import it from here
-from osembed.opensearch.access import check_access
-from osembed.opensearch.tls import cause_text, explain_bad_request, explain_connection, root_cause
+from osembed.opensearch.access import check_access, unauthorized
+from osembed.opensearch.tls import cause_text, explain_answer, explain_connection, root_cause
 from osembed.opensearch.trust import trusted_context
 
 _TIMEOUT_S = 60
@@ -168,18 +167,14 @@ def _translate(error: Exception, access: Access) -> Exception:
             "Check --url (OSEMBED_URL) and that the server runs, or leave it out for the embedded node.",
         )
     if isinstance(error, AuthenticationException):
-        return AuthError(
-            f"The server refuses the password of user '{access.user}'." if access.user else "The server asks for a user name and password.",
-            "",
-            "Set OSEMBED_USER and OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE).",
-        )
+        return unauthorized(access)
     if isinstance(error, AuthorizationException) and "cluster_block" not in str(error.error):
         return AuthError(
             f"The server refuses this user: {reason(error)}.",
             "",
             "Ask for the role, or use another user (OSEMBED_USER).",
         )
-    if isinstance(error, RequestError) and (explained := explain_bad_request(str(error.error), access)):
+    if isinstance(error, TransportError) and (explained := explain_answer(error.status_code, str(error.error), access)):
         return explained
     if isinstance(error, TransportError) and error.status_code in (429, 502, 503, 504):
         return ClusterError(
