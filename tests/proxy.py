@@ -1,7 +1,7 @@
 """A small HTTP proxy between a real client and a real server that makes real faults: lost connections, cut answers, error answers.
 
 A rule looks at each request and returns None (pass it on) or a Fault. Optionally the proxy speaks TLS and checks a password, as a secured
-server would.
+server would, and takes a path prefix away, as a gateway would.
 """
 
 from __future__ import annotations
@@ -54,18 +54,22 @@ Rule = Callable[[Request], Fault | None]
 
 
 class FaultProxy:
-    """Runs in a thread on 127.0.0.1; `url` is where clients go, `seen` what passed, `fired` how many faults were made."""
+    """Runs in a thread on 127.0.0.1; `url` is where clients go, `seen` what passed, `fired` how many faults were made.
 
-    def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None, password: str | None = None) -> None:
+    `password` ("user:password") may be changed while it runs.
+    """
+
+    def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None, password: str | None = None, prefix: str = "") -> None:
         self.rules: list[Rule] = []
         self.seen: list[Request] = []
         self.fired = 0
-        self._upstream, self._lock, self._password = urlsplit(upstream), threading.Lock(), password
+        self.password = password
+        self._upstream, self._lock, self._prefix = urlsplit(upstream), threading.Lock(), prefix
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         if tls:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}{prefix}"
 
     def __enter__(self) -> FaultProxy:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -103,7 +107,7 @@ class FaultProxy:
         """Send a request on with this body and return status, body and content type."""
         connection = http.client.HTTPConnection(self._upstream.hostname or "", self._upstream.port, timeout=120)
         passed = {key: value for key, value in headers.items() if key.lower() not in _OWN_HEADERS}
-        connection.request(request.method, request.path, body or None, passed)
+        connection.request(request.method, request.path.removeprefix(self._prefix), body or None, passed)
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
@@ -111,9 +115,9 @@ class FaultProxy:
 
     def allows(self, authorization: str | None) -> bool:
         """Whether the password is right, where one is asked for."""
-        if self._password is None:
+        if self.password is None:
             return True
-        return authorization == "Basic " + base64.b64encode(self._password.encode()).decode()
+        return authorization == "Basic " + base64.b64encode(self.password.encode()).decode()
 
     def _handler(proxy) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - self is the handler's below
         class Handler(BaseHTTPRequestHandler):

@@ -1,20 +1,17 @@
-"""Servers and clusters in the states that people meet: unreachable, secured, old, with aliases gone astray (F19, F29, F31)."""
+"""Servers and clusters in the states that people meet: unreachable, old, with aliases gone astray (F19, F29, F31)."""
 
 from __future__ import annotations
 
 import json
 import os
-import ssl
 
 import pytest
-import trustme
 
 from osembed import schema
-from osembed.client import Access, connect
 from osembed.collection import Collection
-from osembed.errors import AuthError, ClusterError, CollectionError, InputError
+from osembed.errors import ClusterError, CollectionError
 from tests.conftest import paper
-from tests.proxy import Fault, FaultProxy
+from tests.proxy import Fault
 
 
 @pytest.fixture
@@ -48,68 +45,6 @@ def test_what_is_no_opensearch(proxy, fault, message):
     proxy.rules.append(lambda request: fault)
     with pytest.raises(ClusterError, match=message):
         Collection("c", proxy.url).doctor()
-
-
-def test_a_url_that_is_none():
-    """A missing scheme is said."""
-    with pytest.raises(InputError, match="no server URL"):
-        Collection("c", "localhost:9200").search("x")
-
-
-@pytest.fixture
-def secured(url, tmp_path, monkeypatch):
-    """The real server behind TLS and a password."""
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    with FaultProxy(url, tls=context, password="reader:right") as running:
-        monkeypatch.setenv("OSEMBED_USER", "reader")
-        monkeypatch.setenv("OSEMBED_PASSWORD", "right")
-        yield running, str(tmp_path / "ca.pem")
-
-
-def test_tls_and_password(secured, filled):
-    """With the right authority and password everything works."""
-    proxy, authority = secured
-    assert Collection(filled.name, proxy.url, ca_cert=authority).search("study").hits
-
-
-def test_self_signed_certificates_are_not_accepted(secured):
-    """Verification is on by default; --insecure is for this machine only."""
-    proxy, _ = secured
-    with pytest.raises(ClusterError, match="certificate was not accepted"):
-        Collection("c", proxy.url).doctor()
-    assert Collection("c", proxy.url, insecure=True).server.version >= (2, 0, 0)
-    with pytest.raises(InputError, match="--insecure was given for search.example.org"):
-        Collection("c", "https://search.example.org", insecure=True).doctor()
-
-
-def test_wrong_password(secured, monkeypatch):
-    """Refused at once, naming the variables, never the password."""
-    proxy, authority = secured
-    monkeypatch.setenv("OSEMBED_PASSWORD", "wrong-secret")
-    with pytest.raises(AuthError, match="OSEMBED_PASSWORD") as caught:
-        Collection("c", proxy.url, ca_cert=authority).doctor()
-    assert "wrong-secret" not in str(caught.value)
-    assert len(proxy.seen) == 0
-
-
-def test_credentials_stay_secret(monkeypatch, tmp_path):
-    """In no repr, not over plain http to others, not from a file that others can read; taken out of URLs."""
-    access = Access.from_environment("https://me:hunter2@search.example.org:9200/")
-    assert (access.url, access.user, access.password) == ("https://search.example.org:9200", "me", "hunter2")
-    assert "hunter2" not in repr(access)
-    with pytest.raises(InputError, match="plain http"):
-        connect(Access.from_environment("http://me:hunter2@search.example.org"))
-    secret = tmp_path / "secret"
-    secret.write_text("hunter2\n")
-    secret.chmod(0o644)
-    monkeypatch.setenv("OSEMBED_PASSWORD_FILE", str(secret))
-    with pytest.raises(InputError, match="can be read by others"):
-        Access.from_environment("https://search.example.org")
-    secret.chmod(0o600)
-    assert Access.from_environment("https://search.example.org").password == "hunter2"
 
 
 def test_alias_on_two_indexes(filled, client):

@@ -12,7 +12,9 @@ connection lost, timeout, 502, 503, 504        unknown: send again with jitter; 
 404 on a delete                                done: it is gone
 400 naming the circuit breaker                 pause and try again
 400 otherwise                                  rejected, with the reason
-401, 403 security                              asked once more, then AuthError
+401 on the request                             AuthError, at once
+403 security                                   asked once more, then AuthError
+certificate not accepted                       ClusterError, at once
 fewer items than sent, others, broken JSON     unknown: send all again
 """
 
@@ -32,8 +34,10 @@ from opensearchpy.exceptions import ConnectionTimeout, SerializationError, Trans
 
 from osembed.client import OpenSearch
 from osembed.errors import ClusterError
+from osembed.opensearch.access import unauthorized
 from osembed.opensearch.patience import patience_seconds
 from osembed.opensearch.refusals import explain, forbidden, reason_of
+from osembed.opensearch.tls import explain_certificate
 
 MAX_BYTES = 8 * 2**20
 MIN_BYTES = 64 * 2**10
@@ -130,7 +134,7 @@ class BulkLoop:
     ) -> None:
         self._client, self._max_bytes, self._report = client, max_bytes, report
         self._patience_s = patience_seconds() if patience_s is None else patience_s
-        self._limit, self._denied = max_bytes, False
+        self._access, self._limit, self._denied = client.transport.access, max_bytes, False  # type: ignore[attr-defined]
         self._lock, self._closing = threading.Lock(), threading.Event()
         self._pool = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="osembed-bulk")
 
@@ -205,6 +209,8 @@ class BulkLoop:
             self._shrink()
             return part, "no answer in time"
         except opensearchpy.ConnectionError as error:
+            if explained := explain_certificate(error, self._access):
+                raise explained from error
             return part, f"connection lost ({str(error.info)[:80]})"
         except TransportError as error:
             return self._refused(part, error, outcome)
@@ -225,7 +231,9 @@ class BulkLoop:
         if status == 403 and "cluster_block" in str(error.error):
             outcome.blocked += [operation.id for operation in part]
             return [], "write block"
-        if status in (401, 403):
+        if status == 401:
+            raise unauthorized(self._access)
+        if status == 403:
             return part, self._forbidden(text, self._where(part[0]))
         if status == 429:
             self._shrink()

@@ -18,20 +18,19 @@ from opensearchpy import OpenSearch as OpenSearch  # the one place: others impor
 from opensearchpy.exceptions import (
     AuthenticationException,
     ConnectionTimeout,
-    RequestError,
     SerializationError,
     SSLError,
     TransportError,
 )
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from osembed.errors import AuthError, ClusterError
+from osembed.errors import ClusterError
 from osembed.node import CLUSTER_NAME
 from osembed.opensearch.access import Access as Access  # others import it from here
-from osembed.opensearch.access import check_access
+from osembed.opensearch.access import check_access, unauthorized
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import explain
-from osembed.opensearch.tls import cause_text, explain_bad_request, explain_connection, root_cause
+from osembed.opensearch.tls import cause_text, explain_answer, explain_connection, root_cause
 from osembed.opensearch.trust import trusted_context
 
 _TIMEOUT_S = 60
@@ -143,13 +142,9 @@ def _translate(error: Exception, path: str, access: Access) -> ClusterError:
             "Check --url (OSEMBED_URL) and that the server runs, or leave it out for the embedded node.",
         )
     if isinstance(error, AuthenticationException):
-        return AuthError(
-            f"The server refuses the password of user '{access.user}'." if access.user else "The server asks for a user name and password.",
-            "",
-            "Set OSEMBED_USER and OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE).",
-        )
+        return unauthorized(access)
     assert isinstance(error, TransportError)
-    if isinstance(error, RequestError) and (explained := explain_bad_request(str(error.error), access)):
+    if explained := explain_answer(int(error.status_code), str(error.error), access):
         return explained
     return explain(int(error.status_code), str(error.error), error.info, path)
 

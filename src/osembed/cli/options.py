@@ -37,7 +37,7 @@ def stacked(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 connection = stacked(
     option("--collection", default="papers", show_default=True, metavar="NAME", help="The collection."),
     option("--url", metavar="URL", help="An OpenSearch server. Default: the embedded node, started by itself."),
-    option("--ca-cert", metavar="FILE", default="", help="PEM file of the authority that signed the server's certificate."),
+    option("--ca-cert", metavar="FILE", default="", help="One PEM file with the authorities that may sign the server's certificate."),
     option("--insecure", is_flag=True, help="Skip certificate verification; only for a server on this machine."),
 )
 compute = stacked(

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from osembed.errors import InputError
+from osembed.errors import AuthError, InputError
 from osembed.opensearch.address import is_loopback, parse_address
 from osembed.opensearch.password_file import read_password
 
@@ -94,3 +94,9 @@ def check_access(access: Access) -> None:
             "Without certificate verification anybody in between could read and change everything.",
             "Name the certificate authority instead: --ca-cert FILE.",
         )
+
+
+def unauthorized(access: Access) -> AuthError:
+    """Say who was refused by a 401, or that nobody asked."""
+    found = f"The server refuses the password of user '{access.user}'." if access.user else "The server asks for a user name and password."
+    return AuthError(found, "", "Set OSEMBED_USER and OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE).")

@@ -55,10 +55,15 @@ def explain_connection(error: object, access: Access) -> ClusterError | None:
     return None
 
 
+def explain_certificate(error: object, access: Access) -> ClusterError | None:
+    """Explain a certificate that is not accepted; None for every other failure, which may pass."""
+    return explain_connection(error, access) if isinstance(root_cause(error), ssl.SSLCertVerificationError) else None
+
+
 def explain_tls(error: Exception, access: Access, seen: Seen) -> ClusterError:
     """Explain why a TLS connection was not made, from the error and what else was seen of the server."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _explain_certificate(error, access, seen)
+        return _explain_verification(error, access, seen)
     reason = getattr(error, "reason", None) or str(error)
     if seen.answers_http:
         exposed = access.password and not access.local
@@ -79,9 +84,18 @@ def explain_tls(error: Exception, access: Access, seen: Seen) -> ClusterError:
     return ClusterError(f"The TLS connection to {access.url} failed: {str(reason).lower().replace('_', ' ')}.", "", "See the server's log.")
 
 
-def explain_bad_request(text: str, access: Access) -> ClusterError | None:
-    """Explain a 400 by which a proxy says that its port expects TLS; None for any other."""
-    return expects_https(access) if any(complaint in text for complaint in _HTTPS_COMPLAINTS) else None
+def explain_answer(status: object, text: str, access: Access) -> ClusterError | None:
+    """Explain an answer that comes from something in front of the server: its port expects TLS, or the server is elsewhere."""
+    if status == 400 and any(complaint in text for complaint in _HTTPS_COMPLAINTS):
+        return expects_https(access)
+    if status in (301, 302, 303, 307, 308):
+        elsewhere = "another URL" if access.encrypted else "another URL, perhaps https"
+        return ClusterError(
+            f"{access.url} answers {status}: it points to {elsewhere}.",
+            "Redirects are not followed: the password is for this server only.",
+            "Name the URL where the server is (--url or OSEMBED_URL).",
+        )
+    return None
 
 
 def expects_https(access: Access) -> ClusterError:
@@ -105,7 +119,7 @@ def cause_text(error: object) -> str:
     return " ".join(str(getattr(cause, "strerror", None) or cause or type(cause).__name__).split())[:200]
 
 
-def _explain_certificate(error: ssl.SSLCertVerificationError, access: Access, seen: Seen) -> ClusterError:
+def _explain_verification(error: ssl.SSLCertVerificationError, access: Access, seen: Seen) -> ClusterError:
     if error.verify_code in _UNKNOWN_AUTHORITY:
         if access.ca_cert:
             found, hint = f"is not signed by an authority in {access.ca_cert}", "Name the file of the authority that signed it: --ca-cert FILE."
