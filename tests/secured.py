@@ -21,22 +21,24 @@ from cryptography.hazmat.primitives import serialization
 from osembed.client import Access
 from osembed.node.launch import launch, log_of
 from tests.cluster import free_ports
-from tests.secured_home import java_options, secured_home, secured_java
+from tests.secured_home import secured_home
+from tests.secured_java import java_options, secured_java
 
 ROLES: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("roles.json").read_text())
 COLLECTION = "papers"  # that the users reader, writer and migrator may use from the start
 JOURNAL = "osembed-journal"
-_START_SECONDS = 300
+_START_SECONDS = 600  # a few where the machine is free
 _API = "/_plugins/_security/api"
 
 
-def role_spec(name: str, collection: str, without: str | None = None) -> dict[str, Any]:
+def role_spec(name: str, collection: str, without: str | None = None, **limits: Any) -> dict[str, Any]:
     """Return a role for the security plugin: `reader`, `writer` or `migrator` of a collection.
 
     Args:
         name: a role of roles.json.
         collection: whose indexes it covers.
         without: an action that is left out, wherever it stands; it must be one of the role's.
+        limits: what the role sees of the collection: `dls` (a query), `fls` or `masked_fields` (lists of fields).
     """
     role = ROLES[name]
     assert without is None or any(without in actions for actions in role.values()), f"{name} has no {without}"
@@ -45,7 +47,7 @@ def role_spec(name: str, collection: str, without: str | None = None) -> dict[st
     return {
         "cluster_permissions": cluster,
         "index_permissions": [
-            {"index_patterns": patterns, "allowed_actions": data},
+            {"index_patterns": patterns, "allowed_actions": data, **limits},
             {"index_patterns": [JOURNAL], "allowed_actions": journal},
         ],
     }
@@ -113,21 +115,25 @@ class SecuredNode:
         password = self._passwords.setdefault(name, secrets.token_urlsafe(18))
         self._put(f"{_API}/internalusers/{name}", {"password": password, "opendistro_security_roles": roles})
         ends = time.monotonic() + 20
-        while self.request("GET", "/_plugins/_security/authinfo", user=name)[1]["roles"] != roles:
+        while sorted(self.request("GET", "/_plugins/_security/authinfo", user=name)[1]["roles"]) != sorted(roles):
             assert time.monotonic() < ends, f"the roles of {name} are not in force"
             time.sleep(0.1)
 
-    def grant(self, role: str, collection: str, without: str | None = None) -> str:
-        """Let a user have a role of a collection, maybe without one action; return the user's name."""
+    def grant(self, role: str, collection: str, without: str | None = None, **limits: Any) -> str:
+        """Let a user have a role of a collection, maybe without one action or with limits of `role_spec`; return the user's name."""
         name = f"{collection}-{role}"
-        self.set_role(name, role_spec(role, collection, without))
+        self.set_role(name, role_spec(role, collection, without, **limits))
         self.set_user(name, [name])
         return name
 
-    def set_forbidden_filter(self, on: bool) -> None:
-        """Choose what a search of several indexes does with those that are forbidden: leave them out (on), or fail."""
+    def set_forbidden_filter(self, on: bool, empty: bool = False) -> None:
+        """Choose what a search of several indexes does with those that are forbidden: leave them out (on), or fail.
+
+        With `empty`, a search of which nothing is left finds nothing; otherwise it fails.
+        """
         dynamic = self.request("GET", f"{_API}/securityconfig")[1]["config"]["dynamic"]
-        self._put(f"{_API}/securityconfig/config", {"dynamic": {**dynamic, "do_not_fail_on_forbidden": on}})
+        dynamic |= {"do_not_fail_on_forbidden": on, "do_not_fail_on_forbidden_empty": empty}
+        self._put(f"{_API}/securityconfig/config", {"dynamic": dynamic})
 
     def request(self, method: str, path: str, body: Any = None, user: str = "admin") -> tuple[int, Any]:
         """Send a request; return the status and the answer, parsed where it is JSON. A text is sent as lines of JSON."""

