@@ -45,6 +45,7 @@ class Work:
         seen: version of the stored paper document, None where there is none.
         passage, passages: the exact strings to embed for the paper and for each chunk.
         tail: stored chunks beyond the last new one, to be deleted.
+        routings: id of the paper or a chunk → the routing that another program gave it: it stays where it is.
     """
 
     paper: Paper
@@ -54,6 +55,7 @@ class Work:
     passage: str
     passages: list[str]
     tail: dict[str, Stored]
+    routings: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -127,9 +129,10 @@ def chunk_operations(window: Window, now: str) -> Iterator[Operation]:
                 "text_hash": key,
                 "embedding": target.on_wire(window.vectors[identity][key]),
             }
-            yield bulk.put(target.write_alias, chunk_id(work.paper.id, number), document)
+            key = chunk_id(work.paper.id, number)
+            yield bulk.put(target.write_alias, key, document, routing=work.routings.get(key))
         for key, old in work.tail.items():
-            yield bulk.delete(target.write_alias, key, old.seen)
+            yield bulk.delete(target.write_alias, key, old.seen, old.routing)
 
 
 def paper_operation(window: Window, work: Work, now: str) -> Operation:
@@ -153,7 +156,7 @@ def paper_operation(window: Window, work: Work, now: str) -> Operation:
     }
     if work.seen is None:
         return bulk.create(target.write_alias, paper.id, document)
-    return bulk.put(target.write_alias, paper.id, document, work.seen)
+    return bulk.put(target.write_alias, paper.id, document, work.seen, work.routings.get(paper.id))
 
 
 def _is_unchanged(paper: Paper, stored: Stored | None, tally: Tally | None, targets: Targets) -> bool:
@@ -192,6 +195,7 @@ def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], 
         passage=paper_passage(whole, paper.title, paper.abstract, paper.body),
         passages=[parts.passage(paper.title, chunk.text) for chunk in chunks],
         tail={},
+        routings={paper.id: stored.routing} if stored else {},
     )
 
 
@@ -209,6 +213,7 @@ def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tall
         mine = of_paper.get(work.paper.id, {})
         if work.paper.id in old_papers:
             _keep(window, "papers", old_papers[work.paper.id], work.passage)
+        work.routings.update({key: old.routing for key, old in mine.items()})
         last = len(work.chunks)
         work.tail = {key: old for key, old in mine.items() if int(key.rpartition("#")[2]) >= last}
         # Chunks move when text is inserted: what counts is the passage, not its number.

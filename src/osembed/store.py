@@ -6,7 +6,7 @@ paper whose hash is right and whose chunks all carry that hash is complete; ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,10 +33,12 @@ class Stored:
     Attributes:
         seen: (sequence number, primary term), for compare-and-set.
         fields: the fields that were asked for.
+        routing: where another program gave it one: each write to it must name it, or makes a second document on another shard.
     """
 
     seen: tuple[int, int]
     fields: dict[str, Any]
+    routing: str | None = None
 
     def vector(self, identity: str, text_hash: str, dimension: int) -> NDArray[np.float32] | None:
         """Return the stored vector if it is surely that of this text under this identity."""
@@ -73,9 +75,8 @@ def chunk_ids(paper_id: str, stored: Stored | None, tally: Tally | None) -> list
 
 
 def read_documents(client: OpenSearch, target: Target, ids: Sequence[str], fields: Sequence[str] = _STATE_FIELDS) -> dict[str, Stored]:
-    """Read documents by id in real time; missing ones are left out. Raises MissingError where the index is gone."""
-    docs = reads.documents(client, target.index, [(key, None) for key in ids], fields)
-    return {doc["_id"]: Stored((doc["_seq_no"], doc["_primary_term"]), doc["_source"]) for doc in docs}
+    """Read documents by id in real time, wherever they were routed; missing ones are left out. Raises MissingError where the index is gone."""
+    return {key: _stored(found) for key, found in reads.anywhere(client, target.index, ids, fields).items()}
 
 
 def tally_chunks(client: OpenSearch, target: Target, paper_ids: Sequence[str]) -> dict[str, Tally]:
@@ -112,15 +113,13 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
     pending, turnstile = list(dict.fromkeys(ids)), None
     while pending:
         now = targets()
-        changes.refresh(client, now["chunks"].index)
-        papers = read_documents(client, now["papers"], pending)
+        changes.refresh(client, now["papers"].index, now["chunks"].index)
+        papers = _copies(client, now["papers"], pending)
         tallies = tally_chunks(client, now["chunks"], pending)
-        chunks = [key for paper_id in pending for key in chunk_ids(paper_id, papers.get(paper_id), tallies.get(paper_id))]
-        before = _delete(client, now["chunks"], loop, chunks)
+        chunks = [key for paper_id in pending for key in _chunks_of(paper_id, papers.get(paper_id, []), tallies.get(paper_id))]
+        before = _delete(now["chunks"], loop, _copies(client, now["chunks"], chunks))
         again = set(map(paper_of, (*before.conflicts, *before.blocked)))
-        ready = [paper_id for paper_id in pending if paper_id in papers and paper_id not in again]
-        operations = [bulk.delete(now["papers"].write_alias, paper_id, papers[paper_id].seen) for paper_id in ready]
-        after = _accepted(loop.send(operations))
+        after = _delete(now["papers"], loop, {paper_id: same for paper_id, same in papers.items() if paper_id not in again})
         for paper_id in pending:
             found[paper_id] = found.get(paper_id, False) or paper_id in papers
         pending = [*again, *after.conflicts, *after.blocked]
@@ -130,9 +129,27 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
     return found
 
 
-def _delete(client: OpenSearch, target: Target, loop: BulkLoop, ids: Sequence[str]) -> Outcome:
-    stored = read_documents(client, target, ids, ["input_hash"]) if ids else {}
-    return _accepted(loop.send(bulk.delete(target.write_alias, key, stored[key].seen) for key in ids if key in stored))
+def _chunks_of(paper_id: str, papers: Sequence[Stored], tally: Tally | None) -> list[str]:
+    """Return the ids of all chunks that any copy of a paper may have."""
+    return list(dict.fromkeys(key for paper in (*papers, None) for key in chunk_ids(paper_id, paper, tally)))
+
+
+def _delete(target: Target, loop: BulkLoop, found: Mapping[str, Sequence[Stored]]) -> Outcome:
+    """Delete every copy of documents. One copy of each at a time: ids must not repeat within a `send`."""
+    outcome = Outcome()
+    for turn in range(max(map(len, found.values()), default=0)):
+        turns = [(key, same[turn]) for key, same in found.items() if len(same) > turn]
+        outcome.add(_accepted(loop.send(bulk.delete(target.write_alias, key, one.seen, one.routing) for key, one in turns)))
+    return outcome
+
+
+def _copies(client: OpenSearch, target: Target, ids: Sequence[str]) -> dict[str, list[Stored]]:
+    found = reads.copies(client, target.index, ids, _STATE_FIELDS) if ids else {}
+    return {key: list(map(_stored, same)) for key, same in found.items()}
+
+
+def _stored(found: Mapping[str, Any]) -> Stored:
+    return Stored((found["_seq_no"], found["_primary_term"]), found["_source"], found.get("_routing"))
 
 
 def _accepted(outcome: Outcome) -> Outcome:

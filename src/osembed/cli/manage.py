@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from osembed.cli import options
-from osembed.cli.output import print_checks, print_json, print_table, safe
+from osembed.cli.output import print_checks, print_json, print_repair, print_table, safe
 
 
 @click.command()
@@ -62,7 +62,8 @@ def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
     """Prove the collection: every vector belongs to its text, every chunk to its paper.
 
     While a migration is under way it compares the new indexes with the old. With --repair it first mends what programs that write to the
-    aliases directly have left behind, from where the last repair ended: cheap enough for cron. Exit code 4 where a check fails.
+    aliases directly have left behind, from where the last repair ended: cheap enough for cron. Exit code 4 where a check fails, or where
+    something could not be mended: that is named, and tried again the next time.
     """
     from dataclasses import asdict
 
@@ -76,11 +77,9 @@ def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
         print_json({**kept, "repair": asdict(mended) if mended else None})
     else:
         if mended:
-            young = f", {mended.young:,} chunks too young to judge" if mended.young else ""
-            done = f"{mended.embedded:,} mended, {mended.orphans:,} orphaned chunks deleted{young}"
-            click.echo(f"{mended.looked_at:,} documents looked at, {done}")
+            print_repair(mended)
         click.echo(safe(page_of(kept)))
-    return 0 if report.passed else 4
+    return 0 if report.passed and not (mended and mended.refused) else 4
 
 
 @click.command()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from osembed.doctor import Check
     from osembed.evaluate import Evaluation
     from osembed.ingest import Summary
+    from osembed.migrate.repair import Repair
     from osembed.results import Hit, SearchResult
 
 # C0 and C1 controls, and the characters that reorder text for the reader but not for the program.
@@ -162,6 +163,16 @@ def print_evaluation(evaluation: Evaluation) -> None:
     note = f"{evaluation.queries:,} queries, {evaluation.judged_papers:,} judged papers"
     missing = f", {evaluation.missing_papers:,} of them not in the collection" if evaluation.missing_papers else ""
     click.echo(note + missing)
+
+
+def print_repair(done: Repair) -> None:
+    """Print what a repair mended, and what it could not."""
+    young = f", {done.young:,} chunks too young to judge" if done.young else ""
+    click.echo(f"{done.looked_at:,} documents looked at, {done.embedded:,} mended, {done.orphans:,} orphaned chunks deleted{young}")
+    if done.refused:
+        click.echo(f"{click.style('not mended', fg='red')} {len(done.refused):,} documents, which the next repair tries again:")
+    for key, why in list(done.refused.items())[:10]:
+        click.echo(f"  {safe(key)}: {safe(why)}")
 
 
 def print_checks(checks: Sequence[Check]) -> None:

@@ -136,7 +136,7 @@ class Copier:
         def attempt() -> None:
             total.add(self._pass(marks()))
 
-        settled(attempt, self._between)
+        settled(attempt, self._between, moved=marks)
         return total
 
     def copy_now(self, lane: Lane, docs: list[Found]) -> Copied:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from osembed.migrate.verify import Check, Side
 
 _PAGE = 1000
+ORPHANED = "chunks without a paper"
+_SHARED = "that share its id and stand apart by their routing: searches find any of them"
 
 
 def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = ()) -> list[Check]:
@@ -51,21 +53,36 @@ def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = (
 
 
 def faults(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[str, str]]:
-    """Yield (paper id, what is wrong) for chunks without a paper, and papers whose count of chunks is not what is there."""
+    """Yield (paper id, what is wrong): chunks without a paper, papers whose count of chunks is not what is there, papers that stand twice.
+
+    What is not refreshed is not seen: whoever acts on it reads again.
+    """
     matched = 0
     for counted in _counted(client, chunks):
-        there = scan.read_now(client, papers, [(key, None) for key in counted], fields=("chunk_count",))
+        there = scan.read_anywhere(client, papers, list(counted), fields=("chunk_count",))
         for key, number in counted.items():
             if key not in there:
-                yield key, f"{number} chunks without a paper"
+                yield key, f"{number} {ORPHANED}"
                 continue
-            matched += 1
             stated = there[key].fields.get("chunk_count")
+            matched += bool(stated)
             if stated != number:
                 yield key, f"{number} chunks, the paper counts {stated}"
+    yield from _shared(client, papers)
     query = {"range": {"chunk_count": {"gte": 1}}}
     if reads.count(client, papers, query) > matched:
         yield from _without_chunks(client, papers, chunks)
+
+
+def _shared(client: OpenSearch, papers: str) -> Iterator[tuple[str, str]]:
+    """Yield the papers of which another program's routing has made a second document on another shard."""
+    seen: set[str] = set()
+    for page in scan.matching(client, papers, {"exists": {"field": "_routing"}}, ("chunk_count",)):
+        fresh = [doc.id for doc in page if doc.id not in seen]
+        seen.update(fresh)
+        for key, same in reads.copies(client, papers, fresh, ("chunk_count",)).items():
+            if len(same) > 1:
+                yield key, f"{len(same)} papers {_SHARED}"
 
 
 def _counted(client: OpenSearch, chunks: str) -> Iterator[dict[str, int]]:
@@ -101,7 +118,7 @@ def _without_chunks(client: OpenSearch, papers: str, chunks: str) -> Iterator[tu
 def _exists(client: OpenSearch, indexes: Mapping[Level, str], paper_id: str) -> bool:
     """Whether there is anything of a paper."""
     query = {"term": {"paper_id": paper_id}}
-    paper = scan.read_now(client, indexes["papers"], [(paper_id, None)], fields=("chunk_count",))
+    paper = scan.read_anywhere(client, indexes["papers"], [paper_id], fields=("chunk_count",))
     return bool(paper) or reads.count(client, indexes["chunks"], query) > 0
 
 

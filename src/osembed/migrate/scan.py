@@ -153,6 +153,31 @@ def read_now(
     return {doc["_id"]: _found(doc) for doc in reads.documents(client, index, keys, fields)}
 
 
+def read_anywhere(client: OpenSearch, index: str, ids: Sequence[str], fields: Sequence[str] = ("origin",)) -> dict[str, Found]:
+    """Read documents by id in real time, wherever their writers routed them; missing ones are left out. Refresh before."""
+    return {key: _found(doc) for key, doc in reads.anywhere(client, index, ids, fields).items()}
+
+
+def matching(client: OpenSearch, index: str, query: Mapping[str, Any], fields: Sequence[str]) -> Iterator[list[Found]]:
+    """Yield pages of all visible documents that a query finds, shard by shard: no search returns more than some thousand."""
+    for shard in reads.primary_terms(client, index):
+        last, more = -1, True
+        while more:
+            body = {
+                "size": _LISTED,
+                "query": {"bool": {"filter": [dict(query), {"range": {"_seq_no": {"gt": last}}}]}},
+                "sort": [{"_seq_no": "asc"}],
+                "seq_no_primary_term": True,
+                "track_total_hits": False,
+                "_source": list(fields),
+            }
+            page = [_found(hit) for hit in reads.search_shard(client, index, shard, body)["hits"]["hits"]]
+            if page:
+                yield page
+                last = page[-1].seq
+            more = len(page) == _LISTED
+
+
 def count_after(client: OpenSearch, index: str, marks: Mapping[str, int]) -> int:
     """Count the visible documents that changed since the marks; a shard without a mark counts whole."""
     newer = {shard: {"range": {"_seq_no": {"gt": marks.get(str(shard), -1)}}} for shard in reads.primary_terms(client, index)}

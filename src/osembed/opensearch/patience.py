@@ -48,12 +48,17 @@ def asked(send: Callable[[], T], limit_s: float | None = None) -> T:
         pause = min(2.0, pause * 2)
 
 
-def settled(attempt: Callable[[], T], stopped: Callable[[], None] = lambda: None) -> T:
-    """Run an attempt again while the server is away or answers in part. `stopped` is called in between and may raise.
+def settled(attempt: Callable[[], T], stopped: Callable[[], None] = lambda: None, moved: Callable[[], object] = lambda: None) -> T:
+    """Run an attempt again while the server is away or answers in part.
+
+    Args:
+        attempt: goes on where it stopped.
+        stopped: called in between; may raise.
+        moved: says how far it has come. Patience counts from the first trouble at the present place, not from the beginning of long work.
 
     Refusals and answers that say what is end it at once. Raises UnsettledError when nothing came of it for too long.
     """
-    began, pause = time.monotonic(), 0.1
+    since, place, pause = 0.0, None, 0.1
     while True:
         try:
             return attempt()
@@ -65,7 +70,10 @@ def settled(attempt: Callable[[], T], stopped: Callable[[], None] = lambda: None
             trouble: ClusterError = error
         except ClusterError as error:
             trouble = error
-        if time.monotonic() - began > patience_seconds():
+        now = time.monotonic()
+        if not since or moved() != place:
+            since, place, pause = now, moved(), 0.1
+        if now - since > patience_seconds():
             raise UnsettledError(
                 f"The server does not settle: {trouble.found}",
                 "Going on would miss documents.",

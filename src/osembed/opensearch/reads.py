@@ -19,6 +19,7 @@ from osembed.opensearch.patience import asked
 
 PRIMARY = "_primary"  # replicas may lag behind
 _MGET = 500
+_MOST = 10_000  # hits of one search
 _NO_PIPELINE = "_none"  # an index's default pipeline may be one that the server does not have (any more): every search would fail
 _FLOOD = "12"  # the number of the block that a full disk sets
 Body = Mapping[str, Any]
@@ -92,6 +93,45 @@ def documents(client: OpenSearch, index: str, keys: Sequence[Key], fields: Seque
             lambda docs=docs, ids=ids: answers.documents(client.mget(index=index, body={"docs": docs}, params=dict(params)), index, ids)  # type: ignore[misc]
         )
     return found
+
+
+def copies(client: OpenSearch, index: str, ids: Sequence[str], fields: Sequence[str] | None = None) -> dict[str, list[Answer]]:
+    """Read documents by id in real time, wherever their writers routed them; missing ones are left out.
+
+    A routing decides about the shard, and one id may stand on several: the first copy is the one that a read without routing finds. A
+    document that was routed elsewhere is found once it is visible: refresh before.
+    """
+    wanted = [(key, None) for key in ids] + [(key, routing) for key, routing in _routed(client, index, ids) if routing is not None]
+    return _grouped(documents(client, index, wanted, fields))
+
+
+def anywhere(client: OpenSearch, index: str, ids: Sequence[str], fields: Sequence[str] | None = None) -> dict[str, Answer]:
+    """Read one copy of each document as `copies` does; only those that are not where their id says cost a search."""
+    found = {document["_id"]: document for document in documents(client, index, [(key, None) for key in ids], fields)}
+    missing = [key for key in ids if key not in found]
+    elsewhere = _grouped(documents(client, index, _routed(client, index, missing), fields)) if missing else {}
+    return {**found, **{key: same[0] for key, same in elsewhere.items()}}
+
+
+def _routed(client: OpenSearch, index: str, ids: Sequence[str]) -> list[Key]:
+    """Return (id, routing) of the visible documents of these ids that have a routing of their own."""
+    found: list[Key] = []
+    for start in range(0, len(ids), _MGET):
+        only = [{"ids": {"values": list(ids[start : start + _MGET])}}, {"exists": {"field": "_routing"}}]
+        answer = search(client, index, {"size": _MOST, "track_total_hits": True, "_source": False, "query": {"bool": {"filter": only}}})
+        if answers.total(answer, index) > len(answer["hits"]["hits"]):
+            raise UnsettledError(f"More than {_MOST:,} routed documents of {index} share {_MGET} ids.")
+        found += pages(answer["hits"]["hits"])
+    return found
+
+
+def _grouped(found: Sequence[Answer]) -> dict[str, list[Answer]]:
+    """Gather documents by id; one that was read twice, since both of its routings lead to its shard, counts once."""
+    single = {(document["_id"], document.get("_routing")): document for document in found}
+    groups: dict[str, list[Answer]] = {}
+    for (key, _), document in single.items():
+        groups.setdefault(key, []).append(document)
+    return groups
 
 
 def several_documents(client: OpenSearch, keys: Sequence[tuple[str, str, str | None]]) -> list[Answer]:
