@@ -18,7 +18,8 @@ import pytest
 
 from osembed.client import Access, OpenSearch, connect
 from osembed.errors import AuthError, ClusterError, UnsettledError
-from osembed.opensearch import changes, reads
+from osembed.opensearch import answers, changes, reads
+from osembed.opensearch.refusals import explain
 from tests.proxy import Fault, FaultProxy, Request
 from tests.test_layers import SOURCE
 
@@ -137,6 +138,8 @@ CASES: dict[str, Case] = {
         (refuse_item, lose_item, drop_item, drop_found),
         lambda c, i: len(reads.several_documents(c, [(i, "0", None), (i, "1", None)])),
     ),
+    "copies": ("_mget", (refuse_item, lose_item, drop_item, drop_found), lambda c, i: sorted(reads.copies(c, i, ["0", "none"]))),
+    "anywhere": ("_search", SEARCH, lambda c, i: sorted(reads.anywhere(c, i, ["0", "none"]))),
     "document": ("_doc", (drop_found,), lambda c, i: (reads.document(c, i, "0") or {}).get("_id")),
     "stats": ("_stats", (fail_shard, drop_shards, hide_shards), lambda c, i: reads.stats(c, i, "docs")["primaries"]["docs"]["count"]),
     "stats_of": ("_stats", (fail_shard, drop_shards, hide_shards), lambda c, i: list(reads.stats_of(c, [i], "docs"))),
@@ -260,6 +263,44 @@ def test_a_name_that_is_missing_is_missing(client, index):
     assert reads.document(client, f"{index}-nowhere", "x") is None
     assert reads.document(client, index, "nobody") is None
     assert reads.indexes(client, [f"{index}-nowhere"]) == {}
+
+
+def test_buckets_that_were_dropped_are_missed(client, index):
+    """An aggregation that leaves groups out, or may have miscounted them, is no list of all groups."""
+    body = {"size": 0, "aggs": {"all": {"terms": {"field": "n", "size": 10}}, "few": {"terms": {"field": "n", "size": 2}}}}
+    found = reads.search(client, index, body)["aggregations"]
+    assert len(answers.buckets(found["all"], index)) == 5
+    with pytest.raises(UnsettledError, match="leave out 3 documents"):
+        answers.buckets(found["few"], index)
+    with pytest.raises(UnsettledError, match="without their groups"):
+        answers.buckets({}, index)
+
+
+def test_a_number_that_is_a_lower_bound_is_no_count(client, index):
+    """Hits are counted up to a limit unless all are asked for."""
+    answer = reads.search(client, index, {"size": 0, "track_total_hits": 3})
+    with pytest.raises(UnsettledError, match="exactly how many"):
+        answers.total(answer, index)
+    assert answers.total(reads.search(client, index, {"size": 0, "track_total_hits": True}), index) == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "detail", "said"),
+    [
+        (403, "security_exception", {"error": FORBIDDEN}, ["user 'bob'", "indices:data/read/x on papers"]),
+        (403, "", {"_shards": {"failures": [{"index": "papers-1", "reason": FORBIDDEN}]}}, ["indices:data/read/x on papers-1"]),
+        (503, "cluster_manager_not_discovered_exception", {"error": {"type": "x", "reason": None}}, ["no elected manager"]),
+        (429, "circuit_breaking_exception", {"error": {"reason": "[parent] Data too large"}}, ["memory", "circuit breaker"]),
+        (429, "cluster_block_exception", {"error": {"reason": "disk usage exceeded flood-stage watermark"}}, ["disk", "flood-stage"]),
+        (404, "index_not_found_exception", {"error": {"reason": "no such index [papers]"}}, ["no such index [papers]"]),
+        (500, "", "<html>", ["500", "papers"]),
+    ],
+)
+def test_error_answers_are_put_in_words(status, kind, detail, said):
+    """What is missing and where, never raw JSON."""
+    text = str(explain(status, kind, detail, "/papers/_refresh"))
+    assert all(part in text for part in said), text
+    assert "{" not in text
 
 
 def test_a_404_of_somebody_in_between_is_not_an_absence(index, url):

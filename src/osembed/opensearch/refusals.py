@@ -25,6 +25,10 @@ def explain(status: int, kind: str, detail: Any, path: str) -> ClusterError:
         path: of the request; names the index.
     """
     where, text = index_of(path), reason_of(detail) or kind
+    failures = (detail.get("_shards") or {}).get("failures") if isinstance(detail, Mapping) else None
+    if failures:  # a broadcast such as `_refresh`: no error of its own, the shards have it
+        named = str(failures[0].get("index") or where)
+        return explain_failure(failures[0].get("reason", {}), named, f"{len(failures)} shards of {where} failed")
     if "cluster_block" in kind or ("cluster_block" in str(detail)[:2000] and status in (403, 429)):
         return _blocked(status, kind, detail, where, text)
     if status == 403:

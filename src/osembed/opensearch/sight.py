@@ -1,6 +1,7 @@
 """Does this user see the whole of an index? Proven before anything is copied, concluded or deleted from what is read.
 
-Document-level security hides documents from searches and from reads by id, but not from the index statistics. Field-level security hides
+Document-level security hides documents from searches and from reads by id, but not from the index statistics, and the security plugin says that
+it is on by refusing to profile a search. Field-level security hides
 fields from documents and from the mapping that this user is shown, but not from the cluster state. A masked field looks like a value: only who
 wrote it knows. So every writer leaves witnesses in the journal, hashes of what it has sent, and everybody after it compares.
 """
@@ -68,7 +69,7 @@ def hidden_documents(client: OpenSearch, names: Sequence[str], *, quiet: bool = 
         time.sleep(0.02 * attempt)
         changes.refresh(client, *left)
         before = _shards(client, left)
-        visible = dict(zip(before, reads.count_shards(client, list(before)), strict=True))
+        visible = dict(zip(before, _count(client, list(before)), strict=True))
         after = _shards(client, left)
         for name in left:
             mine = [shard for shard in before if shard[0] == name]
@@ -181,6 +182,15 @@ def _shards(client: OpenSearch, names: Sequence[str]) -> dict[tuple[str, int], t
                 raise UnsettledError(f"The primary of shard {number} of {name} does not answer.")
             found[name, int(number)] = (int(primary["seq_no"]["max_seq_no"]), int(primary["docs"]["count"]))
     return found
+
+
+def _count(client: OpenSearch, shards: Sequence[tuple[str, int]]) -> list[int]:
+    try:
+        return reads.count_shards(client, shards)
+    except AuthError as error:
+        if "DLS is activated" in error.found:
+            raise _unseen(f"Document-level security limits what this user sees of {error.where or shards[0][0]}.", _SOURCE) from error
+        raise
 
 
 def _mapped(mappings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
