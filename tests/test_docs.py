@@ -116,6 +116,15 @@ def test_no_machine_or_registry_is_named():
             assert not any(host in text for host in hosts), name
 
 
+def test_every_fault_names_a_test_that_exists():
+    """docs/faults.md is a table of tests, not of intentions."""
+    sources = {path.name: path.read_text() for path in (ROOT / "tests").glob("test_*.py")}
+    named = set(re.findall(r"`(test_[a-z0-9_]+(?:\.py)?)`", (ROOT / "docs" / "faults.md").read_text()))
+    assert len(named) > 60
+    for name in named:
+        assert name in sources or any(f"def {name}(" in text for text in sources.values()), name
+
+
 def test_every_variable_is_documented():
     """Each OSEMBED_ variable that the source reads by name stands in docs/settings.md or is an option's."""
     options = {f"OSEMBED_{name.lstrip('-').replace('-', '_').upper()}" for c in commands(cli).values() for p in c.params for name in p.opts}
