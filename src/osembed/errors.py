@@ -8,6 +8,8 @@ OsembedError            exit code 1
 ├── ClusterError        1  the server cannot be reached, is not an OpenSearch, or refuses
 │   ├── AuthError       1  credentials or permissions
 │   ├── UnsettledError  1  an answer that covers a part only, or a change that was not acknowledged
+│   │   └── LastingError 1  it has been waited for as long as the settings say: nobody waits again
+│   ├── UnavailableError 1  the server says that it cannot answer now: overloaded, short of memory, without a manager
 │   ├── MissingError    1  the server says that an index or a document is not there
 │   ├── ConflictError   1  somebody else changed it first
 │   ├── BlockedError    1  an index that is blocked, by a person, a full disk or a migration
@@ -72,6 +74,14 @@ class UnsettledError(ClusterError):
 
     def __init__(self, found: str, why: str = "What was read may be incomplete.", hint: str = "") -> None:
         super().__init__(found, why, hint or "See to the server (`osembed doctor`), then run the command again.")
+
+
+class LastingError(UnsettledError):
+    """What troubles the server has lasted for as long as it may be waited for (OSEMBED_PATIENCE_SECONDS)."""
+
+
+class UnavailableError(ClusterError):
+    """The server says that it cannot answer now: it is overloaded, short of memory, or without an elected manager."""
 
 
 class RefusedError(ClusterError):

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from osembed.errors import AuthError, ClusterError, InputError, RefusedError, UnsettledError
+from osembed.errors import AuthError, BlockedError, ClusterError, InputError, LastingError, RefusedError, UnsettledError
 
 T = TypeVar("T")
+Report = Callable[[str], None]
 _RETRY_S = 20.0
 _PATIENCE_S = 600.0
+_TOLD_AT = 3  # tries: what is over in a moment is not worth a word
 
 
 def retry_seconds() -> float:
@@ -41,6 +43,8 @@ def asked(send: Callable[[], T], limit_s: float | None = None) -> T:
             if refused:
                 raise
             refused = True
+        except LastingError:
+            raise
         except UnsettledError:
             if time.monotonic() - began >= limit:
                 raise
@@ -48,32 +52,53 @@ def asked(send: Callable[[], T], limit_s: float | None = None) -> T:
         pause = min(2.0, pause * 2)
 
 
-def settled(attempt: Callable[[], T], stopped: Callable[[], None] = lambda: None) -> T:
-    """Run an attempt again while the server is away or answers in part. `stopped` is called in between and may raise.
+def settled(attempt: Callable[[], T], stopped: Callable[[], None] = lambda: None, report: Report = lambda _: None) -> T:
+    """Run an attempt again while the server is away, short of something, or answers in part.
 
-    Refusals and answers that say what is end it at once. Raises UnsettledError when nothing came of it for too long.
+    Refusals and answers that say what is end it at once.
+
+    Args:
+        attempt: may run several times.
+        stopped: called in between; may raise to end the waiting.
+        report: told once what is being waited for.
+
+    Raises LastingError when nothing came of it for too long.
     """
-    began, pause = time.monotonic(), 0.1
+    began, pause, tries, limit = time.monotonic(), 0.1, 0, patience_seconds()
     while True:
         try:
             return attempt()
-        except AuthError:
-            raise
-        except RefusedError as error:
-            if error.status < 500 and error.status != 429:
-                raise
-            trouble: ClusterError = error
         except ClusterError as error:
+            if not _may_settle(error):
+                raise
             trouble = error
-        if time.monotonic() - began > patience_seconds():
-            raise UnsettledError(
-                f"The server does not settle: {trouble.found}",
-                "Going on would miss documents.",
-                trouble.hint or "See to the server (`osembed doctor`), then run the same command again: it goes on where it stopped.",
-            ) from trouble
+        waited = time.monotonic() - began
+        if waited > limit:
+            raise lasting(f"The server does not settle for {waited:.0f} s", trouble) from trouble
+        tries += 1
+        if tries == _TOLD_AT:
+            report(f"Waiting for the server, up to {limit:.0f} s: {trouble.found}")
         stopped()
         time.sleep(pause)
         pause = min(2.0, pause * 2)
+
+
+def lasting(found: str, trouble: ClusterError) -> LastingError:
+    """Return the error that ends a wait: what has lasted and for how long, what the trouble is, and what to do about it."""
+    return LastingError(
+        f"{found}: {trouble.found}",
+        "What was acknowledged is kept.",
+        trouble.hint or "See to the server (`osembed doctor`), then run the same command again: it goes on where it stopped.",
+    )
+
+
+def _may_settle(error: ClusterError) -> bool:
+    """Whether an error may be gone at the next try: not a refusal, not what says for good how things are."""
+    if isinstance(error, AuthError | LastingError):
+        return False
+    if isinstance(error, BlockedError):
+        return error.status == 429  # a full disk: the server lifts that block by itself
+    return not isinstance(error, RefusedError) or error.status >= 500 or error.status == 429
 
 
 def _seconds(name: str, default: float) -> float:
