@@ -45,6 +45,7 @@ _FILTER = (
     "errors,items.*._id,items.*._index,items.*.status,items.*._seq_no,items.*._primary_term,"
     "items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 )
+_PARAMS = {"filter_path": _FILTER, "request_timeout": 60}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,7 @@ class BulkLoop:
             outcome.rejected[part[0].id] = f"too large: {part[0].size:,} bytes in one document"
             return [], UnavailableError("A document is too large.")
         try:
-            answer = self._client.bulk(body=_body(part), params={"filter_path": _FILTER, "timeout": f"{self._server_s:.0f}s"})
+            answer = self._client.bulk(body=_body(part), params={**_PARAMS, "timeout": f"{self._server_s:.0f}s"})
         except SerializationError:
             return part, UnavailableError("The server's answer is not JSON.")
         except ConnectionTimeout:

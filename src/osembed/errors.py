@@ -14,6 +14,7 @@ OsembedError            exit code 1
 │   ├── ConflictError   1  somebody else changed it first
 │   ├── BlockedError    1  an index that is blocked, by a person, a full disk or a migration
 │   └── RefusedError    1  any other request that the server does not accept
+├── OutputError         1  a file of this machine that cannot be written
 ├── CollectionError     1  aliases and indexes that are missing, foreign or contradictory
 └── BusyError           3  somebody else holds what this command needs
 
@@ -108,6 +109,10 @@ class ConflictError(RefusedError):
 
 class BlockedError(RefusedError):
     """An index is blocked: made read-only by a person or a full disk, or fenced by a migration."""
+
+
+class OutputError(OsembedError):
+    """A file of this machine cannot be written: its disk is full, perhaps."""
 
 
 class CollectionError(OsembedError):

@@ -20,6 +20,7 @@ from osembed.errors import ClusterError
 from osembed.fence import Turnstile
 from osembed.index import Target, Targets
 from osembed.opensearch import answers, changes, reads, sight
+from osembed.opensearch.patience import settled
 from osembed.vectors import from_wire
 
 _HASHES = 1000  # input hashes that the chunks of one paper may carry: more than it may have chunks
@@ -107,22 +108,19 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
         loop: sends the deletes.
         ids: of papers.
     """
-    sight.prove(client, [target.place for target in targets().values()])
+    settled(lambda: sight.prove(client, [target.place for target in targets().values()]))
     found: dict[str, bool] = {}
     pending, turnstile = list(dict.fromkeys(ids)), None
     while pending:
-        now = targets()
-        changes.refresh(client, now["chunks"].index)
-        papers = read_documents(client, now["papers"], pending)
-        tallies = tally_chunks(client, now["chunks"], pending)
+        now, papers, tallies = settled(lambda pending=pending: _look_up(client, targets(), pending))  # type: ignore[misc]
+        for paper_id in pending:
+            found[paper_id] = found.get(paper_id, False) or paper_id in papers
         chunks = [key for paper_id in pending for key in chunk_ids(paper_id, papers.get(paper_id), tallies.get(paper_id))]
         before = _delete(client, now["chunks"], loop, chunks)
         again = set(map(paper_of, (*before.conflicts, *before.blocked)))
         ready = [paper_id for paper_id in pending if paper_id in papers and paper_id not in again]
         operations = [bulk.delete(now["papers"].write_alias, paper_id, papers[paper_id].seen) for paper_id in ready]
         after = _accepted(loop.send(operations))
-        for paper_id in pending:
-            found[paper_id] = found.get(paper_id, False) or paper_id in papers
         pending = [*again, *after.conflicts, *after.blocked]
         if before.blocked or after.blocked:
             turnstile = turnstile or Turnstile(client, now["papers"].meta.collection)
@@ -130,8 +128,14 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
     return found
 
 
+def _look_up(client: OpenSearch, now: Targets, ids: Sequence[str]) -> tuple[Targets, dict[str, Stored], dict[str, Tally]]:
+    """Read what there is of papers: where they are now, their documents, their chunks."""
+    changes.refresh(client, now["chunks"].index)
+    return now, read_documents(client, now["papers"], ids), tally_chunks(client, now["chunks"], ids)
+
+
 def _delete(client: OpenSearch, target: Target, loop: BulkLoop, ids: Sequence[str]) -> Outcome:
-    stored = read_documents(client, target, ids, ["input_hash"]) if ids else {}
+    stored = settled(lambda: read_documents(client, target, ids, ["input_hash"])) if ids else {}
     return _accepted(loop.send(bulk.delete(target.write_alias, key, stored[key].seen) for key in ids if key in stored))
 
 

@@ -45,14 +45,14 @@ class Repair:
 
 def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Encoders) -> Repair:
     """Mend what changed since the last repair; all of it at the first."""
-    sight.prove(client, [target.place for target in targets.values()])
+    settled(lambda: sight.prove(client, [target.place for target in targets.values()]))
     began, done, loop = time.monotonic(), Repair(), BulkLoop(client)
     turnstile = Turnstile(client, collection)
     try:
         for level in LEVELS:
             while not _level(client, targets[level], level, encoders, loop, done):
                 turnstile.wait()
-                targets = resolve(client, collection) or targets
+                targets = settled(lambda: resolve(client, collection)) or targets
         _orphans(client, targets, loop, done)
     finally:
         loop.close()
@@ -62,13 +62,13 @@ def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Enco
 
 def _level(client: OpenSearch, target: Target, level: Level, encoders: Encoders, loop: BulkLoop, done: Repair) -> bool:
     """Mend one level; False where the index refused writes (a fence) or vanished."""
-    journal, encoder = Journal(client), encoders.of(target.meta, Journal(client))
-    key = f"repair:{target.uuid}"
-    marks = dict((journal.read(key) or {}).get("marks", {}))
+    journal, key = Journal(client), f"repair:{target.uuid}"
+    encoder = settled(lambda: encoders.of(target.meta, journal))
+    marks = dict((settled(lambda: journal.read(key)) or {}).get("marks", {}))
     points = settled(lambda: scan.checkpoints(client, target.index))
     settled(lambda: changes.refresh(client, target.index))
     for shard, point in points.items():
-        for page in scan.scan(client, target.index, shard, marks.get(str(shard), -1), point, size=PAGE[level]):
+        for page in scan.settled_scan(client, target.index, shard, marks.get(str(shard), -1), point, size=PAGE[level]):
             done.looked_at += len(page)
             stale = list(_stale(target, level, encoder.model.spec, page))
             vectors = encoder.encode([text for _, text in stale if text])
@@ -110,14 +110,14 @@ def _orphans(client: OpenSearch, targets: Targets, loop: BulkLoop, done: Repair)
     """Delete chunks whose paper is gone, unless they are so young that their paper may be on its way."""
     for target in targets.values():
         settled(partial(changes.refresh, client, target.index))
-    now = reads.server_clock(client)
+    now = settled(lambda: reads.server_clock(client))
     chunks = targets["chunks"]
-    for paper_id, why in list(integrity.faults(client, targets["papers"].index, chunks.index)):
+    for paper_id, why in settled(lambda: list(integrity.faults(client, targets["papers"].index, chunks.index))):
         if "without a paper" not in why:
             continue
         query = {"term": {"paper_id": paper_id}}
         body = {"size": 10_000, "query": query, "_source": ["ingested_at"], "seq_no_primary_term": True}
-        hits = reads.search(client, chunks.index, body)["hits"]["hits"]
+        hits = settled(partial(reads.search, client, chunks.index, body))["hits"]["hits"]
         old = [hit for hit in hits if now - _written(hit) > _YOUNG_S]
         done.young += len(hits) - len(old)
         outcome = loop.send(
@@ -135,4 +135,4 @@ def _written(hit: dict[str, Any]) -> float:
 
 
 def _keep(journal: Journal, key: str, marks: dict[str, int]) -> None:
-    journal.change(key, lambda _: {"marks": dict(marks)})
+    settled(lambda: journal.change(key, lambda _: {"marks": dict(marks)}))

@@ -52,7 +52,14 @@ def asked(send: Callable[[], T], limit_s: float | None = None) -> T:
         pause = min(2.0, pause * 2)
 
 
-def settled(attempt: Callable[[], T], stopped: Callable[[], None] = lambda: None, report: Report = lambda _: None) -> T:
+def settled(
+    attempt: Callable[[], T],
+    stopped: Callable[[], None] = lambda: None,
+    *,
+    report: Report = lambda _: None,
+    progress: Callable[[], object] = lambda: None,
+    only: type[ClusterError] = ClusterError,
+) -> T:
     """Run an attempt again while the server is away, short of something, or answers in part.
 
     Refusals and answers that say what is end it at once.
@@ -61,17 +68,21 @@ def settled(attempt: Callable[[], T], stopped: Callable[[], None] = lambda: None
         attempt: may run several times.
         stopped: called in between; may raise to end the waiting.
         report: told once what is being waited for.
+        progress: what it returns changes when an attempt that failed has brought the work forward: then the wait begins anew.
+        only: the errors that are waited for.
 
     Raises LastingError when nothing came of it for too long.
     """
-    began, pause, tries, limit = time.monotonic(), 0.1, 0, patience_seconds()
+    began, pause, tries, limit, seen = 0.0, 0.1, 0, patience_seconds(), progress()
     while True:
         try:
             return attempt()
-        except ClusterError as error:
+        except only as error:
             if not _may_settle(error):
                 raise
             trouble = error
+        if not tries or progress() != seen:  # counted from the first failure: an attempt may have worked well for hours before
+            began, pause, tries, seen = time.monotonic(), 0.1, 0, progress()
         waited = time.monotonic() - began
         if waited > limit:
             raise lasting(f"The server does not settle for {waited:.0f} s", trouble) from trouble

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from osembed.errors import AuthError, BlockedError, ClusterError, ConflictError, MissingError, RefusedError, UnavailableError, UnsettledError
+from osembed.errors import (
+    AuthError,
+    BlockedError,
+    ClusterError,
+    ConflictError,
+    MissingError,
+    RefusedError,
+    UnavailableError,
+    UnsettledError,
+)
 
 _ACTIONS = re.compile(r"no permissions for \[([^\]]*)\]")
 _USER = re.compile(r"User \[name=([^,\]]+)")
@@ -76,7 +85,9 @@ def forbidden(text: str, where: str) -> AuthError:
     found, user = _ACTIONS.search(text), _USER.search(text)
     who = f"user '{user[1]}'" if user else "this user"
     if not found:
-        return AuthError(f"The server refuses {who}{_on(where)}: {text}.", "", "Ask for the permission, or use another user (OSEMBED_USER).")
+        return AuthError(
+            f"The server refuses {who}{_on(where)}: {text}.", "", "Ask for the permission, or use another user (OSEMBED_USER)."
+        )
     actions = tuple(part.strip() for part in found[1].split(","))
     error = AuthError(
         f"The server does not allow {who} {', '.join(actions)}{_on(where)}.",
