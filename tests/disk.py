@@ -83,7 +83,11 @@ class SmallNode:
 
     def __enter__(self) -> SmallNode:
         self._folder.mkdir(exist_ok=True)
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,7 +119,7 @@ class SmallNode:
 
     def set(self, **settings: Any) -> None:
         """Change cluster settings; None restores the default."""
-        self.client.cluster.put_settings(body={"persistent": {name.replace("__", "."): value for name, value in settings.items()}})
+        self.client.cluster.put_settings(body={"persistent": settings})
 
     @property
     def client(self) -> OpenSearch:

@@ -314,7 +314,7 @@ def _verdict(operation: Operation, item: Mapping[str, Any]) -> tuple[str, str]:
         return "blocked", text
     if status in (401, 403):
         return "forbidden", text
-    if status == 429 or status >= 500 or is_shortage(f"{kind} {text}"):
+    if status == 429 or status >= 500 or is_shortage(status, f"{kind} {text}"):
         return "again", text
     return "rejected", text
 

@@ -25,6 +25,7 @@ _AWAY = (429, 502, 503, 504)
 _NAME = re.compile(r"[a-z_]+")
 _FLOOD = ("flood", "read-only-allow-delete", "read_only_allow_delete")
 _DISK = ("no space left", "disk usage exceeded", "disk quota exceeded", *_FLOOD)
+_BREAKER = ("circuit_breaking", "circuit breaker triggered", "data too large, data for")
 _NO_MANAGER = ("no cluster-manager", "no cluster_manager", "no master")
 _DISK_WHY = "What was acknowledged is kept."
 _DISK_HINT = (
@@ -48,7 +49,7 @@ def explain(status: int, kind: str, detail: Any, path: str) -> ClusterError:
         return _blocked(status, kind, detail, where, text)
     if status == 403:
         return forbidden(text, where)
-    if status in _AWAY:
+    if status in _AWAY or is_shortage(status, f"{kind} {text}"):
         return shortage(status, kind, text, where)
     facts = {"status": status, "kind": kind, "detail": detail}
     if status == 404:
@@ -73,7 +74,7 @@ def explain_failure(reason: Any, where: str, found: str, status: int = 0) -> Clu
         return forbidden(text, where)
     if "index_not_found_exception" in kinds:
         return MissingError(f"{where} is gone: {text}.", status=404, kind="index_not_found_exception", detail=reason)
-    if is_shortage(" ".join((*kinds, text))):
+    if is_shortage(status, " ".join((*kinds, text))):
         return shortage(status, " ".join(kinds), text, where)
     if status and status < 500 and status not in _AWAY:
         return explain(status, next(iter(kinds), ""), {"error": reason}, f"/{where}")
@@ -118,9 +119,13 @@ def reason_of(detail: Any) -> str:
     return re.sub(r"\s+", " ", str(text or ""))[:_LONGEST].rstrip(".")
 
 
-def is_shortage(text: str) -> bool:
-    """Whether the server says, by whatever status, that it lacks disk or memory: that may be gone later."""
-    return any(word in text.lower() for word in (*_DISK, "circuit"))
+def is_shortage(status: int, text: str) -> bool:
+    """Whether the server says that it lacks disk or memory, be the status what it may: that may be gone later.
+
+    A 400 quotes what it refuses, and a paper may be about full disks: there only the breaker's own sentence counts.
+    """
+    said = text.lower()
+    return any(word in said for word in _BREAKER) or (not 400 <= status < 500 and any(word in said for word in _DISK))
 
 
 def shortage(status: int, kind: str, text: str, where: str) -> UnavailableError:
@@ -141,7 +146,7 @@ def shortage(status: int, kind: str, text: str, where: str) -> UnavailableError:
             "Without one it can change nothing.",
             "Start the missing nodes (their logs say why there is no election), then run the same command again.",
         )
-    if "circuit" in said:
+    if any(word in said for word in _BREAKER):
         return UnavailableError(
             f"The server is short of memory{_on(where)}: a circuit breaker refused the request{_told(text)}.",
             "It would have taken more memory than its settings allow.",
