@@ -10,7 +10,7 @@ connection lost, timeout, 502, 503, 504        unknown: send again with jitter; 
 409                                            hand back as `conflicts`: the caller reads again and decides
 404 on a write (alias or index gone)           hand back as `blocked`
 404 on a delete                                done: it is gone
-400 naming the circuit breaker                 pause and try again
+400 naming a circuit breaker or a full disk    pause and try again
 400 otherwise                                  rejected, with the reason
 401 on the request                             AuthError, at once
 403 security                                   asked once more, then AuthError
@@ -33,20 +33,22 @@ import orjson
 from opensearchpy.exceptions import ConnectionTimeout, SerializationError, TransportError
 
 from osembed.client import OpenSearch
-from osembed.errors import ClusterError
+from osembed.errors import ClusterError, UnavailableError
 from osembed.opensearch.access import unauthorized
-from osembed.opensearch.patience import patience_seconds
-from osembed.opensearch.refusals import explain, forbidden, reason_of
-from osembed.opensearch.tls import explain_certificate
+from osembed.opensearch.patience import lasting, patience_seconds
+from osembed.opensearch.refusals import explain, forbidden, is_shortage, reason_of, shortage
+from osembed.opensearch.tls import cause_text, explain_certificate
 
 MAX_BYTES = 8 * 2**20
 MIN_BYTES = 64 * 2**10
 MAX_OPERATION = 90 * 2**20  # http.max_content_length is 100 MB by default
 _IN_FLIGHT = 2
+_SERVER_S = 30.0  # how long the server may wait for a shard that is away: less than the client waits for the answer
 _FILTER = (
     "errors,items.*._id,items.*._index,items.*.status,items.*._seq_no,items.*._primary_term,"
     "items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 )
+_PARAMS = {"filter_path": _FILTER, "request_timeout": 60}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ class BulkLoop:
         self._client, self._max_bytes, self._report = client, max_bytes, report
         self._patience_s = patience_seconds() if patience_s is None else patience_s
         self._access, self._limit, self._denied = client.transport.access, max_bytes, False  # type: ignore[attr-defined]
+        self._server_s = max(1.0, min(_SERVER_S, self._patience_s))
         self._lock, self._closing = threading.Lock(), threading.Event()
         self._pool = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="osembed-bulk")
 
@@ -196,54 +199,54 @@ class BulkLoop:
                 patience.wait(trouble, self._report)
         return outcome
 
-    def _attempt(self, part: list[Operation], outcome: Outcome) -> tuple[list[Operation], str]:
-        """Send one request. Return the operations still to be settled, and the trouble in words ('' for none)."""
+    def _attempt(self, part: list[Operation], outcome: Outcome) -> tuple[list[Operation], ClusterError | None]:
+        """Send one request. Return the operations still to be settled, and what the trouble is, if any."""
         if part[0].size > MAX_OPERATION:
             outcome.rejected[part[0].id] = f"too large: {part[0].size:,} bytes in one document"
-            return [], "document too large"
+            return [], UnavailableError("A document is too large.")
         try:
-            answer = self._client.bulk(body=_body(part), params={"filter_path": _FILTER})
+            answer = self._client.bulk(body=_body(part), params={**_PARAMS, "timeout": f"{self._server_s:.0f}s"})
         except SerializationError:
-            return part, "an answer that is not JSON"
+            return part, UnavailableError("The server's answer is not JSON.")
         except ConnectionTimeout:
             self._shrink()
-            return part, "no answer in time"
+            return part, UnavailableError("The server did not answer in time.")
         except opensearchpy.ConnectionError as error:
             if explained := explain_certificate(error, self._access):
                 raise explained from error
-            return part, f"connection lost ({str(error.info)[:80]})"
+            return part, UnavailableError(f"The connection to the server is lost ({cause_text(error)}).")
         except TransportError as error:
             return self._refused(part, error, outcome)
         items = [next(iter(item.values())) for item in answer.get("items", [])] if isinstance(answer, Mapping) else []
         if [item.get("_id") for item in items] != [operation.id for operation in part]:
-            return part, f"{len(items)} answers that do not match {len(part)} operations"
+            return part, UnavailableError(f"The server gave {len(items)} answers that do not match {len(part)} operations.")
         return self._settle(part, items, outcome)
 
-    def _refused(self, part: list[Operation], error: TransportError, outcome: Outcome) -> tuple[list[Operation], str]:
+    def _refused(self, part: list[Operation], error: TransportError, outcome: Outcome) -> tuple[list[Operation], ClusterError | None]:
         """Handle an error answer to a whole request."""
-        status, text = error.status_code, reason_of(error.info) or str(error.error)
+        status, text, where = error.status_code, reason_of(error.info), self._where(part[0])
         if status == 413:
             if len(part) == 1:
                 outcome.rejected[part[0].id] = f"too large: {part[0].size:,} bytes in one document"
-                return [], "document too large"
+                return [], UnavailableError("A document is too large.")
             self._shrink(below=sum(operation.size for operation in part))
-            return part, "request too large"
+            return part, UnavailableError("A request is too large.")
         if status == 403 and "cluster_block" in str(error.error):
             outcome.blocked += [operation.id for operation in part]
-            return [], "write block"
+            return [], UnavailableError("A write block.")
         if status == 401:
             raise unauthorized(self._access)
         if status == 403:
-            return part, self._forbidden(text, self._where(part[0]))
+            return part, self._forbidden(text or str(error.error), where)
         if status == 429:
             self._shrink()
         if status in (429, 502, 503, 504):
-            return part, f"{status}: {text}"
+            return part, explain(status, str(error.error), error.info, f"/{where}")
         raise explain(int(status), str(error.error), error.info, "/_bulk")
 
-    def _settle(self, part: list[Operation], items: list[Any], outcome: Outcome) -> tuple[list[Operation], str]:
+    def _settle(self, part: list[Operation], items: list[Any], outcome: Outcome) -> tuple[list[Operation], ClusterError | None]:
         """Sort the items of an answer into the outcome; return those to be sent again."""
-        again, trouble = [], ""
+        again, trouble, busy = [], None, False
         for operation, item in zip(part, items, strict=True):
             verdict, text = _verdict(operation, item)
             if verdict == "done":
@@ -258,18 +261,20 @@ class BulkLoop:
                 outcome.rejected[operation.id] = text
             else:
                 again.append(operation)
-                trouble = self._forbidden(text, str(item.get("_index", ""))) if verdict == "forbidden" else text
-        if trouble.startswith("429"):
+                where = str(item.get("_index", ""))
+                trouble = self._forbidden(text, where) if verdict == "forbidden" else _shortage(item, text, where)
+                busy = busy or item.get("status") == 429
+        if busy:
             self._shrink()
         return again, trouble
 
-    def _forbidden(self, text: str, where: str) -> str:
+    def _forbidden(self, text: str, where: str) -> ClusterError:
         """Return a refusal as trouble the first time, since a node may not have learnt of a role yet; raise it as AuthError from then on."""
         with self._lock:
             denied, self._denied = self._denied, True
         if denied:
             raise forbidden(text, where)
-        return text
+        return forbidden(text, where)
 
     def _where(self, operation: Operation) -> str:
         return str(next(iter(orjson.loads(operation.action).values()))["_index"])
@@ -293,17 +298,13 @@ class _Patience:
     def renew(self) -> None:
         self._since, self._tries = time.monotonic(), 0
 
-    def wait(self, trouble: str, report: Callable[[str], None]) -> None:
+    def wait(self, trouble: ClusterError, report: Callable[[str], None]) -> None:
         waited = time.monotonic() - self._since
         if waited > self._seconds:
-            raise ClusterError(
-                f"The server has taken nothing for {waited:.0f} s: {trouble}.",
-                "Nothing that was acknowledged is lost.",
-                "See to the server (`osembed doctor`), then run the same command again: it goes on where it stopped.",
-            )
+            raise lasting(f"The server has taken nothing for {waited:.0f} s", trouble) from trouble
         self._tries += 1
         if self._tries == 3:
-            report(f"The server is not taking writes ({trouble}); trying on for up to {self._seconds:.0f} s.")
+            report(f"The server takes no writes, trying on for up to {self._seconds:.0f} s: {trouble.found}")
         if self._closing.wait(random.uniform(0.5, 1) * min(10.0, 0.1 * 2**self._tries)):
             raise ClusterError("The bulk loop was closed while it waited for the server.")
 
@@ -320,9 +321,14 @@ def _verdict(operation: Operation, item: Mapping[str, Any]) -> tuple[str, str]:
         return "blocked", text
     if status in (401, 403):
         return "forbidden", text
-    if status == 429 or status >= 500 or "circuit" in text or "circuit_breaking" in kind:
-        return "again", f"{status}: {text}"
+    if status == 429 or status >= 500 or is_shortage(status, f"{kind} {text}"):
+        return "again", text
     return "rejected", text
+
+
+def _shortage(item: Mapping[str, Any], text: str, where: str) -> ClusterError:
+    kind = str((item.get("error") or {}).get("type", ""))
+    return shortage(int(item.get("status", 500)), kind, text, where)
 
 
 def _item_reason(error: Mapping[str, Any]) -> str:

@@ -16,13 +16,15 @@ from osembed.audience import Announcer
 from osembed.client import Access, OpenSearch, Server, connect, handshake
 from osembed.doctor import Check, examine, forecast_bytes
 from osembed.encoders import Encoders
-from osembed.errors import CollectionError, InputError
+from osembed.errors import CollectionError, InputError, UnavailableError
 from osembed.evaluate import Evaluation, evaluate, read_judged
 from osembed.generation import Wish, finish_loading, open_collection, unpublished
 from osembed.ingest import Ingest, IngestOptions, Summary
-from osembed.migrate.leg import MigrateOptions, MigrateResult, Progress
+from osembed.migrate.leg import MigrateOptions, MigrateResult
+from osembed.migrate.progress import Progress
 from osembed.models import PRESETS
 from osembed.opensearch import changes
+from osembed.opensearch.patience import settled
 from osembed.results import SearchOptions, SearchResult
 from osembed.schema import alias_name, check_name
 from osembed.search import Searcher
@@ -115,15 +117,17 @@ class Collection:
             ClusterError: the server took nothing for ten minutes; what was acknowledged is kept.
         """
         chosen, inputs = _build(IngestOptions, options), _several(paths)
+        self._reach()
         self._announcer.start()
-        opened = open_collection(self.client, self.server, self.name, wish or Wish(), self._encoders)
+        wanted = wish or Wish()
+        opened = settled(lambda: open_collection(self.client, self.server, self.name, wanted, self._encoders), report=self._report)
         for notice in opened.notices:
             self._report(notice)
         try:
             summary = Ingest(self.client, opened, self._encoders, chosen).run(inputs, progress, self._report)
         except BaseException:
             if opened.loading:
-                opened.loading.close()
+                opened.loading.give_up()
             raise
         summary.published = finish_loading(self.client, opened, self._report)
         return summary
@@ -146,11 +150,12 @@ class Collection:
         from osembed.bulk import BulkLoop
         from osembed.store import delete_papers
 
+        self._reach()
         loop = BulkLoop(self.client, report=self._report)
         try:
             found = delete_papers(self.client, self._searcher.resolve, loop, _several(ids))
-            for target in self._searcher.resolve().values():
-                changes.refresh(self.client, target.index)
+            for target in settled(self._searcher.resolve).values():
+                settled(lambda target=target: changes.refresh(self.client, target.index))  # type: ignore[misc]
             return found
         finally:
             loop.close()
@@ -171,6 +176,7 @@ class Collection:
         """
         if (model is None) == (wish is None):
             raise InputError("A model or a wish is needed, not both.", "", 'Like migrate("all-mpnet-base-v2").')
+        self._reach()
         return self.migration(progress).run(wish or choose_models(model), self._migrate_options(options))
 
     def migration(self, progress: Callable[[Progress], None] = lambda _: None) -> Migration:
@@ -183,21 +189,30 @@ class Collection:
 
     def swap(self, progress: Callable[[Progress], None] = lambda _: None, **options: Any) -> MigrateResult:
         """Move readers and writers to the new model of a migration that is ready; `options` as for `migrate`."""
+        self._reach()
         return self.migration(progress).swap(self._migrate_options(options))
 
     def rollback(self, progress: Callable[[Progress], None] = lambda _: None, **options: Any) -> MigrateResult:
         """Bring the old model back, with the writes and deletes made since the swap; `options` as for `migrate`."""
+        self._reach()
         return self.migration(progress).rollback(self._migrate_options(options))
 
-    def verify(self, *, full: bool = False) -> VerifyReport:
-        """Prove the collection: while a migration is under way both sides, else its vectors against its texts."""
-        return self.migration().verify(full=full)
+    def verify(self, *, full: bool = False, progress: Callable[[Progress], None] = lambda _: None) -> VerifyReport:
+        """Prove the collection: while a migration is under way both sides, else its vectors against its texts.
+
+        Args:
+            full: look at every document instead of a sample.
+            progress: called after each page of documents.
+        """
+        self._reach()
+        return self.migration(progress).verify(full=full)
 
     def repair(self) -> Repair:
         """Embed what by-passing writers left without a vector or with a stale one, and delete orphaned chunks."""
         from osembed.migrate.repair import repair
 
-        return repair(self.client, self.name, self._searcher.resolve(), self._encoders)
+        self._reach()
+        return repair(self.client, self.name, settled(self._searcher.resolve), self._encoders)
 
     def evaluate(self, folder: str | Path, *, split: str = "test", progress: Callable[[int, int], None] = lambda *_: None) -> Evaluation:
         """Measure every mode, fusion and level against the judged queries of a folder in BEIR layout."""
@@ -245,6 +260,10 @@ class Collection:
         """What the server says of itself."""
         client = self.client
         return handshake(client, self._access.url)
+
+    def _reach(self) -> None:
+        """Shake hands before long work: a server that says it cannot answer now is waited for, one that is not there is not."""
+        settled(lambda: self.server, report=self._report, only=UnavailableError)
 
     @property
     def shares_cores(self) -> bool:

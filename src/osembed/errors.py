@@ -8,10 +8,13 @@ OsembedError            exit code 1
 ├── ClusterError        1  the server cannot be reached, is not an OpenSearch, or refuses
 │   ├── AuthError       1  credentials or permissions
 │   ├── UnsettledError  1  an answer that covers a part only, or a change that was not acknowledged
+│   │   └── LastingError 1  it has been waited for as long as the settings say: nobody waits again
+│   ├── UnavailableError 1  the server says that it cannot answer now: overloaded, short of memory, without a manager
 │   ├── MissingError    1  the server says that an index or a document is not there
 │   ├── ConflictError   1  somebody else changed it first
 │   ├── BlockedError    1  an index that is blocked, by a person, a full disk or a migration
 │   └── RefusedError    1  any other request that the server does not accept
+├── OutputError         1  a file of this machine that cannot be written
 ├── CollectionError     1  aliases and indexes that are missing, foreign or contradictory
 └── BusyError           3  somebody else holds what this command needs
 
@@ -74,6 +77,14 @@ class UnsettledError(ClusterError):
         super().__init__(found, why, hint or "See to the server (`osembed doctor`), then run the command again.")
 
 
+class LastingError(UnsettledError):
+    """What troubles the server has lasted for as long as it may be waited for (OSEMBED_PATIENCE_SECONDS)."""
+
+
+class UnavailableError(ClusterError):
+    """The server says that it cannot answer now: it is overloaded, short of memory, or without an elected manager."""
+
+
 class RefusedError(ClusterError):
     """The server does not accept a request.
 
@@ -98,6 +109,10 @@ class ConflictError(RefusedError):
 
 class BlockedError(RefusedError):
     """An index is blocked: made read-only by a person or a full disk, or fenced by a migration."""
+
+
+class OutputError(OsembedError):
+    """A file of this machine cannot be written: its disk is full, perhaps."""
 
 
 class CollectionError(OsembedError):

@@ -23,6 +23,7 @@ from osembed.errors import BusyError, MissingError, OsembedError, RefusedError
 from osembed.journal import Journal
 from osembed.opensearch import changes, reads
 from osembed.opensearch.changes import Action
+from osembed.opensearch.patience import settled
 from osembed.schema import Level, alias_name, staging_alias
 from osembed.state import MigrationState, migration_key, read_state, write_state
 
@@ -180,8 +181,8 @@ def wait_writable(client: OpenSearch, collection: str, report: Callable[[str], N
     journal, began = Journal(client), time.monotonic()
     nonce, since = "", began
     while True:
-        state = read_state(journal.read(migration_key(collection)))
-        if not _blocked(client, collection):
+        state = read_state(settled(lambda: journal.read(migration_key(collection)), report=report))
+        if not settled(lambda: _blocked(client, collection), report=report):
             return
         now = time.monotonic()
         fence = state.fence if state else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,12 +17,13 @@ from osembed import index as indexes
 from osembed import schema
 from osembed.client import OpenSearch, Server
 from osembed.encoders import Encoders, witness_passages
-from osembed.errors import IdentityError, InputError
+from osembed.errors import ClusterError, IdentityError, InputError
 from osembed.identity import identify
 from osembed.index import Targets
 from osembed.journal import Journal, State
 from osembed.model_files import Model
 from osembed.models import DEFAULT_MODEL, open_model
+from osembed.opensearch.patience import settled
 from osembed.presence import Heart, is_surely_dead, register
 from osembed.schema import ChunkRule, IndexMeta, Level
 
@@ -96,6 +98,11 @@ class Loading:
         self._journal.change(_key(self._collection), strike)
         return left
 
+    def give_up(self) -> None:
+        """Strike out this loader after an error; where the server is away, its heart that has stopped says it."""
+        with suppress(ClusterError):
+            self.close()
+
     def _stamp(self, state: State) -> State | None:
         entry = state.get("loaders", {}).get(self.token)
         if entry is None:
@@ -155,13 +162,14 @@ def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], N
     loading, targets = opened.loading, opened.targets
     if loading is None:
         return True
-    others = loading.close()
-    if others and _wait_for_dead(client, targets["papers"].meta.collection, others):
+    others = settled(loading.close, report=report)
+    alive = settled(lambda: _wait_for_dead(client, targets["papers"].meta.collection, others), report=report) if others else False
+    if alive:
         report("Another ingest is still loading this collection; whichever ends last publishes it.")
         return False
     for target in targets.values():
-        indexes.put_in_service(client, target, _wanted(client, target))
-    indexes.publish(client, targets)
+        settled(lambda target=target: indexes.put_in_service(client, target, _wanted(client, target)), report=report)  # type: ignore[misc]
+    settled(lambda: indexes.publish(client, targets), report=report)
     return True
 
 
@@ -197,7 +205,7 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
             encoder = encoders.load(models[level])
             journal.remember_witness(target.meta.identity.hash, encoder.encode(witness_passages(encoder.model.spec)))
     except BaseException:
-        loading.close()
+        loading.give_up()
         raise
     return Opened(targets, loading)
 

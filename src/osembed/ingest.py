@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import stat
 import threading
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import orjson
@@ -20,7 +22,7 @@ from osembed import index as indexes
 from osembed.bulk import BulkLoop, Operation, Outcome
 from osembed.client import OpenSearch
 from osembed.encoders import Encoders
-from osembed.errors import InputError, MissingError
+from osembed.errors import InputError, MissingError, OutputError
 from osembed.fence import Turnstile
 from osembed.generation import Opened
 from osembed.identity import text_hash
@@ -37,6 +39,10 @@ from osembed.schema import LEVELS, Level
 from osembed.store import chunk_id, paper_of
 from osembed.stream import staged
 
+if TYPE_CHECKING:
+    from osembed.embed.encoder import Encoder
+
+T = TypeVar("T")
 DEFAULT_MIN_WORDS = 100
 _WINDOW_PAPERS = 256
 _WINDOW_CHARS = 400_000
@@ -127,7 +133,7 @@ class Ingest:
         reader, self._report = Reader(paths), report
         summary, started = self.summary, time.monotonic()
         for level in LEVELS:
-            encoder = self._encoders.of(self._targets[level].meta, self._journal)
+            encoder = self._encoder(level)
             summary.models[level], summary.backends[level] = self._targets[level].meta.model, encoder.backend
         self._prove_sight()
         loop = BulkLoop(self._client, report=report)
@@ -155,13 +161,20 @@ class Ingest:
 
     def _prove_sight(self) -> None:
         """Refuse to compare papers with a collection of which this user sees a part."""
-        sight.prove(self._client, [target.place for target in self._now().values()])
+        self._settled(lambda: sight.prove(self._client, [target.place for target in self._now().values()]))
+
+    def _settled(self, attempt: Callable[[], T]) -> T:
+        """Wait for a server that is away or short of something, and say so."""
+        return settled(attempt, report=lambda text: self._report(text))
+
+    def _encoder(self, level: Level) -> Encoder:
+        return self._settled(lambda: self._encoders.of(self._targets[level].meta, self._journal))
 
     def _refresh(self) -> None:
         """Make visible what was written, so that the tallies of chunks see it; an index that is gone needs none."""
         for level in LEVELS:
             with suppress(MissingError):
-                settled(lambda level=level: changes.refresh(self._client, self._targets[level].index))  # type: ignore[misc]
+                self._settled(lambda level=level: changes.refresh(self._client, self._targets[level].index))  # type: ignore[misc]
 
     def _windows(self, records: Iterable[Record | Rejected]) -> Iterator[list[Paper]]:
         """Gather papers into windows; of two with one id in a window the later wins."""
@@ -188,7 +201,7 @@ class Ingest:
         for last in (False, False, True):
             targets = self._now()  # a migration may have moved the collection since the last window
             try:
-                return settled(lambda targets=targets: prepare(self._client, targets, self._readings(targets), papers))  # type: ignore[misc]
+                return self._settled(lambda targets=targets: prepare(self._client, targets, self._readings(targets), papers))  # type: ignore[misc]
             except MissingError:  # it moved just now, and its old indexes are gone
                 if last:
                     raise
@@ -205,7 +218,8 @@ class Ingest:
             tokens = window.tokens.pop(meta.identity.hash, None)
             if tokens is None:
                 continue
-            vectors = self._encoders.of(meta, self._journal).embed(tokens, self._ended.is_set)
+            encoder = self._settled(lambda meta=meta: self._encoders.of(meta, self._journal))  # type: ignore[misc]
+            vectors = encoder.embed(tokens, self._ended.is_set)
             keys = map(text_hash, tokens.texts)
             window.vectors[meta.identity.hash].update(zip(keys, vectors, strict=True))
             self.summary.embedded += len(tokens)
@@ -247,10 +261,10 @@ class Ingest:
             for work in window.works
             if level == "papers" or work.chunks
         }
-        chosen = set(self._witnesses.choose(place, shown))
+        chosen = set(self._settled(lambda: self._witnesses.choose(place, shown)))
         sent = {operation.id: orjson.loads(operation.document) for operation in operations if operation.id in chosen and operation.document}
         if sent:
-            self._witnesses.leave(place, sent, outcome.versions)
+            self._settled(lambda: self._witnesses.leave(place, sent, outcome.versions))
 
     def _send(self, loop: BulkLoop, operations: list[Operation]) -> Outcome:
         started = time.perf_counter()
@@ -299,10 +313,11 @@ class Ingest:
 
     def _now(self) -> Targets:
         """Return the indexes that the collection consists of at this moment: a migration may have moved it."""
-        published = settled(lambda: indexes.resolve(self._client, self._collection))
+        published = self._settled(lambda: indexes.resolve(self._client, self._collection))
         if published:
             return published
-        return settled(lambda: indexes.resolve_indexes(self._client, {level: target.index for level, target in self._targets.items()}))
+        now = {level: target.index for level, target in self._targets.items()}
+        return self._settled(lambda: indexes.resolve_indexes(self._client, now))
 
     def _without_bad_vectors(self, window: Window) -> Window:
         """Reject papers of which a vector is zero or not finite; the server would refuse or, worse, rank them."""
@@ -340,11 +355,29 @@ class DeadLetters:
 
     def write(self, rejected: Rejected) -> None:
         """Append one rejected record."""
-        if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         line = {DEAD_LETTER: rejected.reason, "source": rejected.source, "record": rejected.fields}
-        os.write(self._file, orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self._append(self._file, orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
+        except OSError as error:
+            raise OutputError(
+                f"The dead letters cannot be written to {self._path}: {error.strerror}.",
+                "A rejected paper would go unnoticed. What was acknowledged is kept.",
+                "Make room there, or name another file with --dead-letters FILE; then run the same command again.",
+            ) from error
+
+    def _append(self, file: int, line: bytes) -> None:
+        """Append a line, whole or not at all: a disk that fills up takes a part of it first."""
+        before, left = os.fstat(file), line
+        try:
+            while left:
+                left = left[os.write(file, left) :]
+        except OSError:
+            if stat.S_ISREG(before.st_mode):
+                os.ftruncate(file, before.st_size)
+            raise
 
     def close(self) -> str | None:
         """Close the file; return its path, or None where nothing was rejected."""

@@ -20,6 +20,7 @@ from osembed.errors import ClusterError
 from osembed.fence import Turnstile
 from osembed.index import Target, Targets
 from osembed.opensearch import answers, changes, reads, sight
+from osembed.opensearch.patience import settled
 from osembed.vectors import from_wire
 
 _HASHES = 1000  # input hashes that the chunks of one paper may carry: more than it may have chunks
@@ -108,25 +109,28 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
         loop: sends the deletes.
         ids: of papers.
     """
-    sight.prove(client, [target.place for target in targets().values()])
+    settled(lambda: sight.prove(client, [target.place for target in targets().values()]))
     found: dict[str, bool] = {}
     pending, turnstile = list(dict.fromkeys(ids)), None
     while pending:
-        now = targets()
-        changes.refresh(client, now["papers"].index, now["chunks"].index)
-        papers = _copies(client, now["papers"], pending)
-        tallies = tally_chunks(client, now["chunks"], pending)
-        chunks = [key for paper_id in pending for key in _chunks_of(paper_id, papers.get(paper_id, []), tallies.get(paper_id))]
-        before = _delete(now["chunks"], loop, _copies(client, now["chunks"], chunks))
-        again = set(map(paper_of, (*before.conflicts, *before.blocked)))
-        after = _delete(now["papers"], loop, {paper_id: same for paper_id, same in papers.items() if paper_id not in again})
+        now, papers, tallies = settled(lambda pending=pending: _look_up(client, targets(), pending))  # type: ignore[misc]
         for paper_id in pending:
             found[paper_id] = found.get(paper_id, False) or paper_id in papers
+        chunks = [key for paper_id in pending for key in _chunks_of(paper_id, papers.get(paper_id, []), tallies.get(paper_id))]
+        before = _delete(now["chunks"], loop, settled(lambda now=now, chunks=chunks: _copies(client, now["chunks"], chunks)))  # type: ignore[misc]
+        again = set(map(paper_of, (*before.conflicts, *before.blocked)))
+        after = _delete(now["papers"], loop, {paper_id: same for paper_id, same in papers.items() if paper_id not in again})
         pending = [*again, *after.conflicts, *after.blocked]
         if before.blocked or after.blocked:
             turnstile = turnstile or Turnstile(client, now["papers"].meta.collection)
             turnstile.wait()
     return found
+
+
+def _look_up(client: OpenSearch, now: Targets, ids: Sequence[str]) -> tuple[Targets, dict[str, list[Stored]], dict[str, Tally]]:
+    """Read what there is of papers: where they are now, every copy of their documents, their chunks."""
+    changes.refresh(client, now["papers"].index, now["chunks"].index)
+    return now, _copies(client, now["papers"], ids), tally_chunks(client, now["chunks"], ids)
 
 
 def _chunks_of(paper_id: str, papers: Sequence[Stored], tally: Tally | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -13,9 +14,10 @@ from typing import Any
 import click
 
 from osembed.cli import evaluate, ingest, manage, migrate, models, node, search
-from osembed.cli.output import safe
+from osembed.cli.output import complain, safe
 from osembed.errors import InputError, OsembedError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SECRETS = ("password", "user")
 
 
@@ -73,18 +75,30 @@ def _run() -> int:
         error.show()
         return error.exit_code
     except OsembedError as error:
-        click.echo(f"{click.style('Error:', fg='red')} {safe(error)}", err=True)
+        complain(f"{click.style('Error:', fg='red')} {safe(error)}")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted. What was acknowledged is kept; the same command goes on from here.", err=True)
+        complain("Interrupted. What was acknowledged is kept; the same command goes on from here.")
         return 130
     except Terminated:
-        click.echo("Terminated. What was acknowledged is kept; the same command goes on from here.", err=True)
+        complain("Terminated. What was acknowledged is kept; the same command goes on from here.")
         return 143
     except BrokenPipeError:  # the reader of our output has left; that is its right
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _drop_output()
+        what = f"{error.filename} cannot be written" if error.filename else "The output cannot be written"
+        complain(f"{click.style('Error:', fg='red')} {safe(what)}: {error.strerror}. Make room there, then run the same command again.")
+        return 1
     return result if isinstance(result, int) else 0
+
+
+def _drop_output() -> None:
+    """Let what is still buffered for stdout go nowhere: the interpreter would fail at it as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminate(*_: object) -> None:

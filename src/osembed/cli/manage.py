@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from osembed.cli import options
+from osembed.cli.meter import Meter
 from osembed.cli.output import print_checks, print_json, print_repair, print_table, safe
 
 
@@ -71,7 +72,8 @@ def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
 
     collection = options.open_collection(given)
     mended = collection.repair() if repair else None
-    report = collection.verify(full=full)
+    with Meter("verifying…") as meter:
+        report = collection.verify(full=full, progress=meter.show_progress)
     kept = {**asdict(report), "passed": report.passed}
     if as_json:
         print_json({**kept, "repair": asdict(mended) if mended else None})

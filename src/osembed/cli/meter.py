@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
+from osembed.cli.output import complain, safe
 
-from osembed.cli.output import safe
+if TYPE_CHECKING:
+    from osembed.migrate.progress import Progress
 
 _QUIET_S = 15  # between lines where stderr is no terminal
 
@@ -42,14 +43,21 @@ class Meter:
         if self._live:
             self._live.stop()
 
-    def show(self, done: float, text: str) -> None:
-        """Show how far it is, from 0 to 1."""
+    def show(self, done: float, text: str, left_s: float | None = None) -> None:
+        """Show how far it is, from 0 to 1, and how long it will take: as is known, else by the time so far."""
         if self._live:
             self._live.update(self._task, completed=done, description=safe(text))
             return
         now = time.monotonic()
         if now - self._said >= _QUIET_S:
             self._said = now
-            left = (now - self._started) * (1 / done - 1) if done else 0
+            left = left_s if left_s is not None else (now - self._started) * (1 / done - 1) if done else 0
             eta = f", about {left:.0f} s left" if left else ""
-            click.echo(f"{done:4.0%} {safe(text)}{eta}", err=True)
+            complain(f"{done:4.0%} {safe(text)}{eta}")
+
+    def show_progress(self, progress: Progress) -> None:
+        """Show where a migration or a verification is."""
+        done = progress.done / progress.total if progress.total else 0.0
+        behind = "" if progress.converging else f" · not converging, {progress.lag:,} behind"
+        text = f"{progress.phase} · {progress.done:,} of {progress.total:,} documents · {progress.rate:,.0f}/s{behind}"
+        self.show(min(1.0, done), text, progress.eta_s)

@@ -16,7 +16,7 @@ from osembed.errors import InputError
 if TYPE_CHECKING:
     from osembed.collection import Collection
     from osembed.migrate.gate import Gate
-    from osembed.migrate.leg import MigrateOptions, MigrateResult, Progress
+    from osembed.migrate.leg import MigrateOptions, MigrateResult
     from osembed.migrate.plan import Plan
     from osembed.state import MigrationState
 
@@ -75,7 +75,7 @@ def migrate(context: click.Context, /, no_swap: bool, as_json: bool, **given: An
         return None
     wish, (collection, chosen) = _wish(given), _open(given)
     with Meter("starting…") as meter:
-        result = collection.migrate(None, wish, lambda progress: _show(meter, progress), **_fields(replace(chosen, swap=not no_swap)))
+        result = collection.migrate(None, wish, meter.show_progress, **_fields(replace(chosen, swap=not no_swap)))
     return _conclude(result, as_json)
 
 
@@ -177,7 +177,7 @@ def _step(given: dict[str, Any], as_json: bool, name: str) -> int:
     collection, chosen = _open(given)
     with Meter("starting…") as meter:
         step = getattr(collection, name)
-        result: MigrateResult = step(lambda progress: _show(meter, progress), **_fields(chosen))
+        result: MigrateResult = step(meter.show_progress, **_fields(chosen))
     return _conclude(result, as_json)
 
 
@@ -225,12 +225,6 @@ def _margins(pairs: Sequence[str]) -> dict[str, float]:
         except ValueError:
             raise InputError(f"'{pair}' is no margin.", "", "Write it like --max-drop ndcg@10=0.01.") from None
     return margins
-
-
-def _show(meter: Meter, progress: Progress) -> None:
-    done = progress.done / progress.total if progress.total else 0.0
-    behind = "" if progress.converging else f" · not converging, {progress.lag:,} behind"
-    meter.show(min(1.0, done), f"{progress.phase} · {progress.done:,} of {progress.total:,} documents · {progress.rate:,.0f}/s{behind}")
 
 
 def _conclude(result: MigrateResult, as_json: bool) -> int:

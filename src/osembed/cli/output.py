@@ -6,6 +6,7 @@ import html
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,13 @@ def safe(text: object) -> str:
 
 def notice(text: str) -> None:
     """Say something to the person, on stderr."""
-    click.echo(click.style(safe(text), dim=True), err=True)
+    complain(click.style(safe(text), dim=True))
+
+
+def complain(text: str) -> None:
+    """Write a line to stderr; where nobody can read it any more (closed, full) the work goes on."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def print_json(data: Any) -> None:

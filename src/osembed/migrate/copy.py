@@ -126,6 +126,7 @@ class Copier:
         between: Callable[[], None] = lambda: None,
     ) -> None:
         self._client, self._lanes, self._loop, self._settle, self._between = client, lanes, loop, settle, between
+        self._done = 0
         self._known: dict[str, set[str]] = {}
         self._witnesses = Witnesses(client)
 
@@ -136,7 +137,7 @@ class Copier:
         def attempt() -> None:
             total.add(self._pass(marks()))
 
-        settled(attempt, self._between, moved=marks)
+        settled(attempt, self._between, progress=lambda: self._done)
         return total
 
     def copy_now(self, lane: Lane, docs: list[Found]) -> Copied:
@@ -248,6 +249,7 @@ class Copier:
             copied.failed.update(outcome.rejected)
             self._take_out(lane, [doc for doc in window.docs if doc.id in copied.failed])
         self._settle(window, copied)
+        self._done += 1
         return copied
 
     def _take_out(self, lane: Lane, docs: list[Found]) -> None:

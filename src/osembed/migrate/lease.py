@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,10 +17,11 @@ from typing import Any
 
 from osembed import fence
 from osembed.client import OpenSearch
-from osembed.errors import BusyError, CollectionError
+from osembed.errors import BusyError, ClusterError, CollectionError
 from osembed.fence import Sight
 from osembed.journal import Journal
 from osembed.opensearch import reads
+from osembed.opensearch.patience import settled
 from osembed.presence import Heart, is_surely_dead, register
 from osembed.schema import Level, alias_name
 from osembed.state import BEFORE_SWAP, MigrationState, migration_key, read_state, write_state
@@ -38,9 +40,12 @@ class Lease:
         self._heart = Heart(lambda: self._change(_beat) is not None)
 
     def update(self, step: Step | None = None, **changes: Any) -> MigrationState:
-        """Change the journal's state while this process holds the lease. Raises BusyError when it does not any more."""
+        """Change the journal's state while this process holds the lease, waiting for a server that is away.
+
+        Raises BusyError when it does not hold it any more.
+        """
         sent = time.monotonic()
-        changed = self._change(lambda state: replace(step(state) if step else state, **changes))
+        changed = settled(lambda: self._change(lambda state: replace(step(state) if step else state, **changes)))
         if changed is None:
             raise self._lost()
         self._heart.confirm(sent)
@@ -62,7 +67,8 @@ class Lease:
     def close(self) -> None:
         """Give the lease back; whatever was not finished is left as it is."""
         self._heart.close()
-        self._change(lambda state: replace(state, lease=None))
+        with suppress(ClusterError):  # the server is away: whoever comes next sees that this heart has stopped
+            self._change(lambda state: replace(state, lease=None))
 
     def _change(self, step: Step) -> MigrationState | None:
         """Apply a step if the lease is still this process's; None where it is not."""
@@ -138,8 +144,8 @@ def settle(lease: Lease) -> Sight:
 
     Raises CollectionError where a third party moved an alias or replaced an index; nothing is changed then.
     """
-    state, client = lease.state, lease.client
-    sight = fence.look(client, state)
+    state = lease.state
+    sight = settled(lambda: fence.look(lease.client, state))
     sides = {_side(state, sight, level) for level in state.moves}
     if len(sides) != 1:
         raise foreign(state, "its two levels answer from different sides of the migration")
@@ -160,11 +166,11 @@ def take_tokens(lease: Lease, to: Mapping[Level, str]) -> Sight:
         lease.check()
         if sight.attempt >= state.attempt:
             state = lease.update(attempt=sight.attempt + 1)
-        if fence.hand_over(lease.client, state, sight, state.attempt, to):
+        if settled(lambda state=state, sight=sight: fence.hand_over(lease.client, state, sight, state.attempt, to)):  # type: ignore[misc]
             if state.fence:
-                fence.unblock(lease.client, [state.source(level) for level in state.moves])
+                settled(lambda state=state: fence.unblock(lease.client, [state.source(level) for level in state.moves]))  # type: ignore[misc]
                 lease.note("lifted the fence of an interrupted swap", fence="")
-            return fence.look(lease.client, lease.state)
+            return settled(lambda: fence.look(lease.client, lease.state))
     raise BusyError(f"The staging aliases of '{lease.state.collection}' keep moving.", "Somebody else works on it.", "Try again.")
 
 
@@ -177,7 +183,7 @@ def swapped(lease: Lease) -> None:
         return state
 
     lease.update(step)
-    lease.note("swapped", phase="swapped", fence="", swapped_at=reads.server_clock(lease.client), paused=False)
+    lease.note("swapped", phase="swapped", fence="", swapped_at=settled(lambda: reads.server_clock(lease.client)), paused=False)
 
 
 def foreign(state: MigrationState, what: str) -> CollectionError:

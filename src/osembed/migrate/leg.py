@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from osembed import index as indexes
 from osembed import schema
@@ -23,6 +23,7 @@ from osembed.migrate import pairs, scan
 from osembed.migrate.copy import Copied, Copier, Lane, Outdated, Window
 from osembed.migrate.gate import Gate, GateOptions, PinnedSearcher, judge
 from osembed.migrate.lease import Lease, take_tokens
+from osembed.migrate.progress import Progress
 from osembed.migrate.swap import Crossing, GivenUp, Swapped, base_of, lost_writes, swap
 from osembed.migrate.verify import Pair, Report, Side, page_of, verify
 from osembed.opensearch import changes, sight
@@ -33,6 +34,7 @@ from osembed.state import MigrationState
 _FENCE_TRIES = 12
 _LAG_S = 1.0  # a fence is raised when what is left takes less than this
 _SMALL = 32
+_NOTED_S = 5.0  # between notes of a verification's progress in the journal
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,6 @@ class MigrateOptions:
 
 
 @dataclass
-class Progress:
-    """Where a running migration is. `lag` is how many changed documents were left after the last pass."""
-
-    phase: str
-    done: int = 0
-    total: int = 0
-    rate: float = 0.0
-    eta_s: float | None = None
-    lag: int = 0
-    converging: bool = True
-
-
-@dataclass
 class MigrateResult:
     """What a command brought about. `phase` is where the migration stands now; `refused` names what vetoed a swap."""
 
@@ -85,6 +74,7 @@ class MigrateResult:
     notices: list[str] = field(default_factory=list)
 
 
+T = TypeVar("T")
 Say = Callable[[str], None]
 Watch = Callable[[Progress], None]
 
@@ -109,8 +99,13 @@ class Leg:
         self._client, self._report, self._watch = work.client, work.report, work.watch
         self._journal = Journal(work.client)
         self._progress, self._began = Progress("copying"), time.monotonic()
-        self._heard = read_clients(work.client, lease.state.collection)
+        self._noted = 0.0
+        self._heard = self._settled(lambda: read_clients(work.client, lease.state.collection))
         self._result = MigrateResult(lease.state.collection, lease.state.phase, dict(lease.state.models))
+
+    def _settled(self, attempt: Callable[[], T]) -> T:
+        """Wait for a server that is away or short of something, and say so; ends when another process takes over."""
+        return settled(attempt, self._lease.check, report=self._report)
 
     def forward(self, judged: bool = False) -> MigrateResult:
         """Copy and catch up, prove, judge (unless it was judged before), swap."""
@@ -134,7 +129,7 @@ class Leg:
     @contextmanager
     def _crossing(self) -> Iterator[Crossing]:
         """Everything that copies under the present staging aliases."""
-        client, lanes = self._client, make_lanes(self._client, self._lease.state, self._work.encoders)
+        client, lanes = self._client, self._settled(lambda: make_lanes(self._client, self._lease.state, self._work.encoders))
         loop = BulkLoop(client, report=self._report)
         try:
             copier = Copier(client, lanes, loop, self._settle, self._between)
@@ -169,29 +164,28 @@ class Leg:
 
     def _mend(self, at: Crossing) -> None:
         for lane in at.lanes:
-            settled(lambda lane=lane: changes.refresh(self._client, lane.target.index), self._between)  # type: ignore[misc]
+            self._settled(lambda lane=lane: changes.refresh(self._client, lane.target.index))  # type: ignore[misc]
             for shard, mark in self._lease.state.moves[lane.level].marks.items():
                 base = base_of(self._lease.state, lane.level, shard)
-                compare = lambda: pairs.compare(self._client, lane, int(shard), mark, base)  # noqa: E731, B023 - called at once
-                found = settled(compare, self._between)
+                found = self._settled(lambda: pairs.compare(self._client, lane, int(shard), mark, base))  # noqa: B023 - called at once
                 for key in [key for key in found.missing if f"{lane.level}/{key[0]}" in self._lease.state.failed]:
                     del found.missing[key]
                 if found:
                     self._lease.check()
-                    pairs.mend(self._client, lane, found, at.copier, at.loop)
+                    self._settled(lambda: pairs.mend(self._client, lane, found, at.copier, at.loop))  # noqa: B023 - called at once
 
     def _pending(self, at: Crossing) -> int:
         """Count the documents that changed since the marks."""
         moves = self._lease.state.moves
-        return sum(scan.count_after(self._client, lane.source.index, moves[lane.level].marks) for lane in at.lanes)
+        return self._settled(lambda: sum(scan.count_after(self._client, lane.source.index, moves[lane.level].marks) for lane in at.lanes))
 
     def _serve(self, at: Crossing) -> None:
         """Give the new indexes the settings of service before anybody looks at them."""
         for lane in at.lanes:
-            kept = self._journal.recall_index(lane.target.uuid)
+            kept = self._settled(lambda lane=lane: self._journal.recall_index(lane.target.uuid))  # type: ignore[misc]
             wanted = kept["wanted"] if kept else schema.wanted_settings(lane.target.meta.profile, 0)
             self._lease.check()
-            indexes.put_in_service(self._client, lane.target, wanted)
+            self._settled(lambda: indexes.put_in_service(self._client, lane.target, wanted))  # noqa: B023 - called at once
 
     def _complete(self) -> bool:
         """Whether no more documents failed than may be left behind."""
@@ -207,11 +201,12 @@ class Leg:
         """Compare both sides, and the new vectors with their texts; keep the report with the journal."""
         self._show("verifying")
         state = self._lease.note("verifying", phase="verify")
-        sight.prove(self._client, [place for lane in at.lanes for place in (lane.source.place, lane.target.place)])
+        places = [place for lane in at.lanes for place in (lane.source.place, lane.target.place)]
+        self._settled(lambda: sight.prove(self._client, places))
         sides = [Side(lane.target, lane.level, lane.encoder, pair_of(lane, state)) for lane in at.lanes]
         moving = {side.level for side in sides}
         still = [target for level, target in self._published().items() if level not in moving]
-        report = verify(self._client, state.collection, sides, full=self._options.full, still=still)
+        report = verify(self._client, state.collection, sides, full=self._options.full, still=still, watch=self._verifying)
         self._result.report = report
         self._keep("report", kept_report(report))
         self._lease.note("verified" if report.passed else "verification refused", verified={"passed": report.passed, "id": state.id})
@@ -219,11 +214,20 @@ class Leg:
             self._result.refused = "verification"
         return report.passed
 
+    def _verifying(self, progress: Progress) -> None:
+        """Show how far the verification is, now and then in the journal too; ends it when another process takes over."""
+        self._progress = progress
+        self._watch(progress)
+        self._lease.check()
+        if time.monotonic() - self._noted > _NOTED_S:
+            self._noted = time.monotonic()
+            self._lease.update(progress=asdict(progress))
+
     def _judged(self, at: Crossing) -> bool:
         """Compare what both models find; keep the judgment with the journal."""
         options = self._options.gate
         published = self._published()
-        if options.skip or not indexes.doc_count(self._client, published["papers"].index):
+        if options.skip or not self._settled(lambda: indexes.doc_count(self._client, published["papers"].index)):
             self._lease.note("gate skipped" if options.skip else "gate: nothing to judge", gated={"verdict": "skipped"})
             return True
         self._show("judging")
@@ -232,7 +236,7 @@ class Leg:
         query = self._work.query_encoders
         blue = PinnedSearcher(self._client, self._work.server, published, query)
         green = PinnedSearcher(self._client, self._work.server, after, query)
-        gate = self._result.gate = judge(self._client, blue, green, options, self._lease.check)
+        gate = self._result.gate = self._settled(lambda: judge(self._client, blue, green, options, self._lease.check))
         self._keep("gate", {**asdict(gate), "passed": gate.passed})
         said = f"gate {gate.verdict}" + (f", overridden: {options.override}" if options.override else "")
         self._lease.note(said, gated=gates.summary_of(gate))
@@ -241,13 +245,13 @@ class Leg:
         return gate.passed
 
     def _published(self) -> dict[Level, Target]:
-        targets = indexes.resolve(self._client, self._lease.state.collection)
+        targets = self._settled(lambda: indexes.resolve(self._client, self._lease.state.collection))
         if targets is None:
             raise CollectionError(f"The aliases of '{self._lease.state.collection}' are gone.", "", "Put them back, then run this again.")
         return targets
 
     def _keep(self, kind: str, document: dict[str, Any]) -> None:
-        self._journal.change(f"{kind}:{self._lease.state.collection}", lambda _: document)
+        self._settled(lambda: self._journal.change(f"{kind}:{self._lease.state.collection}", lambda _: document))
 
     def _show(self, phase: str) -> None:
         self._progress.phase, self._progress.eta_s = phase, None
@@ -278,9 +282,11 @@ class Leg:
 
     def _warn_unready(self) -> None:
         """Tell which known clients lack the model that they are about to need: they would search by words only."""
-        targets = indexes.resolve_indexes(self._client, {level: self._lease.state.target(level) for level in self._lease.state.moves})
+        state = self._lease.state
+        targets = self._settled(lambda: indexes.resolve_indexes(self._client, {level: state.target(level) for level in state.moves}))
         identities = {target.meta.identity.hash: target.meta.model for target in targets.values()}
-        for line in unready(self._heard, read_clients(self._client, self._lease.state.collection), identities):
+        heard = self._settled(lambda: read_clients(self._client, state.collection))
+        for line in unready(self._heard, heard, identities):
             self._result.notices.append(f"{line}: it will search by words only until it has it.")
             self._report(self._result.notices[-1])
 
@@ -307,18 +313,14 @@ class Leg:
         """Keep what a window did: failures first, then its mark, in one write."""
         level, progress = window.lane.level, self._progress
         self._result.copied.add(copied)
-        progress.done += copied.seen
-        progress.rate = progress.done / max(time.monotonic() - self._began, 1e-6)
-        progress.total = max(progress.total, progress.done)
-        shown = progress.total and progress.done / progress.total >= 0.01
-        progress.eta_s = (progress.total - progress.done) / progress.rate if shown and progress.rate else None
+        progress.advance(copied.seen, self._began)
 
         def step(state: MigrationState) -> MigrationState:
             marks = {**state.moves[level].marks, str(window.shard): window.upto}
             settled = {f"{level}/{doc.id}" for doc in window.docs}
             failed = {key: why for key, why in state.failed.items() if key not in settled}
             failed.update({f"{level}/{key}": why for key, why in copied.failed.items()})
-            return replace(state.with_move(level, marks=marks), failed=failed, progress=progress.__dict__.copy())
+            return replace(state.with_move(level, marks=marks), failed=failed, progress=asdict(progress))
 
         self._lease.update(step)
         self._watch(progress)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from osembed import fence, schema
 from osembed import index as indexes
 from osembed.encoders import witness_passages
-from osembed.errors import BusyError, CollectionError, InputError, RefusedError
+from osembed.errors import BusyError, ClusterError, CollectionError, InputError, RefusedError
 from osembed.generation import Wish
+from osembed.index import Target
 from osembed.journal import Journal
 from osembed.migrate.dispose import dispose
 from osembed.migrate.lease import Lease, claim, settle, take_tokens
@@ -25,9 +26,12 @@ from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
 from osembed.migrate.verify import Report, Side, verify
 from osembed.models import open_model
 from osembed.opensearch import reads, sight
+from osembed.opensearch.patience import settled
+from osembed.opensearch.sight import Place
 from osembed.schema import Level, staging_alias
 from osembed.state import BEFORE_SWAP, OVER, MigrationState, migration_key, read_state
 
+T = TypeVar("T")
 GRACE_S = 600.0
 
 
@@ -60,13 +64,9 @@ class Migration:
             BusyError: another process holds the lease, or took it over.
             CollectionError: something forbids it, or a third party interfered; says what to do.
         """
-        before = self.state
-        route = None
-        if not self._is_under_way(before):
-            route = find_route(self._client, self._server, self._collection, wish, self._encoders, before)
-            if route is None:
-                return MigrateResult(self._collection, "nothing to do", {})
-            self._refuse(make_plan(self._client, self._server, route, self._encoders).problems)
+        under_way, route = self._settled(lambda: self._route(wish))
+        if not under_way and route is None:
+            return MigrateResult(self._collection, "nothing to do", {})
         token = secrets.token_hex(8)
 
         def begin(state: MigrationState | None) -> MigrationState:
@@ -83,7 +83,7 @@ class Migration:
                 return self._result(lease)
             lease.update(rate=options.rate)
             self._prove_sight()
-            self._create(lease, route, wish)
+            self._settled(lambda: self._create(lease, route, wish))
             return Leg(self._work, lease, options).forward()
 
     def swap(self, options: MigrateOptions) -> MigrateResult:
@@ -116,12 +116,12 @@ class Migration:
             self._prove_sight()
             lease.update(phase="return", paused=False, rate=options.rate)
             take_tokens(lease, {level: move.blue for level, move in lease.state.moves.items()})
-            fence.unblock(self._client, [move.blue for move in lease.state.moves.values()])
+            self._settled(lambda: fence.unblock(self._client, [move.blue for move in lease.state.moves.values()]))
             return Leg(self._work, lease, options).backward()
 
     def finish(self, grace_s: float = GRACE_S) -> MigrateResult:
         """Delete the indexes of the old model, once nobody can be reading them any more."""
-        if self._is_over():
+        if self._settled(self._is_over):
             return MigrateResult(self._collection, "nothing to do", {})
         with self._claimed(self._existing) as lease:
             settle(lease)
@@ -140,13 +140,14 @@ class Migration:
                     f"Wait {left:.0f} s, or give --grace 0.",
                 )
             swapped = state.phase == "swapped"
-            dispose(lease, {level: (move.blue, move.green) if swapped else (move.green, move.blue) for level, move in state.moves.items()})
+            pairs = {level: (move.blue, move.green) if swapped else (move.green, move.blue) for level, move in state.moves.items()}
+            self._settled(lambda: dispose(lease, pairs))
             lease.note("finished", phase="finished")
             return self._result(lease)
 
     def abort(self) -> MigrateResult:
         """Give a migration up before its swap, or what is left of it after a rollback: delete the new model's indexes."""
-        if self._is_over():
+        if self._settled(self._is_over):
             return MigrateResult(self._collection, "nothing to do", {})
         with self._claimed(self._existing) as lease:
             settle(lease)
@@ -155,12 +156,20 @@ class Migration:
                 raise InputError(f"'{self._collection}' answers with the new model already.", "", "Go back first: osembed migrate rollback")
             if state.phase in BEFORE_SWAP:
                 take_tokens(lease, self._greens(state))  # lifts a fence that was left standing
-            dispose(lease, {level: (move.green, move.blue) for level, move in state.moves.items()})
+            self._settled(lambda: dispose(lease, {level: (move.green, move.blue) for level, move in state.moves.items()}))
             lease.note("aborted", phase="aborted")
             return self._result(lease)
 
     def verify(self, *, full: bool = False) -> Report:
         """Prove what is there: both sides of a migration that is under way, else the live indexes against their own texts."""
+        sides, still, places = self._settled(self._sides)
+        self._settled(lambda: sight.prove(self._client, places))
+        report = verify(self._client, self._collection, sides, full=full, still=still, watch=self._work.watch)
+        self._settled(lambda: self._journal.change(f"report:{self._collection}", lambda _: kept_report(report)))
+        return report
+
+    def _sides(self) -> tuple[list[Side], list[Target], list[Place]]:
+        """Return what is to be verified, what stands beside it unmoved, and every index that must be seen whole."""
         state, encoders = self.state, self._encoders
         targets = indexes.resolve(self._client, self._collection)
         if targets is None:
@@ -170,29 +179,46 @@ class Migration:
             sides = [Side(lane.target, lane.level, lane.encoder, pair_of(lane, state)) for lane in lanes]
         else:
             sides = [Side(target, level, encoders.of(target.meta, self._journal)) for level, target in targets.items()]
-        sight.prove(self._client, [target.place for target in (*targets.values(), *(side.target for side in sides))])
         moving = {side.level for side in sides}
         still = [target for level, target in targets.items() if level not in moving]
-        report = verify(self._client, self._collection, sides, full=full, still=still)
-        self._journal.change(f"report:{self._collection}", lambda _: kept_report(report))
-        return report
+        return sides, still, [target.place for target in (*targets.values(), *(side.target for side in sides))]
 
     def control(self, **changes: Any) -> MigrationState:
         """Set `paused` or `rate` from outside: whoever works on the migration sees it within a window."""
         changed = fence.change_state(self._client, self._collection, lambda state: replace(self._existing(state), **changes))
         return self._existing(changed)
 
+    def _settled(self, attempt: Callable[[], T]) -> T:
+        """Wait for a server that is away or short of something, and say so."""
+        return settled(attempt, report=self._work.report)
+
+    def _route(self, wish: Wish) -> tuple[bool, Route | None]:
+        """Return whether a migration is under way, and where one would lead that has to be begun; None where there is nothing to do."""
+        before = self.state
+        if self._is_under_way(before):
+            return True, None
+        route = find_route(self._client, self._server, self._collection, wish, self._encoders, before)
+        if route:
+            self._refuse(make_plan(self._client, self._server, route, self._encoders).problems)
+        return False, route
+
     def _prove_sight(self) -> None:
         """Refuse to copy a collection of which this user sees a part."""
-        sight.prove(self._client, [target.place for target in (indexes.resolve(self._client, self._collection) or {}).values()])
+
+        def prove() -> None:
+            targets = indexes.resolve(self._client, self._collection) or {}
+            sight.prove(self._client, [target.place for target in targets.values()])
+
+        self._settled(prove)
 
     @contextmanager
     def _claimed(self, begin: Callable[[MigrationState | None], MigrationState]) -> Iterator[Lease]:
-        lease = claim(self._client, self._collection, begin)
+        lease = self._settled(lambda: claim(self._client, self._collection, begin))
         try:
             yield lease
         except RefusedError:
-            lease.update()  # another holder explains whatever failed: BusyError
+            with suppress(ClusterError):
+                lease.update()  # another holder explains whatever failed: BusyError
             raise
         finally:
             lease.close()

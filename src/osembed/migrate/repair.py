@@ -68,7 +68,7 @@ class _Fenced(Exception):
 
 def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Encoders) -> Repair:
     """Mend what changed since the last repair, and what that one could not; all of it at the first."""
-    sight.prove(client, [target.place for target in targets.values()])
+    settled(lambda: sight.prove(client, [target.place for target in targets.values()]))
     began, done, loop = time.monotonic(), Repair(), BulkLoop(client)
     turnstile = Turnstile(client, collection)
     try:
@@ -82,7 +82,8 @@ def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Enco
                     break
                 except _Fenced:
                     turnstile.wait()
-                    targets = resolve(client, collection) or targets
+                    moved = settled(lambda: resolve(client, collection))
+                    targets = moved or targets
     finally:
         loop.close()
     done.seconds = round(time.monotonic() - began, 2)
@@ -103,7 +104,7 @@ class _Level:
     def run(self) -> None:
         """Mend what was refused before, then what changed since the marks. Raises _Fenced where the index takes no writes."""
         self._retry()
-        settled(self._catch_up, moved=lambda: dict(self._kept.marks))
+        settled(self._catch_up, progress=lambda: dict(self._kept.marks))
         self._keep()
         self._done.refused.update({f"{self._level}/{key}": why for key, (_, why) in self._kept.refused.items()})
 

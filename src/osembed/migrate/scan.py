@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from osembed.client import OpenSearch
-from osembed.errors import UnsettledError
-from osembed.opensearch import answers, reads
+from osembed.errors import ClusterError, UnsettledError
+from osembed.opensearch import answers, changes, reads
+from osembed.opensearch.patience import settled
 
 _BUCKETS = 2000
 _LISTED = 5000
@@ -79,6 +80,27 @@ def scan(  # noqa: PLR0913 - where, from where to where, how much
             raise UnsettledError(f"Shard {shard} of {index} has a new primary.")
         if not page:
             return
+        yield page
+        last = page[-1].seq
+
+
+def settled_scan(  # noqa: PLR0913 - as `scan`
+    client: OpenSearch, index: str, shard: int, after: int, at: Checkpoint, *, size: int, excluded: Sequence[str] = ()
+) -> Iterator[list[Found]]:
+    """Yield pages as `scan` does; where the server is away or the primary moves, wait, and go on after the last page."""
+    last, now = after, [at]
+
+    def following() -> list[Found]:
+        if not now:
+            now.append(checkpoints(client, index)[shard])
+            changes.refresh(client, index)
+        try:
+            return next(scan(client, index, shard, last, now[0], size=size, excluded=excluded), [])
+        except ClusterError:
+            now.clear()
+            raise
+
+    while page := settled(following):
         yield page
         last = page[-1].seq
 
@@ -193,6 +215,7 @@ def sample(client: OpenSearch, index: str, count: int, size: int) -> Iterator[li
         "_source": False,
         "track_total_hits": False,
     }
-    keys = list(reads.pages(reads.search(client, index, body)["hits"]["hits"]))
+    keys = list(reads.pages(settled(lambda: reads.search(client, index, body))["hits"]["hits"]))
     for start in range(0, len(keys), size):
-        yield list(read_now(client, index, keys[start : start + size], fields=()).values())
+        part = keys[start : start + size]
+        yield list(settled(lambda part=part: read_now(client, index, part, fields=())).values())  # type: ignore[misc]

@@ -154,12 +154,14 @@ def base_of(state: MigrationState, level: Level, shard: str) -> tuple[int, int]:
 def _withdraw(lease: Lease) -> bool:
     """Lift the fence unless the swap has happened; True where it has not and now never can."""
     for _ in range(20):
-        seen = fence.look(lease.client, lease.state)
         state = lease.state
+        seen = settled(lambda state=state: fence.look(lease.client, state))  # type: ignore[misc]
         if all(seen.published[level] == [state.target(level)] for level in state.moves):
             return False
         if any(seen.published[level] != [state.source(level)] for level in state.moves):
-            fence.unblock(lease.client, [index for index in seen.blocked if index in {state.source(level) for level in state.moves}])
+            sources = {state.source(level) for level in state.moves}
+            blocked = [index for index in seen.blocked if index in sources]
+            settled(lambda blocked=blocked: fence.unblock(lease.client, blocked))  # type: ignore[misc]
             lease.update(fence="")
             raise foreign(state, "an alias was moved while the fence stood")
         held = {level: seen.holds(level) for level in state.moves}

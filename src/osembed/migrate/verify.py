@@ -7,7 +7,7 @@ a migration copies a collection as it is, and `verify --repair` mends it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from osembed.identity import WITNESS_COSINE, text_hash
 from osembed.index import Target
 from osembed.migrate import integrity, pairs, recall, scan
 from osembed.migrate.copy import OWN, PAGE, Lane, pack
+from osembed.migrate.progress import Progress
 from osembed.migrate.scan import Found
 from osembed.opensearch import answers, changes, reads
 from osembed.opensearch.patience import settled
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from osembed.embed.encoder import Encoder
 
 Verdict = Literal["passed", "failed", "inherited", "pending"]
+Watch = Callable[[Progress], None]
 SAMPLE = 400
 _EXAMPLES = 5
 _NORM = 0.01  # how far a normalised vector's length may be from 1: bf16 and base-64 round trips stay well below
@@ -105,7 +107,15 @@ class _Tally:
         return Check(self.name, self.level, "failed" if self.faults else "passed", self.checked, self.faults, found, self.examples)
 
 
-def verify(client: OpenSearch, collection: str, sides: Sequence[Side], *, full: bool = False, still: Sequence[Target] = ()) -> Report:
+def verify(
+    client: OpenSearch,
+    collection: str,
+    sides: Sequence[Side],
+    *,
+    full: bool = False,
+    still: Sequence[Target] = (),
+    watch: Watch = lambda _: None,
+) -> Report:
     """Verify indexes: against their sources where they are targets of a migration, else against their own texts.
 
     Args:
@@ -114,39 +124,59 @@ def verify(client: OpenSearch, collection: str, sides: Sequence[Side], *, full: 
         sides: the indexes, at most one per level.
         full: look at every document instead of a sample of 400 per level; ids and origins are always compared completely.
         still: an index of the other level that does not move, for the chunks' papers.
+        watch: called after each page of documents with how far it is; may raise to end it.
     """
     began = time.monotonic()
+    seen = _Watched(watch, sum(_planned(client, side, full) for side in sides))
     kind = "migration" if any(side.pair for side in sides) else "live"
     report = Report(collection, kind, {side.level: side.target.index for side in sides}, full)
     for side in sides:
         settled(lambda side=side: changes.refresh(client, side.target.index))  # type: ignore[misc]
         if side.pair:
             report.checks.append(_ids(client, side.pair))
-        report.checks += _documents(client, side, full)
-        report.checks.append(_identities(client, side))
+        report.checks += _documents(client, side, full, seen)
+        report.checks.append(settled(lambda side=side: _identities(client, side)))  # type: ignore[misc]
         report.checks.append(_recall(client, side))
     report.checks += settled(lambda: integrity.check(client, sides, still))
     report.seconds = round(time.monotonic() - began, 2)
     return report
 
 
+class _Watched:
+    """Tells how many documents were looked at."""
+
+    def __init__(self, watch: Watch, total: int) -> None:
+        self._watch, self._began, self._progress = watch, time.monotonic(), Progress("verifying", total=total)
+        watch(self._progress)
+
+    def add(self, count: int) -> None:
+        self._progress.advance(count, self._began)
+        self._watch(self._progress)
+
+
+def _planned(client: OpenSearch, side: Side, full: bool) -> int:
+    """Return how many documents of an index will be looked at one by one."""
+    settled(lambda: changes.refresh(client, side.target.index))
+    count = settled(lambda: reads.count(client, side.target.index))
+    return count if full else min(count, SAMPLE)
+
+
 def _ids(client: OpenSearch, pair: Pair) -> Check:
     """Every id of the source stands in the target with the origin of its last version, and nothing else does."""
-    lane, faults, pending, seen = pair.lane, [], 0, 0
+    lane, faults, pending = pair.lane, [], 0
     for shard, mark in pair.marks.items():
         base = pair.bases.get(shard, (-1, -1))
         found = settled(lambda shard=shard, mark=mark, base=base: pairs.compare(client, lane, int(shard), mark, base))  # type: ignore[misc]
-        seen += reads.count(client, lane.source.index)
-        now = scan.read_now(client, lane.source.index, [(key, routing) for (key, _), routing in found.missing.items()])
+        now, alive = settled(lambda found=found: (_now(client, lane, found.missing), _now(client, lane, found.extra)))  # type: ignore[misc]
         for key, number in found.missing:
             if f"{lane.level}/{key}" not in pair.failed and key in now and now[key].seq == number:
                 faults.append(f"{key} is missing, or not its latest version")
-        alive = scan.read_now(client, lane.source.index, [(key, routing) for (key, _), routing in found.extra.items()])
         for key, number in found.extra:
             if number < 0:
                 faults.append(f"{key} was not put there by this migration")
             elif key not in alive:
                 pending += 1
+    seen = settled(lambda: reads.count(client, lane.source.index))
     if faults:
         return Check("ids and origins", lane.level, "failed", seen, len(faults), f"{len(faults):,} documents differ", faults[:_EXAMPLES])
     verdict: Verdict = "pending" if pending else "passed"
@@ -154,7 +184,11 @@ def _ids(client: OpenSearch, pair: Pair) -> Check:
     return Check("ids and origins", lane.level, verdict, seen, 0, f"{seen:,} documents{note}")
 
 
-def _documents(client: OpenSearch, side: Side, full: bool) -> list[Check]:
+def _now(client: OpenSearch, lane: Lane, keys: Mapping[pairs.Key, str | None]) -> dict[str, Found]:
+    return scan.read_now(client, lane.source.index, [(key, routing) for (key, _), routing in keys.items()])
+
+
+def _documents(client: OpenSearch, side: Side, full: bool, seen: _Watched) -> list[Check]:
     """Look at documents one by one: version, fields, text, vector."""
     names = ("versions", "fields") if side.pair else ()
     tallies = {name: _Tally(name, side.level) for name in (*names, "text hashes", "vectors", "norms")}
@@ -162,6 +196,7 @@ def _documents(client: OpenSearch, side: Side, full: bool) -> list[Check]:
         if side.pair:
             _against_source(client, side.pair, page, tallies)
         _against_text(side, page, tallies)
+        seen.add(len(page))
     words = {
         "versions": "the copy is not of the version that the source has",
         "fields": "the user's own fields differ from the source's",
@@ -176,14 +211,15 @@ def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[Found]]:
     index, size = side.target.index, PAGE[side.level]
     if full:
         for shard, point in settled(lambda: scan.checkpoints(client, index)).items():
-            yield from scan.scan(client, index, shard, -1, point, size=size)
+            yield from scan.settled_scan(client, index, shard, -1, point, size=size)
         return
     yield from scan.sample(client, index, SAMPLE, size)
 
 
 def _against_source(client: OpenSearch, pair: Pair, page: Sequence[Found], tallies: Mapping[str, _Tally]) -> None:
     """Compare copies with the documents they were made of; those that changed since are the next catch-up's."""
-    now = scan.read_now(client, pair.lane.source.index, [(doc.id, doc.routing) for doc in page], fields=())
+    keys = [(doc.id, doc.routing) for doc in page]
+    now = settled(lambda: scan.read_now(client, pair.lane.source.index, keys, fields=()))
     back = any(base[0] >= 0 for base in pair.bases.values())
     for doc in page:
         origin = now.get(doc.id)

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from osembed.errors import AuthError, ClusterError, InputError, RefusedError, UnsettledError
+from osembed.errors import AuthError, BlockedError, ClusterError, InputError, LastingError, RefusedError, UnsettledError
 
 T = TypeVar("T")
+Report = Callable[[str], None]
 _RETRY_S = 20.0
 _PATIENCE_S = 600.0
+_TOLD_AT = 3  # tries: what is over in a moment is not worth a word
 
 
 def retry_seconds() -> float:
@@ -41,6 +43,8 @@ def asked(send: Callable[[], T], limit_s: float | None = None) -> T:
             if refused:
                 raise
             refused = True
+        except LastingError:
+            raise
         except UnsettledError:
             if time.monotonic() - began >= limit:
                 raise
@@ -48,40 +52,64 @@ def asked(send: Callable[[], T], limit_s: float | None = None) -> T:
         pause = min(2.0, pause * 2)
 
 
-def settled(attempt: Callable[[], T], stopped: Callable[[], None] = lambda: None, moved: Callable[[], object] = lambda: None) -> T:
-    """Run an attempt again while the server is away or answers in part.
+def settled(
+    attempt: Callable[[], T],
+    stopped: Callable[[], None] = lambda: None,
+    *,
+    report: Report = lambda _: None,
+    progress: Callable[[], object] = lambda: None,
+    only: type[ClusterError] = ClusterError,
+) -> T:
+    """Run an attempt again while the server is away, short of something, or answers in part.
+
+    Refusals and answers that say what is end it at once.
 
     Args:
-        attempt: goes on where it stopped.
-        stopped: called in between; may raise.
-        moved: says how far it has come. Patience counts from the first trouble at the present place, not from the beginning of long work.
+        attempt: may run several times.
+        stopped: called in between; may raise to end the waiting.
+        report: told once what is being waited for.
+        progress: what it returns changes when an attempt that failed has brought the work forward: then the wait begins anew.
+        only: the errors that are waited for.
 
-    Refusals and answers that say what is end it at once. Raises UnsettledError when nothing came of it for too long.
+    Raises LastingError when nothing came of it for too long.
     """
-    since, place, pause = 0.0, None, 0.1
+    began, pause, tries, limit, seen = 0.0, 0.1, 0, patience_seconds(), progress()
     while True:
         try:
             return attempt()
-        except AuthError:
-            raise
-        except RefusedError as error:
-            if error.status < 500 and error.status != 429:
+        except only as error:
+            if not _may_settle(error):
                 raise
-            trouble: ClusterError = error
-        except ClusterError as error:
             trouble = error
-        now = time.monotonic()
-        if not since or moved() != place:
-            since, place, pause = now, moved(), 0.1
-        if now - since > patience_seconds():
-            raise UnsettledError(
-                f"The server does not settle: {trouble.found}",
-                "Going on would miss documents.",
-                trouble.hint or "See to the server (`osembed doctor`), then run the same command again: it goes on where it stopped.",
-            ) from trouble
+        if not tries or progress() != seen:  # counted from the first failure: an attempt may have worked well for hours before
+            began, pause, tries, seen = time.monotonic(), 0.1, 0, progress()
+        waited = time.monotonic() - began
+        if waited > limit:
+            raise lasting(f"The server does not settle for {waited:.0f} s", trouble) from trouble
+        tries += 1
+        if tries == _TOLD_AT:
+            report(f"Waiting for the server, up to {limit:.0f} s: {trouble.found}")
         stopped()
         time.sleep(pause)
         pause = min(2.0, pause * 2)
+
+
+def lasting(found: str, trouble: ClusterError) -> LastingError:
+    """Return the error that ends a wait: what has lasted and for how long, what the trouble is, and what to do about it."""
+    return LastingError(
+        f"{found}: {trouble.found}",
+        "What was acknowledged is kept.",
+        trouble.hint or "See to the server (`osembed doctor`), then run the same command again: it goes on where it stopped.",
+    )
+
+
+def _may_settle(error: ClusterError) -> bool:
+    """Whether an error may be gone at the next try: not a refusal, not what says for good how things are."""
+    if isinstance(error, AuthError | LastingError):
+        return False
+    if isinstance(error, BlockedError):
+        return error.status == 429  # a full disk: the server lifts that block by itself
+    return not isinstance(error, RefusedError) or error.status >= 500 or error.status == 429
 
 
 def _seconds(name: str, default: float) -> float:

@@ -7,12 +7,31 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from osembed.errors import AuthError, BlockedError, ClusterError, ConflictError, MissingError, RefusedError, UnsettledError
+from osembed.errors import (
+    AuthError,
+    BlockedError,
+    ClusterError,
+    ConflictError,
+    MissingError,
+    RefusedError,
+    UnavailableError,
+    UnsettledError,
+)
 
 _ACTIONS = re.compile(r"no permissions for \[(.+?)\](?: and |$)")  # an action may end with [s] or [shard]
 _USER = re.compile(r"User \[name=([^,\]]+)")
 _LONGEST = 400
 _AWAY = (429, 502, 503, 504)
+_NAME = re.compile(r"[a-z_]+")
+_FLOOD = ("flood", "read-only-allow-delete", "read_only_allow_delete")
+_DISK = ("no space left", "disk usage exceeded", "disk quota exceeded", *_FLOOD)
+_BREAKER = ("circuit_breaking", "circuit breaker triggered", "data too large, data for")
+_NO_MANAGER = ("no cluster-manager", "no cluster_manager", "no master")
+_DISK_WHY = "What was acknowledged is kept."
+_DISK_HINT = (
+    "Free disk space on the server or add a node, then run the same command again. OpenSearch lifts its own block within a minute; a shard that "
+    "failed is brought back by `POST _cluster/reroute?retry_failed=true` or by restarting its node."
+)
 
 
 def explain(status: int, kind: str, detail: Any, path: str) -> ClusterError:
@@ -24,6 +43,7 @@ def explain(status: int, kind: str, detail: Any, path: str) -> ClusterError:
         detail: the answer's body.
         path: of the request; names the index.
     """
+    kind = kind if _NAME.fullmatch(kind) else ""  # else the whole of an answer that has no name for what happened
     where, text = index_of(path), reason_of(detail) or kind
     failures = (detail.get("_shards") or {}).get("failures") if isinstance(detail, Mapping) else None
     if failures:  # a broadcast such as `_refresh`: no error of its own, the shards have it
@@ -33,8 +53,8 @@ def explain(status: int, kind: str, detail: Any, path: str) -> ClusterError:
         return _blocked(status, kind, detail, where, text)
     if status == 403:
         return forbidden(text, where)
-    if status in _AWAY:
-        return _away(status, kind, text, where)
+    if status in _AWAY or is_shortage(status, f"{kind} {text}"):
+        return shortage(status, kind, text, where)
     facts = {"status": status, "kind": kind, "detail": detail}
     if status == 404:
         return MissingError(f"The server does not have it: {text}.", "", "See `osembed doctor`.", **facts)
@@ -58,6 +78,8 @@ def explain_failure(reason: Any, where: str, found: str, status: int = 0) -> Clu
         return forbidden(text, where)
     if "index_not_found_exception" in kinds:
         return MissingError(f"{where} is gone: {text}.", status=404, kind="index_not_found_exception", detail=reason)
+    if is_shortage(status, " ".join((*kinds, text))):
+        return shortage(status, " ".join(kinds), text, where)
     if status and status < 500 and status not in _AWAY:
         return explain(status, next(iter(kinds), ""), {"error": reason}, f"/{where}")
     return UnsettledError(f"{found}: {text}." if text else f"{found}.")
@@ -68,7 +90,9 @@ def forbidden(text: str, where: str) -> AuthError:
     found, user = _ACTIONS.search(text), _USER.search(text)
     who = f"user '{user[1]}'" if user else "this user"
     if not found:
-        return AuthError(f"The server refuses {who}{_on(where)}: {text}.", "", "Ask for the permission, or use another user (OSEMBED_USER).")
+        return AuthError(
+            f"The server refuses {who}{_on(where)}: {text}.", "", "Ask for the permission, or use another user (OSEMBED_USER)."
+        )
     actions = tuple(part.strip() for part in found[1].split(","))
     error = AuthError(
         f"The server does not allow {who} {', '.join(actions)}{_on(where)}.",
@@ -94,43 +118,87 @@ def reason_of(detail: Any) -> str:
             break
         cause = {key: value for key, value in inner.items() if key != "root_cause"}
     text = cause.get("reason") if isinstance(cause, Mapping) else cause
+    if str(text or "").lstrip()[:1] in ("<", "{"):  # a page of something in between, or an answer of another kind
+        return ""
     return re.sub(r"\s+", " ", str(text or ""))[:_LONGEST].rstrip(".")
 
 
-def _blocked(status: int, kind: str, detail: Any, where: str, text: str) -> BlockedError:
-    if "read-only-allow-delete" in text or "read_only_allow_delete" in text or "flood" in text:
-        return BlockedError(
-            f"{where or 'The index'} takes no writes: the disk of its node is full beyond the flood-stage watermark.",
-            "OpenSearch made it read-only. What was acknowledged is kept.",
-            "Free disk space or add a node (OpenSearch lifts the block by itself), then run the same command again.",
-            status=status,
-            kind=kind,
-            detail=detail,
-        )
-    return BlockedError(
-        f"{where or 'The index'} is blocked: {text}.",
-        "What was acknowledged is kept.",
-        "`osembed doctor` says what the block is and what lifts it; then run the same command again.",
-        status=status,
-        kind=kind,
-        detail=detail,
-    )
+def is_shortage(status: int, text: str) -> bool:
+    """Whether the server says that it lacks disk or memory, be the status what it may: that may be gone later.
+
+    A 400 quotes what it refuses, and a paper may be about full disks: there only the breaker's own sentence counts.
+    """
+    said = text.lower()
+    return any(word in said for word in _BREAKER) or (not 400 <= status < 500 and any(word in said for word in _DISK))
 
 
-def _away(status: int, kind: str, text: str, where: str) -> ClusterError:
-    if "manager_not_discovered" in kind or "master_not_discovered" in kind:
-        return ClusterError(
+def shortage(status: int, kind: str, text: str, where: str) -> UnavailableError:
+    """Return the error for what may be gone later: says whether disk, memory, the manager or a shard is what the server lacks.
+
+    Args:
+        status: of the answer, or of one item of it.
+        kind: OpenSearch's name for it, "" where it has none.
+        text: what the server says of it.
+        where: the index, "" for the cluster.
+    """
+    said = f"{kind} {text}".lower()
+    if any(word in said for word in _DISK):
+        return UnavailableError(f"{_full(where)}{_told(text)}.", _DISK_WHY, _DISK_HINT)
+    if "manager_not_discovered" in said or "master_not_discovered" in said or any(word in said for word in _NO_MANAGER):
+        return UnavailableError(
             "The cluster has no elected manager.",
             "Without one it can change nothing.",
             "Start the missing nodes (their logs say why there is no election), then run the same command again.",
         )
-    if "circuit_breaking" in kind or "circuit" in text.lower():
-        return ClusterError(
-            f"The server is short of memory{_on(where)}: {text}.",
-            "Its circuit breaker refused the request.",
-            "Wait until it is less busy or give its nodes more heap, then run the same command again.",
+    if any(word in said for word in _BREAKER):
+        return UnavailableError(
+            f"The server is short of memory{_on(where)}: a circuit breaker refused the request{_told(text)}.",
+            "It would have taken more memory than its settings allow.",
+            "Wait until it is less busy, give its nodes more heap, or raise the breaker's limit; then run the same command again.",
         )
-    return ClusterError(f"The server answers {status}{_on(where)}: {text}.", "It is overloaded or not ready.", "Try again later.")
+    if "unavailable_shards" in said or "no_shard_available" in said or "all shards failed" in said:
+        return UnavailableError(
+            f"A shard{_of(where)} is away{_told(text)}.",
+            "Its node is down, or its disk is full.",
+            "`GET _cluster/allocation/explain` says why; start the node or free disk space, then `POST _cluster/reroute?retry_failed=true`.",
+        )
+    return UnavailableError(
+        f"The server answers {status}{_on(where)}{_told(text)}.", "It is overloaded or not ready.", "Try again later: the command goes on."
+    )
+
+
+def _blocked(status: int, kind: str, detail: Any, where: str, text: str) -> ClusterError:
+    facts = {"status": status, "kind": kind, "detail": detail}
+    said = text.lower()
+    if "create-index blocked" in said:  # the server sets it where every node is beyond the high watermark, and lifts it by itself
+        return UnavailableError(
+            "The server creates no indexes: the disks of all its nodes are full beyond the high watermark.", _DISK_WHY, _DISK_HINT
+        )
+    if any(word in said for word in _NO_MANAGER):
+        return shortage(status, "cluster_manager_not_discovered_exception", text, where)
+    if "not recovered" in said:
+        return UnavailableError("The cluster has just started and does not know its indexes yet.", "", "Try again in a moment.")
+    if any(word in said for word in _FLOOD):
+        why = f"OpenSearch made it read-only. {_DISK_WHY}"
+        return BlockedError(f"{_full(where)} beyond the flood-stage watermark.", why, _DISK_HINT, **facts)
+    return BlockedError(
+        f"{where or 'The index'} is blocked: {text}.",
+        "What was acknowledged is kept.",
+        "`osembed doctor` says what the block is and what lifts it; then run the same command again.",
+        **facts,
+    )
+
+
+def _full(where: str) -> str:
+    return f"{where or 'The index'} takes no writes: the disk of its node is full"
+
+
+def _told(text: str) -> str:
+    return f" ({text})" if text else ""
+
+
+def _of(where: str) -> str:
+    return f" of {where}" if where else ""
 
 
 def _kinds(reason: Any) -> list[str]:
