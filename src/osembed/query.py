@@ -91,6 +91,17 @@ def pipeline(fusion: Fusion, weights: Sequence[float], *, explain: bool = False)
     return body
 
 
+def summed(text: str, vector: NDArray[np.float32], depth: int, filters: Sequence[Body], weights: Sequence[float]) -> Body:
+    """Return one query for servers without hybrid ones: what either leg finds, their scores added as they are.
+
+    Unequal weights become boosts; the scores of words and of meaning have different scales, so they are not shares.
+    """
+    words, meaning = lexical(text), nearest(vector, depth, filters)
+    if weights[0] != weights[1]:
+        words["multi_match"]["boost"], meaning["knn"]["embedding"]["boost"] = map(float, weights)
+    return {"bool": {"should": [words, meaning], "filter": list(filters), "minimum_should_match": 1}}
+
+
 def papers_page(text: str, ids: Sequence[str]) -> Body:
     """Return the request that fetches the papers of a page, their titles highlighted."""
     return {
