@@ -137,7 +137,7 @@ class Ranker:
 
 def has_hybrid(client: OpenSearch, server: Server) -> bool:
     """Whether the server fuses hybrid queries correctly: version 3.5 or later, with the neural-search plugin."""
-    return server.version >= OLDEST_HYBRID and "opensearch-neural-search" in reads.plugins(client)
+    return server.version >= OLDEST_HYBRID and reads.NEURAL_SEARCH in reads.plugins(client)
 
 
 def lack_of_hybrid(server: Server) -> str:

@@ -226,13 +226,12 @@ class Searcher:
         """Fetch what a page shows: its papers, and of each its best passages, or just the chunks that were ranked."""
         if not page:
             return ()
-        ids = list(dict.fromkeys(ranked.id for ranked in page))
-        best = [ranked.chunk for ranked in page if ranked.chunk]
-        requests = [(targets["papers"], query.papers_page(text, ids))]
+        best = {ranked.id: ranked.chunk for ranked in page}
+        requests = [(targets["papers"], query.papers_page(text, list(best)))]
         if options.hits == "chunks":
-            requests.append((targets["chunks"], query.chunks_page(text, best)))
+            requests.append((targets["chunks"], query.chunks_page(text, [ranked.chunk for ranked in page if ranked.chunk])))
         elif options.passages:
-            requests.append((targets["chunks"], query.passages_page(text, ids, best, options.passages)))
+            requests += [(targets["chunks"], query.passages_page(text, key, chunk, options.passages)) for key, chunk in best.items()]
         papers, *found = self.ranker.legs(requests)
         stored = {hit["_id"]: hit for hit in papers}
         shown: list[tuple[Ranked, tuple[Passage, ...]]]
@@ -240,7 +239,7 @@ class Searcher:
             chunks = {hit["_id"]: (_passage(hit),) for hit in found[0]}
             shown = [(ranked, chunks.get(ranked.chunk or "", ())) for ranked in page]
         else:
-            groups = _passages(found[0]) if found else {}
+            groups = dict(zip(best, map(_passages, found), strict=True)) if found else {}
             shown = [(ranked, groups.get(ranked.id, ())) for ranked in page]
         return tuple(_hit(ranked, stored[ranked.id], passages) for ranked, passages in shown if ranked.id in stored)
 
@@ -252,14 +251,9 @@ def _checked(text: str) -> str:
     return text
 
 
-def _passages(groups: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Passage, ...]]:
-    """Return each paper's passages; one found by its title alone shows its beginning, not any passage."""
-    pieces = {}
-    for group in groups:
-        inner = group["inner_hits"]["passages"]["hits"]["hits"]
-        shown = [hit for place, hit in enumerate(inner) if place == 0 or hit["_score"] > 0]
-        pieces[inner[0]["_source"]["paper_id"]] = tuple(map(_passage, shown))
-    return pieces
+def _passages(hits: Sequence[Mapping[str, Any]]) -> tuple[Passage, ...]:
+    """Return a paper's passages; one found by its title alone shows its beginning, not any passage."""
+    return tuple(_passage(hit) for place, hit in enumerate(hits) if place == 0 or hit["_score"] > 0)
 
 
 def _passage(hit: Mapping[str, Any]) -> Passage:

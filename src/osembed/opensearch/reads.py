@@ -20,6 +20,7 @@ from osembed.opensearch.patience import asked
 PRIMARY = "_primary"  # replicas may lag behind
 _MGET = 500
 NO_PIPELINE = "_none"  # an index's default pipeline may be one that the server does not have (any more): every search would fail
+NEURAL_SEARCH = "opensearch-neural-search"  # the plugin that has hybrid queries and normalises their scores
 _FLOOD = "12"  # the number of the block that a full disk sets
 Body = Mapping[str, Any]
 Key = tuple[str, str | None]
