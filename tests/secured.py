@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from osembed.client import Access
 from osembed.node.launch import launch, log_of
 from tests.cluster import free_ports
-from tests.secured_home import secured_home
+from tests.secured_home import home_without, secured_home
 from tests.secured_java import java_options, secured_java
 
 ROLES: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("roles.json").read_text())
@@ -79,9 +79,13 @@ class SecuredNode:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def start(self) -> None:
-        """Start the server, or start it again with its data and on its port; return when it answers the administrator."""
-        home = secured_home(self.version)
+    def start(self, without: str = "") -> None:
+        """Start the server, or start it again with its data and on its port; return when it answers the administrator.
+
+        Args:
+            without: a plugin that it lacks this time.
+        """
+        home = home_without(self.version, without) if without else secured_home(self.version)
         options = java_options(self.version, home)
         self._process = launch(home, secured_java(self.version), self._folder, self._settings(), files=self._files, options=options)
         try:

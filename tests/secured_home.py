@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 import zipfile
@@ -60,6 +61,20 @@ def secured_home(version: str) -> Path:
         if not home.is_dir():
             with tempfile.TemporaryDirectory(dir=cache, prefix="assembling-") as scratch:
                 _assemble(version, Path(scratch)).rename(home)
+    return home
+
+
+def home_without(version: str, plugin: str) -> Path:
+    """Return the home of a secured server that lacks one plugin, putting it together first if need be."""
+    whole = secured_home(version)
+    home = whole.with_name(f"{whole.name}-without-{plugin}")
+    with FileLock(cache_folder() / "secured.lock"):
+        if not home.is_dir():
+            with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="assembling-") as scratch:
+                made = Path(scratch) / "home"
+                shutil.copytree(whole, made, copy_function=os.link)  # the same files, so it takes no space
+                shutil.rmtree(made / "plugins" / plugin)
+                made.rename(home)
     return home
 
 

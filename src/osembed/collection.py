@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,8 +142,8 @@ class Collection:
         return self._searcher.similar(paper_id, size=size, where=where)
 
     def request(self, query: str, **options: Any) -> dict[str, Any]:
-        """Return the search as a native request for other programs: {"alias", "body", "curl"}."""
-        return self._searcher.request(query, _build(SearchOptions, options), self.server.url)
+        """Return the search as a request for other programs, such as this server understands: {"alias", "body", "curl", "notices"}."""
+        return asdict(self._searcher.request(query, _build(SearchOptions, options), self._access))
 
     def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
         """Delete papers with their chunks; return for each id whether it was there."""

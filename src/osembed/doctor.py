@@ -10,12 +10,12 @@ from osembed import index as indexes
 from osembed import schema
 from osembed.client import OpenSearch, Server
 from osembed.errors import OsembedError
-from osembed.index import Targets
+from osembed.index import Pipeline, Targets
 from osembed.opensearch import reads
 from osembed.ranking import OLDEST_HYBRID
 
 Verdict = Literal["ok", "warning", "problem", "mended"]
-_NEEDED = ("opensearch-knn", "opensearch-neural-search")
+_NEEDED = ("opensearch-knn", reads.NEURAL_SEARCH)
 _LINKS = 16  # HNSW m of every profile
 
 
@@ -30,8 +30,9 @@ class Check:
 
 
 def examine(client: OpenSearch, server: Server, collection: str) -> list[Check]:
-    """Run all checks. Creates the search pipeline where it is missing, and changes nothing else."""
-    return [*_server(client, server), _pipeline(client), *_collection(client, collection), *_resources(client)]
+    """Run all checks. Sees to the search pipeline and to who names it, and changes nothing else."""
+    found, check = _pipeline(client)
+    return [*_server(client, server), check, *_collection(client, collection, found), *_resources(client)]
 
 
 def forecast_bytes(dimension: int, vectors: int) -> int:
@@ -69,19 +70,41 @@ def _server(client: OpenSearch, server: Server) -> Iterator[Check]:
         )
 
 
-def _pipeline(client: OpenSearch) -> Check:
+def _pipeline(client: OpenSearch) -> tuple[Pipeline | None, Check]:
+    """See to the search pipeline; None where it could not be found out whether the server can have it."""
+    name = "search pipeline"
     try:
         found = indexes.ensure_pipeline(client)
     except OsembedError as error:
-        return Check("search pipeline", "problem", error.found, "Run doctor as a user who may create search pipelines.")
+        return None, Check(name, "problem", error.found, "Run doctor as a user who may create search pipelines.")
     if found == "created":
-        return Check("search pipeline", "mended", f"{schema.PIPELINE} was missing: every query would fail. Created.")
+        return found, Check(name, "mended", f"{schema.PIPELINE} was missing: every query of other programs would fail. Created.")
     if found == "unsupported":
-        return Check("search pipeline", "warning", "this server has no hybrid queries", "New indexes get no default pipeline.")
-    return Check("search pipeline", "ok", schema.PIPELINE)
+        advice = "Indexes get no default pipeline here; `osembed doctor` gives it to them once the plugin neural-search is there."
+        return found, Check(name, "warning", "this server cannot normalise hybrid queries", advice)
+    return found, Check(name, "ok", schema.PIPELINE)
 
 
-def _collection(client: OpenSearch, collection: str) -> Iterator[Check]:
+def _default_pipelines(client: OpenSearch, targets: Targets, found: Pipeline) -> Iterator[Check]:
+    """See to it that other programs' searches, which go through the indexes' default pipeline, do not fail for it."""
+    try:
+        for notice in indexes.fit_pipelines(client, targets, found):
+            failed = " Until now every search of other programs failed with 400." if found == "unsupported" else ""
+            yield Check("default pipeline", "mended", notice + failed)
+    except OsembedError as error:
+        yield Check("default pipeline", "problem", error.found, "Run doctor as a user who may change the collection's settings.")
+    for target in targets.values():
+        chosen = target.default_pipeline
+        if chosen not in ("", "_none", schema.PIPELINE) and reads.pipeline(client, chosen) is None:
+            yield Check(
+                "default pipeline",
+                "problem",
+                f"{target.index} names the search pipeline {chosen}, which is not there: every search of other programs fails",
+                f'Create it, or PUT {target.index}/_settings {{"index.search.default_pipeline": null}}, then run doctor again.',
+            )
+
+
+def _collection(client: OpenSearch, collection: str, pipeline: Pipeline | None) -> Iterator[Check]:
     try:
         targets = indexes.resolve(client, collection)
     except OsembedError as error:
@@ -95,6 +118,8 @@ def _collection(client: OpenSearch, collection: str) -> Iterator[Check]:
             f"osembed ingest PATH --collection {collection}",
         )
         return
+    if pipeline:
+        yield from _default_pipelines(client, targets, pipeline)
     yield from _indexes(client, targets)
 
 

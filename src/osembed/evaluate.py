@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All rows, with what they rest on: judged papers that the collection lacks lower every number."""
+    """All rows, with what they rest on: judged papers that the collection lacks lower every number; `notices` what this server does not do."""
 
     collection: str
     queries: int
@@ -47,6 +47,7 @@ class Evaluation:
     missing_papers: int
     models: dict[str, str]
     rows: tuple[Row, ...]
+    notices: tuple[str, ...] = ()
 
 
 def read_judged(folder: Path, split: str = "test") -> Judged:
@@ -104,7 +105,8 @@ def evaluate(
         fusion = way.fusion if way.mode == "hybrid" else "-"
         rows.append(Row(way.mode, fusion, way.level, means, per_query))
     models: dict[str, str] = {level: target.meta.model for level, target in searcher.targets().items()}
-    return Evaluation(collection, len(judged.queries), len(wanted), missing, models, tuple(rows))
+    said = searcher.fusion_notice() if any(way.mode == "hybrid" and way.level != "both" for way in ways) else ""
+    return Evaluation(collection, len(judged.queries), len(wanted), missing, models, tuple(rows), (said,) if said else ())
 
 
 def all_ways() -> Iterator[SearchOptions]:

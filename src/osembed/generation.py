@@ -121,8 +121,10 @@ def open_collection(client: OpenSearch, server: Server, collection: str, wish: W
         return _open_first(client, server, collection, wish, encoders)
     check_wish(targets, wish)
     notices = [f"_meta of {target.index} had been wiped; restored from the journal." for target in targets.values() if target.healed]
-    if indexes.ensure_pipeline(client) == "created":
+    pipeline = indexes.ensure_pipeline(client)
+    if pipeline == "created":
         notices.append(f"The search pipeline {schema.PIPELINE} was missing; created again.")
+    notices += indexes.fit_pipelines(client, targets, pipeline)
     for target in targets.values():
         if target.refresh_interval == "-1":  # a loader that is gone left it: nothing would ever become visible
             indexes.put_in_service(client, target, _wanted(client, target))
@@ -192,7 +194,8 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
     loading = Loading(client, collection, token)
     try:
         shape: dict[str, Any] = {"number_of_shards": wish.shards} if wish.shards else {}
-        if indexes.ensure_pipeline(client) == "unsupported":
+        pipeline = indexes.ensure_pipeline(client)
+        if pipeline == "unsupported":
             shape["search.default_pipeline"] = None
         replicas = indexes.default_replicas(client, server) if wish.replicas is None else wish.replicas
         for meta in metas.values():
@@ -200,6 +203,7 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
             indexes.create_index(client, server, planned, shape)
         targets = indexes.resolve_indexes(client, state["indexes"])
         check_wish(targets, wish)
+        indexes.fit_pipelines(client, targets, pipeline)  # of a load that began on another server
         for level, target in targets.items():  # what stands in the index, which another loader may have made
             journal.remember_index(target.uuid, schema.write_meta(target.meta), schema.wanted_settings(profile, replicas))
             encoder = encoders.load(models[level])

@@ -21,7 +21,7 @@ from osembed.vectors import to_wire
 
 _RESOLVE = (
     "*.aliases,*.mappings._meta,*.mappings.properties.meta,*.settings.index.uuid,"
-    "*.settings.index.refresh_interval,*.settings.index.provided_name"
+    "*.settings.index.refresh_interval,*.settings.index.search.default_pipeline,*.settings.index.provided_name"
 )
 
 
@@ -31,6 +31,7 @@ class Target:
 
     Attributes:
         meta_types: the mapped metadata fields and their OpenSearch types, `authors.name` style.
+        default_pipeline: the search pipeline that requests go through which name none; "" where the index sets none.
         healed: whether `_meta` had been wiped and was restored from the journal.
     """
 
@@ -39,6 +40,7 @@ class Target:
     meta: IndexMeta
     meta_types: Mapping[str, str]
     refresh_interval: str = ""
+    default_pipeline: str = ""
     healed: bool = False
 
     @property
@@ -62,6 +64,7 @@ _OF_ONE_INDEX = ("uuid", "creation_date", "provided_name", "version.", "blocks."
 _SET_IN_SERVICE = ("refresh_interval", "auto_expand_replicas")
 _FIRST_BASE64 = (3, 9, 0)
 _PROBE = "osembed-probe"
+_DEFAULT_PIPELINE = "search.default_pipeline"
 Pipeline = Literal["there", "created", "unsupported"]
 
 
@@ -130,9 +133,17 @@ def create_like(client: OpenSearch, server: Server, source: Target, meta: IndexM
     kept = {name: value for name, value in settings.items() if not name.startswith(_OF_ONE_INDEX)}
     wanted = schema.wanted_settings(meta.profile, int(kept.pop("number_of_replicas", 0)))
     wanted |= {name: kept.pop(name) for name in _SET_IN_SERVICE if name in kept}
-    body["settings"]["index"] = {**kept, **schema.load_settings(meta.profile)}
+    settings = {**kept, **schema.load_settings(meta.profile), **_default_pipeline(client, source)}
+    body["settings"]["index"] = {name: value for name, value in settings.items() if value is not None}
     _create(client, schema.index_name(meta.collection, meta.level, meta.identity, meta.generation), body)
     return wanted
+
+
+def _default_pipeline(client: OpenSearch, source: Target) -> dict[str, Any]:
+    """Return the setting of the index that comes after another: an operator's choice stays, osembed's own is what this server can do."""
+    if source.default_pipeline not in ("", schema.PIPELINE):
+        return {}
+    return {_DEFAULT_PIPELINE: None if ensure_pipeline(client) == "unsupported" else schema.PIPELINE}
 
 
 def _create(client: OpenSearch, name: str, body: Mapping[str, Any]) -> None:
@@ -177,9 +188,11 @@ def ensure_pipeline(client: OpenSearch) -> Pipeline:
     """Create the cluster-wide default search pipeline unless it is there; say what was found.
 
     A missing default pipeline turns every query of every client into an error, so each writer sees to it. A server without the neural-search
-    plugin cannot have it: its indexes get no default pipeline, and hybrid search is fused on the client.
+    plugin cannot have it: its indexes get no default pipeline, and hybrid search is fused on the client. Such a server may still list a
+    pipeline that was created when it had the plugin; then only the attempt to create it tells.
     """
-    if reads.pipeline(client, schema.PIPELINE) is not None:
+    listed = reads.pipeline(client, schema.PIPELINE) is not None
+    if listed and reads.NEURAL_SEARCH in reads.plugins(client):
         return "there"
     try:
         changes.put_pipeline(client, schema.PIPELINE, schema.read_mapping("pipeline.json"))
@@ -187,7 +200,28 @@ def ensure_pipeline(client: OpenSearch) -> Pipeline:
         if "normalization-processor" in str(error.detail):  # an unknown kind of processor: the plugin is not there
             return "unsupported"
         raise
-    return "created"
+    return "there" if listed else "created"
+
+
+def fit_pipelines(client: OpenSearch, targets: Targets, found: Pipeline) -> list[str]:
+    """Give indexes the default pipeline where the server has it, and take it away where the server cannot; return what was done.
+
+    Other default pipelines, and `_none`, are an operator's choice and stay.
+
+    Args:
+        client: the connection.
+        targets: the indexes.
+        found: what `ensure_pipeline` said.
+    """
+    notices = []
+    for target in targets.values():
+        if found == "unsupported" and target.default_pipeline == schema.PIPELINE:
+            changes.put_settings(client, [target.index], {_DEFAULT_PIPELINE: None})
+            notices.append(f"{target.index} named a search pipeline that this server does not have; now it names none.")
+        elif found != "unsupported" and not target.default_pipeline:
+            changes.put_settings(client, [target.index], {_DEFAULT_PIPELINE: schema.PIPELINE})
+            notices.append(f"{target.index} had no default search pipeline; now it has {schema.PIPELINE}.")
+    return notices
 
 
 def put_in_service(client: OpenSearch, target: Target, wanted: Mapping[str, Any]) -> None:
@@ -290,6 +324,7 @@ def _target(client: OpenSearch, index: str, info: Mapping[str, Any]) -> Target:
         meta=schema.read_meta(stored),
         meta_types=_flat_types(info),
         refresh_interval=settings.get("refresh_interval", ""),
+        default_pipeline=settings.get("search", {}).get("default_pipeline", ""),
         healed=healed,
     )
 

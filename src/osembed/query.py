@@ -91,6 +91,17 @@ def pipeline(fusion: Fusion, weights: Sequence[float], *, explain: bool = False)
     return body
 
 
+def summed(text: str, vector: NDArray[np.float32], depth: int, filters: Sequence[Body], weights: Sequence[float]) -> Body:
+    """Return one query for servers without hybrid ones: what either leg finds, their scores added as they are.
+
+    Unequal weights become boosts; the scores of words and of meaning have different scales, so they are not shares.
+    """
+    words, meaning = lexical(text), nearest(vector, depth, filters)
+    if weights[0] != weights[1]:
+        words["multi_match"]["boost"], meaning["knn"]["embedding"]["boost"] = map(float, weights)
+    return {"bool": {"should": [words, meaning], "filter": list(filters), "minimum_should_match": 1}}
+
+
 def papers_page(text: str, ids: Sequence[str]) -> Body:
     """Return the request that fetches the papers of a page, their titles highlighted."""
     return {
@@ -102,25 +113,21 @@ def papers_page(text: str, ids: Sequence[str]) -> Body:
     }
 
 
-def passages_page(text: str, ids: Sequence[str], best: Sequence[str], count: int) -> Body:
-    """Return the request that fetches each paper's best passages: the nearest chunk first, then those that share most words."""
-    should: list[Body] = [{"constant_score": {"filter": {"ids": {"values": list(best)}}, "boost": 10_000}}] if best else []
+def passages_page(text: str, paper_id: str, best: str | None, count: int) -> Body:
+    """Return the request that fetches a paper's best passages: the nearest chunk first, then those that share most words.
+
+    One for each paper, as the server itself would send them for `collapse` with `inner_hits`; but it sends those through the index's default
+    search pipeline, whatever the request says, and that may be missing.
+    """
+    should: list[Body] = [{"constant_score": {"filter": {"ids": {"values": [best]}}, "boost": 10_000}}] if best else []
     if text:
         should.append(lexical(text))
     return {
-        "query": {"bool": {"filter": [{"terms": {"paper_id": list(ids)}}], "should": should}},
-        "size": len(ids),
-        "_source": False,
+        "query": {"bool": {"filter": [{"term": {"paper_id": paper_id}}], "should": should}},
+        "size": count,
+        "_source": PASSAGE_FIELDS,
+        "highlight": _highlight("text", fragments=2),
         "track_total_hits": False,
-        "collapse": {
-            "field": "paper_id",
-            "inner_hits": {
-                "name": "passages",
-                "size": count,
-                "_source": PASSAGE_FIELDS,
-                "highlight": _highlight("text", fragments=2),
-            },
-        },
     }
 
 

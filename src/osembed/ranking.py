@@ -53,6 +53,11 @@ class Ranker:
         self._client, self._server = client, server
         self.native: bool | None = None
 
+    @property
+    def fuses_here(self) -> bool:
+        """Whether hybrid queries of one level, which the server could fuse, are fused on the client."""
+        return not self._is_native()
+
     def window(self, question: Question, targets: Targets) -> list[Ranked]:
         """Rank at most WINDOW papers; deeper once where chunks of few papers filled a leg."""
         ranked: list[Ranked] = []
@@ -132,7 +137,14 @@ class Ranker:
 
 def has_hybrid(client: OpenSearch, server: Server) -> bool:
     """Whether the server fuses hybrid queries correctly: version 3.5 or later, with the neural-search plugin."""
-    return server.version >= OLDEST_HYBRID and "opensearch-neural-search" in reads.plugins(client)
+    return server.version >= OLDEST_HYBRID and reads.NEURAL_SEARCH in reads.plugins(client)
+
+
+def lack_of_hybrid(server: Server) -> str:
+    """Say why a server's own hybrid queries are not used."""
+    if server.version < OLDEST_HYBRID:
+        return f"OpenSearch {server.version_text} has no hybrid queries, or ones that drop top documents (correct from 3.5)"
+    return "This server has no hybrid queries (the plugin neural-search is missing)"
 
 
 def _restore_id(hit: dict[str, Any], level: Level) -> bool:

@@ -6,27 +6,25 @@ slices of one list.
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from osembed import filters, query, store
 from osembed import index as indexes
-from osembed.client import OpenSearch, Server
+from osembed.client import Access, OpenSearch, Server
 from osembed.encoders import Encoders
 from osembed.errors import ClusterError, CollectionError, InputError, ModelError, OsembedError, RefusedError, UnsettledError
 from osembed.generation import unpublished
 from osembed.index import Target, Targets
 from osembed.opensearch.refusals import reason_of
 from osembed.paper import clean
-from osembed.ranking import Question, Ranked, Ranker
-from osembed.results import DEPTHS, WINDOW, Hit, Passage, SearchOptions, SearchResult
-from osembed.schema import alias_name
+from osembed.ranking import Question, Ranked, Ranker, lack_of_hybrid
+from osembed.request import Request, make_request
+from osembed.results import WINDOW, Hit, Passage, SearchOptions, SearchResult
 
 T = TypeVar("T")
 _REMEMBERED = 1000  # query vectors
@@ -42,13 +40,12 @@ class Searcher:
         self._resolved: tuple[float, Targets] | None = None
         self._vectors: dict[tuple[str, str], NDArray[np.float32]] = {}
         self.ranker = Ranker(client, server)
+        self._said_fusion = False
 
     def search(self, text: str, options: SearchOptions) -> SearchResult:
         """Search; see SearchOptions. Raises InputError, CollectionError or, when strict, ModelError."""
         started = time.perf_counter()
-        text = clean(text).strip()
-        if not text:
-            raise InputError("The query is empty.", "", "Write what you are looking for.")
+        text = _checked(text)
 
         def attempt(targets: Targets) -> SearchResult:
             question, notices = self._ask(text, options, targets)
@@ -64,7 +61,7 @@ class Searcher:
                 found=len(ranked),
                 hits=self._fetch(text, page, targets, options),
                 degraded=question.mode != options.mode,
-                notices=notices,
+                notices=(*notices, *self._fusion_notice(question)),
                 models={level: target.meta.model for level, target in targets.items()},
                 took_ms=_since(started),
             )
@@ -121,27 +118,19 @@ class Searcher:
 
         return self._on_targets(attempt)
 
-    def request(self, text: str, options: SearchOptions, url: str) -> dict[str, Any]:
-        """Return the native request for other programs: alias, body (vector included) and a curl line.
-
-        The body filters by identity: sent after a model change it finds nothing instead of nonsense.
-        """
-        level = query.level_of_leg(options.level, "vector")
+    def request(self, text: str, options: SearchOptions, access: Access) -> Request:
+        """Return the search as a request for other programs, such as this server understands. Nothing is searched."""
+        text = _checked(text)
         targets = self.targets()
-        target = targets[level]
-        where = filters.clauses(filters.parse(options.where), targets[level].meta_types, level)
-        where.append({"term": {"identity": target.meta.identity.hash}})
-        vector = self._query_vector(text, target)
-        pipe = query.pipeline(options.fusion, options.weights)
-        body = query.hybrid(clean(text), vector, DEPTHS[0], where, pipe)
-        shown = {"_source": ["title", "meta"] if level == "papers" else ["paper_id", "title", "text", "meta"]}
-        body.update({"size": options.size, "from": (options.page - 1) * options.size, **shown})
-        if level == "chunks":
-            body["collapse"] = {"field": "paper_id"}
-        alias = alias_name(self._collection, level)
-        data = shlex.quote(orjson.dumps(body).decode())
-        curl = f"curl -s '{url}/{alias}/_search' -H 'content-type: application/json' -d {data}"
-        return {"alias": alias, "body": body, "curl": curl}
+        question, notices = self._ask(text, options, targets)
+        lack = lack_of_hybrid(self._server) if question.mode == "hybrid" and self.ranker.fuses_here else ""
+        return make_request(question, targets, access, lack, notices)
+
+    def fusion_notice(self) -> str:
+        """Say that this server leaves the fusion of one level to the client; "" where it does it itself."""
+        if not self.ranker.fuses_here:
+            return ""
+        return f"{lack_of_hybrid(self._server)}: words and meaning were joined on the client, by the same formula."
 
     def targets(self) -> Targets:
         """Return the collection's indexes, resolved at most a second ago."""
@@ -214,6 +203,14 @@ class Searcher:
             return Question(text, None, "lexical", options, conditions), (f"Searched by words only. {error}",)
         return Question(text, vector, options.mode, options, conditions), ()
 
+    def _fusion_notice(self, question: Question) -> tuple[str, ...]:
+        """Say once, to whoever asked for the server's own fusion of one level, that it is done here."""
+        if self._said_fusion or question.mode != "hybrid" or question.options.level == "both":
+            return ()
+        said = self.fusion_notice()
+        self._said_fusion = True
+        return (said,) if said else ()
+
     def _query_vector(self, text: str, target: Target) -> NDArray[np.float32]:
         """Embed a query with an index's model; the pages of one search, and evaluations, ask the same again and again."""
         key = (target.meta.identity.hash, text)
@@ -229,13 +226,12 @@ class Searcher:
         """Fetch what a page shows: its papers, and of each its best passages, or just the chunks that were ranked."""
         if not page:
             return ()
-        ids = list(dict.fromkeys(ranked.id for ranked in page))
-        best = [ranked.chunk for ranked in page if ranked.chunk]
-        requests = [(targets["papers"], query.papers_page(text, ids))]
+        best = {ranked.id: ranked.chunk for ranked in page}
+        requests = [(targets["papers"], query.papers_page(text, list(best)))]
         if options.hits == "chunks":
-            requests.append((targets["chunks"], query.chunks_page(text, best)))
+            requests.append((targets["chunks"], query.chunks_page(text, [ranked.chunk for ranked in page if ranked.chunk])))
         elif options.passages:
-            requests.append((targets["chunks"], query.passages_page(text, ids, best, options.passages)))
+            requests += [(targets["chunks"], query.passages_page(text, key, chunk, options.passages)) for key, chunk in best.items()]
         papers, *found = self.ranker.legs(requests)
         stored = {hit["_id"]: hit for hit in papers}
         shown: list[tuple[Ranked, tuple[Passage, ...]]]
@@ -243,19 +239,21 @@ class Searcher:
             chunks = {hit["_id"]: (_passage(hit),) for hit in found[0]}
             shown = [(ranked, chunks.get(ranked.chunk or "", ())) for ranked in page]
         else:
-            groups = _passages(found[0]) if found else {}
+            groups = dict(zip(best, map(_passages, found), strict=True)) if found else {}
             shown = [(ranked, groups.get(ranked.id, ())) for ranked in page]
         return tuple(_hit(ranked, stored[ranked.id], passages) for ranked, passages in shown if ranked.id in stored)
 
 
-def _passages(groups: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Passage, ...]]:
-    """Return each paper's passages; one found by its title alone shows its beginning, not any passage."""
-    pieces = {}
-    for group in groups:
-        inner = group["inner_hits"]["passages"]["hits"]["hits"]
-        shown = [hit for place, hit in enumerate(inner) if place == 0 or hit["_score"] > 0]
-        pieces[inner[0]["_source"]["paper_id"]] = tuple(map(_passage, shown))
-    return pieces
+def _checked(text: str) -> str:
+    text = clean(text).strip()
+    if not text:
+        raise InputError("The query is empty.", "", "Write what you are looking for.")
+    return text
+
+
+def _passages(hits: Sequence[Mapping[str, Any]]) -> tuple[Passage, ...]:
+    """Return a paper's passages; one found by its title alone shows its beginning, not any passage."""
+    return tuple(_passage(hit) for place, hit in enumerate(hits) if place == 0 or hit["_score"] > 0)
 
 
 def _passage(hit: Mapping[str, Any]) -> Passage:

@@ -164,6 +164,8 @@ def _audit(summary: Summary) -> str:
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the metrics of every way to search, side by side."""
+    for text in evaluation.notices:
+        notice(text)
     names = list(evaluation.rows[0].metrics)
     rows = [[row.level, row.mode, row.fusion, *(f"{row.metrics[name]:.4f}" for name in names)] for row in evaluation.rows]
     print_table(["level", "mode", "fusion", *names], rows, right=names)

@@ -35,7 +35,8 @@ def search(query: str, as_json: bool, print_request: bool, weights: str, **given
     """Find papers by words and meaning, with their best passages.
 
     By default words are looked for in whole papers and meaning in passages, and both rankings are joined. --level papers or --level chunks
-    uses OpenSearch's native hybrid query on one index, which is also what --print-request prints for other programs.
+    uses OpenSearch's native hybrid query on one index, where the server has a correct one (3.5 or later, with neural-search).
+    --print-request prints for other programs what this server understands, and says where that ranks differently.
 
     \b
     osembed search "how do ants find their way home"
@@ -45,7 +46,7 @@ def search(query: str, as_json: bool, print_request: bool, weights: str, **given
     collection = options.open_collection(given)
     given["weights"] = _weights(weights)
     if print_request:
-        _show_request(collection.request(query, **given), given["level"], as_json)
+        _show_request(collection.request(query, **given), as_json)
         return
     result = collection.search(query, **given)
     if as_json:
@@ -69,11 +70,9 @@ def similar(paper_id: str, as_json: bool, where: tuple[str, ...], size: int, **g
         print_result(result)
 
 
-def _show_request(request: dict[str, Any], level: str, as_json: bool) -> None:
-    if level == "both":
-        notice(
-            "The default ranking joins two indexes on the client. This is the native request on chunks; --level papers prints the other."
-        )
+def _show_request(request: dict[str, Any], as_json: bool) -> None:
+    for text in request["notices"]:
+        notice(text)
     if as_json:
         print_json(request)
         return

@@ -20,7 +20,8 @@ from osembed.opensearch.patience import asked
 PRIMARY = "_primary"  # replicas may lag behind
 _MGET = 500
 _MOST = 10_000  # hits of one search
-_NO_PIPELINE = "_none"  # an index's default pipeline may be one that the server does not have (any more): every search would fail
+NO_PIPELINE = "_none"  # an index's default pipeline may be one that the server does not have (any more): every search would fail
+NEURAL_SEARCH = "opensearch-neural-search"  # the plugin that has hybrid queries and normalises their scores
 _FLOOD = "12"  # the number of the block that a full disk sets
 Body = Mapping[str, Any]
 Key = tuple[str, str | None]
@@ -28,7 +29,7 @@ Key = tuple[str, str | None]
 
 def search(client: OpenSearch, index: str, body: Body, preference: str | None = PRIMARY) -> Answer:
     """Search one index, on its primaries unless said otherwise. Raises UnsettledError for anything but a whole answer."""
-    params = {"allow_partial_search_results": "false", "search_pipeline": _NO_PIPELINE}
+    params = {"allow_partial_search_results": "false", "search_pipeline": NO_PIPELINE}
     if preference:
         params["preference"] = preference
     return asked(lambda: answers.found(client.search(index=index, body=dict(body), params=dict(params)), index))
@@ -67,7 +68,7 @@ def count_shards(client: OpenSearch, shards: Sequence[tuple[str, int]]) -> list[
 def _several(client: OpenSearch, requests: Sequence[tuple[str, Body, Body]]) -> list[Answer]:
     lines: list[Any] = []
     for index, header, body in requests:
-        lines += [{"index": index, "allow_partial_search_results": False, **header}, {"search_pipeline": _NO_PIPELINE, **body}]
+        lines += [{"index": index, "allow_partial_search_results": False, **header}, {"search_pipeline": NO_PIPELINE, **body}]
     ndjson = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY) for line in lines)
     return answers.parts(client.msearch(body=ndjson), [index for index, _, _ in requests])
 
