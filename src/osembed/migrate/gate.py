@@ -15,7 +15,7 @@ from typing import Any
 
 from osembed.client import OpenSearch, Server
 from osembed.encoders import Encoders, model_of
-from osembed.errors import InputError, ModelError
+from osembed.errors import IdentityError, InputError, ModelError
 from osembed.evaluate import Judged, read_judged
 from osembed.index import Target, Targets
 from osembed.journal import Journal
@@ -172,7 +172,7 @@ def judge(
         green.admit(level)
         try:
             blue.admit(level)
-        except ModelError as error:
+        except (ModelError, IdentityError) as error:
             absent = error.found
     answers = _ask(client, blue, green, options, level)
     for key, text in answers.judged.queries.items():
@@ -200,7 +200,7 @@ def foresee(published: Targets, moving: Collection[Level]) -> str:
     """Return why the gate will not be able to compare, and what then follows; "" where both models are on this machine."""
     try:
         model_of(published[answering_level(moving)].meta)
-    except ModelError as error:
+    except (ModelError, IdentityError) as error:
         return (
             f"The gate cannot compare: {error.found} It will measure the new model alone, which cannot show that search gets no worse: "
             "the swap will be refused (exit code 4) unless --override REASON or --no-gate is given; either is recorded. "

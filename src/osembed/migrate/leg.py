@@ -34,7 +34,8 @@ _FENCE_TRIES = 12
 _LAG_S = 1.0  # a fence is raised when what is left takes less than this
 _SMALL = 32
 _NAMED = 10
-OLD_ONLY = "they stand in the old index only, which `finish` deletes"
+_OLD_ONLY = "they stand in the old model's index only, which `finish` deletes"
+_NEW_ONLY = "they stand in the new model's index only, which `abort` deletes"
 
 
 @dataclass(frozen=True)
@@ -309,12 +310,11 @@ class Leg:
         result = self._finished()
         result.fence_s, result.fences = done.fence_s, tries
         state = self._lease.state
-        for behind, what in (
-            (state.failed, "documents could not be brought back: they stand in the new model's index only, which `abort` deletes"),
-            (state.left, "documents that the new model's index lacked are back" if state.back else f"documents were left behind: {OLD_ONLY}"),
-        ):
-            if behind:
-                result.notices += [f"{len(behind):,} {what}.", *_named(behind)]
+        if state.failed:
+            result.notices += [f"{len(state.failed):,} documents could not be brought back: {_NEW_ONLY}.", *_named(state.failed)]
+        if state.left:
+            said = "that the new model's index lacked are back" if state.back else f"were left behind: {_OLD_ONLY}"
+            result.notices += [f"{len(state.left):,} documents {said}.", *_named(state.left)]
         if not state.back:
             result.notices += [notice for lane in at.lanes if (notice := self._lost_notice(lane))]
         return result
