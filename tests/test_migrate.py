@@ -415,6 +415,59 @@ def test_f17_a_document_that_cannot_be_copied(started, client, name, models):
     assert client.exists(index=blue, id="odd")
 
 
+def test_a_rollback_names_what_it_cannot_bring_back(started, client, name, url, models):
+    """Refused at once, with the documents and the reason, readers undisturbed; with leave it goes on without them, and says so again."""
+    migrate(started, models.mirror)
+    papers = started.migration().state.moves["papers"]
+    client.indices.put_mapping(index=papers.blue, body={"properties": {"word": {"type": "integer"}}})
+    client.indices.put_mapping(index=papers.green, body={"properties": {"word": {"type": "keyword"}}})
+    client.index(index=name, id="odd", body={"title": "Odd", "body": "One.", "word": "no number"}, refresh=True)
+    done = started.rollback(gentle=False)
+    assert (done.phase, list(done.failed)) == ("return", ["papers/odd"])
+    assert "1 documents could not be copied" in done.refused
+    assert list(client.indices.get_alias(name=name)) == [papers.green]
+    assert not blocked(client, name)
+    shell = run("migrate", "rollback", "--collection", name, "--url", url)
+    assert (shell.returncode, "papers/odd" in shell.stderr, "they have the new model" in shell.stdout) == (4, True, True)
+    back = started.rollback(gentle=False, allow_failed=1)
+    assert (back.phase, list(back.failed)) == ("returned", ["papers/odd"])
+    assert any("could not be brought back" in notice for notice in back.notices)
+    assert "papers/odd" in started.migration().abort().failed
+
+
+def test_what_a_swap_left_behind_is_back_after_a_rollback(started, client, name, models):
+    """A document that could not be copied was not deleted by anybody: the way back keeps it; without one, `finish` names it."""
+    migrate(started, models.mirror, swap=False)
+    papers = started.migration().state.moves["papers"]
+    client.indices.put_mapping(index=papers.green, body={"properties": {"word": {"type": "integer"}}})
+    client.indices.put_mapping(index=papers.blue, body={"properties": {"word": {"type": "keyword"}}})
+    client.index(index=name, id="odd", body={"title": "Odd", "body": "One.", "word": "no number"}, refresh=True)
+    done = started.swap(gate=UNJUDGED, gentle=False, allow_failed=1)
+    assert (done.phase, list(done.failed)) == ("swapped", ["papers/odd"])
+    assert any("were left behind" in notice for notice in done.notices)
+    client.index(index=name, id="later", body={"title": "Later", "body": "After the swap."}, refresh=True)
+    started.delete("p1")
+    back = started.rollback(gentle=False)
+    assert (back.phase, back.failed) == ("returned", {})
+    assert any("are back" in notice for notice in back.notices)
+    found = {key for key, _ in everything(client, papers.blue)}
+    assert {"odd", "later"} <= found
+    assert "p1" not in found
+
+
+def test_finish_names_what_goes_with_the_old_index(started, client, name, models):
+    """Documents that were left behind on purpose are deleted with it, and named."""
+    migrate(started, models.mirror, swap=False)
+    papers = started.migration().state.moves["papers"]
+    client.indices.put_mapping(index=papers.green, body={"properties": {"word": {"type": "integer"}}})
+    client.indices.put_mapping(index=papers.blue, body={"properties": {"word": {"type": "keyword"}}})
+    client.index(index=name, id="odd", body={"title": "Odd", "body": "One.", "word": "no number"}, refresh=True)
+    started.swap(gate=UNJUDGED, gentle=False, allow_failed=1)
+    done = started.migration().finish(0)
+    assert (done.phase, list(done.failed)) == ("finished", ["papers/odd"])
+    assert "papers/odd" in done.notices[0]
+
+
 def test_f35_clocks_do_not_matter(started, models, monkeypatch):
     """An hour off: only what is shown changes."""
     genuine = time.time

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from osembed.migrate import scan
 from osembed.migrate.gate import GateOptions
 from osembed.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
 from tests.conftest import EXAMPLES, paper
@@ -85,6 +88,42 @@ def test_repair_mends_what_others_left(collection, small, write, client):
     assert (checks["text hashes"], checks["vectors"]) == ("passed", "passed")
     again = collection.repair()
     assert (again.embedded, again.looked_at < mended.looked_at) == (0, True)
+
+
+def test_a_check_that_looked_at_nothing_has_not_passed(ready, monkeypatch):
+    """A sample that comes back empty while the index has documents fails each of its checks."""
+    monkeypatch.setattr(scan, "sample", lambda *_: iter(()))
+    report = ready.verify()
+    assert not report.passed
+    failed = {(check.name, check.level) for check in report.checks if check.verdict == "failed"}
+    names = ("versions", "fields", "text hashes", "vectors", "norms", "recall@10")
+    assert failed == {(name, level) for name in names for level in ("papers", "chunks")}
+
+
+def test_a_migration_that_has_not_copied_yet_is_not_verified(ready):
+    """Without marks no shard is compared: that is no agreement."""
+    migration = ready.migration()
+    ready.migration()._journal.change(
+        f"migration:{ready.name}",
+        lambda state: {**state, "moves": {level: {**move, "marks": {}} for level, move in state["moves"].items()}},
+    )
+    assert "ids and origins" in {check.name for check in migration.verify().checks if check.verdict == "failed"}
+
+
+def test_an_empty_collection_is_said_to_be_empty(collection, small, write):
+    """Nothing is wrong, and nothing is said to have passed."""
+    collection.ingest(write([paper(1, 200)]), small)
+    collection.delete("p1")
+    report = collection.verify(full=True)
+    assert report.passed
+    assert {check.verdict for check in report.checks} == {"empty"}
+
+
+def test_ids_are_counted_once(collection, small, write, models):
+    """The documents of an index with several shards, not that many times the shards."""
+    collection.ingest(write([paper(n, 200) for n in range(8)]), replace(small, shards=3))
+    done = collection.migrate(str(models.mirror), gate=UNJUDGED, gentle=False)
+    assert {check.checked for check in done.report.checks if (check.name, check.level) == ("ids and origins", "papers")} == {8}
 
 
 def test_the_gate_passes_its_like_and_refuses_the_worse(collection, models):

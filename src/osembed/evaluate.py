@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
 
-from osembed.errors import InputError
+from osembed.errors import InputError, ModelError
 from osembed.fusion import FUSIONS
 from osembed.metrics import METRICS
 from osembed.results import SEARCH_LEVELS, WINDOW, SearchOptions
@@ -39,7 +39,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All rows, with what they rest on: judged papers that the collection lacks lower every number; `notices` what this server does not do."""
+    """All rows, with what they rest on: judged papers that the collection lacks lower every number.
+
+    Attributes:
+        notices: what this server does not do, or what this user does not see.
+        left_out: ways to search that were not measured, and why: a way whose model is missing is never answered by words instead.
+    """
 
     collection: str
     queries: int
@@ -48,6 +53,7 @@ class Evaluation:
     models: dict[str, str]
     rows: tuple[Row, ...]
     notices: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def read_judged(folder: Path, split: str = "test") -> Judged:
@@ -69,6 +75,8 @@ def read_judged(folder: Path, split: str = "test") -> Judged:
                 raise InputError(f"{judgments_file}:{number} is not query-id, corpus-id, score, separated by tabs.")
             judgments.setdefault(row[0], {})[row[-2]] = int(row[-1])
     texts = {str(entry["_id"]): str(entry["text"]) for entry in map(orjson.loads, queries_file.read_bytes().splitlines())}
+    if blank := next((query for query in judgments if query in texts and not texts[query].strip()), None):
+        raise InputError(f"Query {blank} in {queries_file} has no text.", "It would find nothing, whatever the model.", "Take it out.")
     relevant = {query for query, judged in judgments.items() if any(grade > 0 for grade in judged.values())}
     usable = {query: text for query, text in texts.items() if query in relevant}
     if not usable:
@@ -83,30 +91,44 @@ def evaluate(
     ways: list[SearchOptions] | None = None,
     progress: Progress = lambda *_: None,
 ) -> Evaluation:
-    """Search every judged query in every way and average the metrics."""
-    ways = ways or list(all_ways())
+    """Search every judged query in every way and average the metrics.
+
+    Raises ModelError where a way that was asked for needs a model which is not on this machine; of all ways, those are left out and named.
+    """
+    given, ways = bool(ways), ways or list(all_ways())
     wanted = sorted({paper for judgments in judged.judgments.values() for paper in judgments})
-    missing = len(wanted) - searcher.count_present(wanted)
+    missing = len(wanted) - len(searcher.present(wanted))
     if missing == len(wanted):
         raise InputError(
             f"None of the {len(wanted)} judged papers is in '{collection}'.",
             "Every number would be 0.",
             f"Ingest their corpus first: osembed ingest DIR --min-words 0 --collection {collection}",
         )
-    rows, total = [], len(ways) * len(judged.queries)
+    rows, left_out, total = [], dict[str, str](), len(ways) * len(judged.queries)
     for number, way in enumerate(ways):
-        per_query = {}
-        for place, (key, text) in enumerate(judged.queries.items()):
-            ranking = searcher.rank(text, way)
-            per_query[key] = tuple(metric(ranking, judged.judgments[key]) for metric in METRICS.values())
-            progress(number * len(judged.queries) + place + 1, total)
-        columns = zip(METRICS, zip(*per_query.values(), strict=True), strict=True)
-        means = {name: sum(values) / len(values) for name, values in columns}
-        fusion = way.fusion if way.mode == "hybrid" else "-"
-        rows.append(Row(way.mode, fusion, way.level, means, per_query))
+        done = number * len(judged.queries)
+        try:
+            rows.append(_measure(searcher, judged, way, lambda place, done=done: progress(done + place, total)))  # type: ignore[misc]
+        except ModelError as error:
+            if given:
+                raise
+            left_out[" ".join((way.level, way.mode, *([way.fusion] if way.mode == "hybrid" else [])))] = str(error)
     models: dict[str, str] = {level: target.meta.model for level, target in searcher.targets().items()}
     said = searcher.fusion_notice() if any(way.mode == "hybrid" and way.level != "both" for way in ways) else ""
-    return Evaluation(collection, len(judged.queries), len(wanted), missing, models, tuple(rows), (said,) if said else ())
+    notices = (said,) if said else ()
+    return Evaluation(collection, len(judged.queries), len(wanted), missing, models, tuple(rows), notices, left_out)
+
+
+def _measure(searcher: Searcher, judged: Judged, way: SearchOptions, progress: Callable[[int], None]) -> Row:
+    """Search every judged query in one way, and in no other: a model that is missing is an error."""
+    per_query: dict[str, tuple[float, ...]] = {}
+    for place, (key, text) in enumerate(judged.queries.items(), 1):
+        ranking = searcher.rank(text, replace(way, strict=True))
+        per_query[key] = tuple(metric(ranking, judged.judgments[key]) for metric in METRICS.values())
+        progress(place)
+    columns = zip(METRICS, zip(*per_query.values(), strict=True), strict=True)
+    means = {name: sum(values) / len(values) for name, values in columns}
+    return Row(way.mode, way.fusion if way.mode == "hybrid" else "-", way.level, means, per_query)
 
 
 def all_ways() -> Iterator[SearchOptions]:

@@ -71,15 +71,19 @@ class Searcher:
     def rank(self, text: str, options: SearchOptions) -> list[str]:
         """Return the ids of the whole ranking window, best first, without fetching anything."""
 
+        text = clean(text).strip()
+        if not text:
+            raise InputError("The query is empty.", "It would find nothing, whatever the model.", "Take it out of the queries.")
+
         def attempt(targets: Targets) -> list[str]:
-            question, _ = self._ask(clean(text), options, targets)
+            question, _ = self._ask(text, options, targets)
             return [one.id for one in self.ranker.window(question, targets)]
 
         return self._on_targets(attempt)
 
-    def count_present(self, ids: Sequence[str]) -> int:
-        """Return how many of these papers the collection has."""
-        return len(store.read_documents(self._client, self.targets()["papers"], ids, ["input_hash"]))
+    def present(self, ids: Sequence[str]) -> set[str]:
+        """Return which of these papers the collection has."""
+        return set(store.read_documents(self._client, self.targets()["papers"], ids, ["input_hash"]))
 
     def similar(self, paper_id: str, *, size: int = 10, where: Sequence[str] = ()) -> SearchResult:
         """Return the papers nearest to a stored one by their vectors."""
@@ -217,6 +221,8 @@ class Searcher:
         vector = self._vectors.get(key)
         if vector is None:
             vector = self._encoders.of(target.meta).encode_query(text)
+            if not (np.isfinite(vector).all() and vector.any()):
+                raise ModelError(f"{target.meta.model} makes a vector of this query that is zero or not finite.", "It finds nothing right.")
             if len(self._vectors) >= _REMEMBERED:
                 self._vectors.clear()
             self._vectors[key] = vector

@@ -50,7 +50,8 @@ class MigrationState:
         begun: the last attempt before this migration.
         lease: entry of the process that works on it, or None.
         fence: set while the source is blocked for a swap; unique per fence, so that a client can see whether it is still the same.
-        failed: "level/id" → why that document could not be copied.
+        failed: "level/id" → why that document could not be copied, in the present direction.
+        left: "level/id" → why, of documents that the swap left behind: they stand in the old index only.
         progress: figures for `status`.
         verified, gated: the last reports' summaries.
         swapped_at: the server's clock, in seconds, at the last swap.
@@ -71,6 +72,7 @@ class MigrationState:
     rate: float = 0.0
     gentle: bool = False
     failed: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     verified: dict[str, Any] = field(default_factory=dict)
     gated: dict[str, Any] = field(default_factory=dict)

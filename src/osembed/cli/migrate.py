@@ -34,12 +34,13 @@ _pace = options.stacked(
         "--gentle/--full-speed", default=None, help="Leave room for searches. Default: gentle where the server is on this machine."
     ),
 )
+_behind = options.option("--allow-failed", default=0, metavar="N", help="Swap though N documents could not be copied; they are named.")
 _proof = options.stacked(
     options.option("--full", is_flag=True, help="Verify every document instead of a sample."),
-    options.option("--allow-failed", default=0, metavar="N", help="Swap though N documents could not be copied."),
+    _behind,
     options.option("--gate-qrels", metavar="DIR", help="Judge by these judgments (BEIR layout) instead of known items."),
     options.option("--max-drop", multiple=True, metavar="METRIC=X", help="How much worse the new model may be, like ndcg@10=0.01."),
-    options.option("--gate-mode", metavar="MODE", help="hybrid (default with judgments), vector (default without) or lexical."),
+    options.option("--gate-mode", metavar="MODE", help="hybrid (default with judgments) or vector (default without)."),
     options.option("--gate-queries", metavar="FILE", help="Queries, one per line, to compare results of both models."),
     click.option("--override", default="", metavar="REASON", help="Swap though the gate refuses; the reason is recorded."),
     click.option("--no-gate", is_flag=True, help="Do not judge; recorded."),
@@ -149,10 +150,14 @@ def swap(as_json: bool, **given: Any) -> int:
 @migrate.command()
 @options.connection
 @_pace
+@_behind
 @options.compute
 @options.as_json
 def rollback(as_json: bool, **given: Any) -> int:
-    """Bring the old model back, with the writes and deletes made since the swap."""
+    """Bring the old model back, with the writes and deletes made since the swap.
+
+    Documents that cannot be copied back are named and stop it (exit code 4), unless --allow-failed leaves them behind.
+    """
     return _step(given, as_json, "rollback")
 
 
@@ -252,6 +257,8 @@ def _outcome(result: MigrateResult) -> str:
     models = ", ".join(dict.fromkeys(result.models.values()))
     if result.refused:
         kept = "Nothing has changed for readers; the new indexes are kept for inspection (`osembed migrate abort` deletes them)."
+        if result.phase == "return":
+            kept = "Nothing has changed for readers: they have the new model. Mend these documents, then: osembed migrate rollback"
         return f"Refused by {safe(result.refused)}. {kept}"
     if result.phase == "ready":
         return "Ready. Swap with: osembed migrate swap"
@@ -317,6 +324,11 @@ def print_gate(gate: Gate) -> None:
     """Print a judgment."""
     overridden = f" (overridden: {safe(gate.override)})" if gate.override else ""
     click.echo(f"  gate by {gate.kind}, {gate.mode}, {gate.queries:,} queries: {gate.verdict}{overridden}")
+    if gate.reason:
+        click.echo(f"  because {safe(gate.reason)}")
+    if gate.alone:
+        click.echo(f"  the new model alone: {', '.join(f'{name} {value:.4f}' for name, value in gate.alone.items())}")
+        return
     rows = [
         [
             metric.name,

@@ -172,6 +172,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
     note = f"{evaluation.queries:,} queries, {evaluation.judged_papers:,} judged papers"
     missing = f", {evaluation.missing_papers:,} of them not in the collection" if evaluation.missing_papers else ""
     click.echo(note + missing)
+    for why in dict.fromkeys(evaluation.left_out.values()):
+        ways = [way for way, said in evaluation.left_out.items() if said == why]
+        click.echo(f"{click.style('not measured', fg='red')} {', '.join(ways)}: {safe(why)}")
 
 
 def print_repair(done: Repair) -> None:

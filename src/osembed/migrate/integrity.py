@@ -44,7 +44,7 @@ def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = (
             and not any(_moves(client, lanes[level].source.index, level, key, marks[level]) for level in lanes)
         }
     count = reads.count(client, now["papers"])
-    verdict: Any = "failed" if found else "inherited" if inherited else "passed"
+    verdict: Any = "failed" if found else "inherited" if inherited else "passed" if count else "empty"
     shown = found or inherited
     words = f"{len(shown):,} papers and their chunks do not agree" if shown else f"{count:,} papers"
     return [

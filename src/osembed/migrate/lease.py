@@ -180,7 +180,7 @@ def swapped(lease: Lease) -> None:
     def step(state: MigrationState) -> MigrationState:
         for level, move in state.moves.items():
             state = state.with_move(level, marks={shard: base[0] for shard, base in move.bases.items()})
-        return state
+        return replace(state, left={**state.left, **state.failed}, failed={})
 
     lease.update(step)
     lease.note("swapped", phase="swapped", fence="", swapped_at=settled(lambda: reads.server_clock(lease.client)), paused=False)

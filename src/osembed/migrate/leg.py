@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
@@ -24,8 +24,8 @@ from osembed.migrate.copy import Copied, Copier, Lane, Outdated, Window
 from osembed.migrate.gate import Gate, GateOptions, PinnedSearcher, judge
 from osembed.migrate.lease import Lease, take_tokens
 from osembed.migrate.progress import Progress
-from osembed.migrate.swap import Crossing, GivenUp, Swapped, base_of, lost_writes, swap
-from osembed.migrate.verify import Pair, Report, Side, page_of, verify
+from osembed.migrate.swap import Crossing, GivenUp, Swapped, base_of, leave_known, lost_writes, swap
+from osembed.migrate.verify import Report, Side, kept_report, pair_of, verify
 from osembed.opensearch import changes, sight
 from osembed.opensearch.patience import settled
 from osembed.schema import Level, staging_alias
@@ -35,6 +35,9 @@ _FENCE_TRIES = 12
 _LAG_S = 1.0  # a fence is raised when what is left takes less than this
 _SMALL = 32
 _NOTED_S = 5.0  # between notes of a verification's progress in the journal
+_NAMED = 10
+_OLD_ONLY = "they stand in the old model's index only, which `finish` deletes"
+_NEW_ONLY = "they stand in the new model's index only, which `abort` deletes"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,13 @@ class MigrateOptions:
 
 @dataclass
 class MigrateResult:
-    """What a command brought about. `phase` is where the migration stands now; `refused` names what vetoed a swap."""
+    """What a command brought about.
+
+    Attributes:
+        phase: where the migration stands now.
+        refused: what vetoed a swap.
+        failed: "level/id" → why, of documents that could not be copied, or were left behind by a swap.
+    """
 
     collection: str
     phase: str
@@ -71,6 +80,7 @@ class MigrateResult:
     report: Report | None = None
     gate: Gate | None = None
     refused: str = ""
+    failed: dict[str, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
 
@@ -109,6 +119,8 @@ class Leg:
 
     def forward(self, judged: bool = False) -> MigrateResult:
         """Copy and catch up, prove, judge (unless it was judged before), swap."""
+        if not judged and not self._options.gate.skip:
+            self._warn_unjudged()
         self._lease.note("copying", phase="copy")
         with self._crossing() as at:
             self._converge(at)
@@ -120,7 +132,7 @@ class Leg:
         return self._swap() if self._options.swap else self._finished()
 
     def backward(self) -> MigrateResult:
-        """The same, from green to blue with the old model; blue is in service already."""
+        """The same, from green to blue with the old model; blue is in service already. Refused where documents could not be copied."""
         self._lease.note("rolling back")
         with self._crossing() as at:
             self._converge(at)
@@ -168,8 +180,7 @@ class Leg:
             for shard, mark in self._lease.state.moves[lane.level].marks.items():
                 base = base_of(self._lease.state, lane.level, shard)
                 found = self._settled(lambda: pairs.compare(self._client, lane, int(shard), mark, base))  # noqa: B023 - called at once
-                for key in [key for key in found.missing if f"{lane.level}/{key[0]}" in self._lease.state.failed]:
-                    del found.missing[key]
+                leave_known(self._lease.state, lane.level, found)
                 if found:
                     self._lease.check()
                     self._settled(lambda: pairs.mend(self._client, lane, found, at.copier, at.loop))  # noqa: B023 - called at once
@@ -193,7 +204,7 @@ class Leg:
         if len(failed) <= self._options.allow_failed:
             return True
         self._result.refused = f"{len(failed)} documents could not be copied (--allow-failed {len(failed)} leaves them behind)"
-        self._result.notices += [f"{key}: {why}" for key, why in list(failed.items())[:10]]
+        self._result.notices += _named(failed)
         self._lease.note(f"{len(failed)} documents failed")
         return False
 
@@ -227,8 +238,8 @@ class Leg:
         """Compare what both models find; keep the judgment with the journal."""
         options = self._options.gate
         published = self._published()
-        if options.skip or not self._settled(lambda: indexes.doc_count(self._client, published["papers"].index)):
-            self._lease.note("gate skipped" if options.skip else "gate: nothing to judge", gated={"verdict": "skipped"})
+        if options.skip:
+            self._lease.note("gate skipped", gated={"verdict": "skipped"})
             return True
         self._show("judging")
         self._lease.note("judging", phase="gate")
@@ -236,13 +247,23 @@ class Leg:
         query = self._work.query_encoders
         blue = PinnedSearcher(self._client, self._work.server, published, query)
         green = PinnedSearcher(self._client, self._work.server, after, query)
-        gate = self._result.gate = self._settled(lambda: judge(self._client, blue, green, options, self._lease.check))
+        moving = list(self._lease.state.moves)
+        gate = self._result.gate = self._settled(lambda: judge(self._client, blue, green, options, self._lease.check, moving))
         self._keep("gate", {**asdict(gate), "passed": gate.passed})
-        said = f"gate {gate.verdict}" + (f", overridden: {options.override}" if options.override else "")
+        said = f"gate {gate.verdict}{f': {gate.reason}' if gate.reason else ''}"
+        said += f", overridden: {options.override}" if options.override else ""
         self._lease.note(said, gated=gates.summary_of(gate))
         if not gate.passed:
-            self._result.refused = f"gate ({gate.verdict})"
+            self._result.refused = f"gate ({gate.verdict}{f': {gate.reason}' if gate.reason else ''})"
         return gate.passed
+
+    def _warn_unjudged(self) -> None:
+        """Say before anything is copied that the gate will not be able to decide."""
+        why = gates.foresee(self._published(), list(self._lease.state.moves))
+        if why:
+            self._lease.note(why)
+            self._result.notices.append(why)
+            self._report(why)
 
     def _published(self) -> dict[Level, Target]:
         targets = self._settled(lambda: indexes.resolve(self._client, self._lease.state.collection))
@@ -267,6 +288,8 @@ class Leg:
                 take_tokens(self._lease, {level: self._lease.state.target(level) for level in self._lease.state.moves})
             with self._crossing() as at:
                 self._converge(at)
+                if not self._complete():
+                    return self._finished()
                 try:
                     done = swap(at)
                 except GivenUp as error:
@@ -293,7 +316,13 @@ class Leg:
     def _crossed(self, at: Crossing, done: Swapped, tries: int) -> MigrateResult:
         result = self._finished()
         result.fence_s, result.fences = done.fence_s, tries
-        if not self._lease.state.back:
+        state = self._lease.state
+        if state.failed:
+            result.notices += [f"{len(state.failed):,} documents could not be brought back: {_NEW_ONLY}.", *_named(state.failed)]
+        if state.left:
+            said = "that the new model's index lacked are back" if state.back else f"were left behind: {_OLD_ONLY}"
+            result.notices += [f"{len(state.left):,} documents {said}.", *_named(state.left)]
+        if not state.back:
             result.notices += [notice for lane in at.lanes if (notice := self._lost_notice(lane))]
         return result
 
@@ -306,7 +335,8 @@ class Leg:
         return f"{lost} writes reached {lane.source.index} after it was fenced: somebody lifted the block by hand." if lost else ""
 
     def _finished(self) -> MigrateResult:
-        self._result.phase = self._lease.state.phase
+        state = self._lease.state
+        self._result.phase, self._result.failed = state.phase, dict(state.failed or ({} if state.back else state.left))
         return self._result
 
     def _settle(self, window: Window, copied: Copied) -> None:
@@ -320,7 +350,8 @@ class Leg:
             settled = {f"{level}/{doc.id}" for doc in window.docs}
             failed = {key: why for key, why in state.failed.items() if key not in settled}
             failed.update({f"{level}/{key}": why for key, why in copied.failed.items()})
-            return replace(state.with_move(level, marks=marks), failed=failed, progress=asdict(progress))
+            left = {key: why for key, why in state.left.items() if key not in settled}
+            return replace(state.with_move(level, marks=marks), failed=failed, left=left, progress=asdict(progress))
 
         self._lease.update(step)
         self._watch(progress)
@@ -341,6 +372,12 @@ class Leg:
                 time.sleep(min(ahead, 10.0))
 
 
+def _named(documents: Mapping[str, str]) -> list[str]:
+    """Return the first few of some documents with the reason of each."""
+    more = [f"… and {len(documents) - _NAMED:,} more (--json names them all)"] if len(documents) > _NAMED else []
+    return [*(f"{key}: {why}" for key, why in list(documents.items())[:_NAMED]), *more]
+
+
 def make_lanes(client: OpenSearch, state: MigrationState, encoders: Encoders) -> list[Lane]:
     """Return the ways of a migration's levels as they stand, under the present holder's staging aliases."""
     levels = list(state.moves)
@@ -358,16 +395,3 @@ def make_lanes(client: OpenSearch, state: MigrationState, encoders: Encoders) ->
         )
         for level in levels
     ]
-
-
-def pair_of(lane: Lane, state: MigrationState) -> Pair:
-    """Return one level of a migration as verification sees it."""
-    move = state.moves[lane.level]
-    failed = frozenset(key for key in state.failed if key.startswith(f"{lane.level}/"))
-    return Pair(lane, move.marks, move.bases if state.back else {}, failed)
-
-
-def kept_report(report: Report) -> dict[str, Any]:
-    """Return a report as the journal keeps it: its fields and a readable page."""
-    kept = {**asdict(report), "passed": report.passed}
-    return {**kept, "page": page_of(kept)}

@@ -7,7 +7,7 @@ may be killed anywhere and the next one, whichever it is, goes on.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -21,9 +21,9 @@ from osembed.index import Target
 from osembed.journal import Journal
 from osembed.migrate.dispose import dispose
 from osembed.migrate.lease import Lease, claim, settle, take_tokens
-from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult, kept_report, make_lanes, pair_of
+from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult, make_lanes
 from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
-from osembed.migrate.verify import Report, Side, verify
+from osembed.migrate.verify import Report, Side, kept_report, pair_of, verify
 from osembed.models import open_model
 from osembed.opensearch import reads, sight
 from osembed.opensearch.patience import settled
@@ -143,7 +143,7 @@ class Migration:
             pairs = {level: (move.blue, move.green) if swapped else (move.green, move.blue) for level, move in state.moves.items()}
             self._settled(lambda: dispose(lease, pairs))
             lease.note("finished", phase="finished")
-            return self._result(lease)
+            return self._result(lease, state.left if swapped else state.failed)
 
     def abort(self) -> MigrateResult:
         """Give a migration up before its swap, or what is left of it after a rollback: delete the new model's indexes."""
@@ -158,7 +158,7 @@ class Migration:
                 take_tokens(lease, self._greens(state))  # lifts a fence that was left standing
             self._settled(lambda: dispose(lease, {level: (move.green, move.blue) for level, move in state.moves.items()}))
             lease.note("aborted", phase="aborted")
-            return self._result(lease)
+            return self._result(lease, state.failed if state.phase == "returned" else {})
 
     def verify(self, *, full: bool = False) -> Report:
         """Prove what is there: both sides of a migration that is under way, else the live indexes against their own texts."""
@@ -286,8 +286,11 @@ class Migration:
         self._journal.remember_witness(meta.identity.hash, vectors)
         lease.update(lambda state: state.with_move(level, green_uuid=green.uuid))
 
-    def _result(self, lease: Lease) -> MigrateResult:
-        return MigrateResult(self._collection, lease.state.phase, dict(lease.state.models))
+    def _result(self, lease: Lease, gone: Mapping[str, str] | None = None) -> MigrateResult:
+        """Return where the migration stands, and name documents that stood only in an index which was deleted."""
+        failed = dict(gone or {})
+        notices = [f"{len(failed):,} documents stood in the deleted index only: {', '.join(list(failed)[:10])}."] if failed else []
+        return MigrateResult(self._collection, lease.state.phase, dict(lease.state.models), failed=failed, notices=notices)
 
 
 def _where(state: MigrationState) -> str:

@@ -19,6 +19,7 @@ from osembed.generation import Wish, check_profile, describe
 from osembed.identity import identify
 from osembed.index import Target, Targets
 from osembed.migrate.copy import PAGE
+from osembed.migrate.gate import foresee
 from osembed.model_files import Model, ModelSpec
 from osembed.models import open_model
 from osembed.opensearch import answers, reads
@@ -308,6 +309,8 @@ def _warnings(levels: list[LevelPlan], route: Route) -> Iterator[str]:
                 f"{plan.model_then} would not see {plan.unseen_then:.0%} of the chunks' text ({plan.model_now}: {plan.unseen_now:.0%}): "
                 "chunks are copied as they are cut. For chunks that fit it, ingest into a new collection."
             )
+    if unjudged := foresee(route.targets, list(route.metas)):
+        yield unjudged
     for level, model in route.models.items():
         if model.spec.assumed:
             yield f"{model.spec.name} ({level}) does not state its {', '.join(model.spec.assumed)}; osembed assumed the usual."

@@ -21,15 +21,18 @@ _EPSILON = 1e-5
 def measure(client: OpenSearch, target: Target) -> tuple[float, int]:
     """Return the mean recall@10 of approximate against exact search, over stored vectors as queries, and how many queries there were.
 
+    A query to which even the exact search answers nothing measures nothing, and is not counted.
+
     Exact scores come from the k-NN plugin's own scoring script. A hit that scores as well as the exact tenth counts.
     """
-    docs = [doc for page in scan.sample(client, target.index, _QUERIES, _QUERIES) for doc in page]
+    with_vector = {"exists": {"field": "embedding"}}
+    docs = [doc for page in scan.sample(client, target.index, _QUERIES, _QUERIES, with_vector) for doc in page]
     vectors = [vector for doc in docs if (vector := from_wire(doc.fields.get("embedding"))) is not None]
-    recalls = [_recall(client, target, vector) for vector in vectors]
+    recalls = [recall for vector in vectors if (recall := _recall(client, target, vector)) is not None]
     return (sum(recalls) / len(recalls) if recalls else 0.0), len(recalls)
 
 
-def _recall(client: OpenSearch, target: Target, vector: NDArray[np.float32]) -> float:
+def _recall(client: OpenSearch, target: Target, vector: NDArray[np.float32]) -> float | None:
     near = {"knn": {"embedding": {"vector": vector, "k": _K}}}
     script = {"field": "embedding", "query_value": vector, "space_type": target.meta.identity.space}
     exact = {
@@ -40,7 +43,7 @@ def _recall(client: OpenSearch, target: Target, vector: NDArray[np.float32]) -> 
     }
     found, best = _ids(client, target, near, _K), _ids(client, target, exact, _K * 3)
     if not best:
-        return 1.0
+        return None
     bar = sorted(best.values(), reverse=True)[min(_K, len(best)) - 1] - _EPSILON
     good = {key for key, score in best.items() if score >= bar}
     return min(1.0, len(good & found.keys()) / min(_K, len(best)))

@@ -206,12 +206,12 @@ def count_after(client: OpenSearch, index: str, marks: Mapping[str, int]) -> int
     return sum(reads.count(client, index, query, shard) for shard, query in newer.items())
 
 
-def sample(client: OpenSearch, index: str, count: int, size: int) -> Iterator[list[Found]]:
-    """Yield pages of up to `count` documents chosen at random, anew each time."""
+def sample(client: OpenSearch, index: str, count: int, size: int, only: Mapping[str, Any] | None = None) -> Iterator[list[Found]]:
+    """Yield pages of up to `count` documents chosen at random, anew each time; `only` those that a query finds."""
     score = {"seed": secrets.randbelow(2**31), "field": "_seq_no"}
     body = {
         "size": count,
-        "query": {"function_score": {"query": {"match_all": {}}, "random_score": score}},
+        "query": {"function_score": {"query": dict(only or {"match_all": {}}), "random_score": score}},
         "_source": False,
         "track_total_hits": False,
     }

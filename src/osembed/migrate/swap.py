@@ -135,8 +135,7 @@ def _prove(at: Crossing, lane: Lane, began: float) -> int:
             for shard, mark in move.marks.items()
         ]
         for found in differences:
-            for key in [key for key in found.missing if f"{lane.level}/{key[0]}" in at.lease.state.failed]:
-                del found.missing[key]
+            leave_known(at.lease.state, lane.level, found)
         if not any(differences):
             return changed
         for found in differences:
@@ -149,6 +148,17 @@ def _prove(at: Crossing, lane: Lane, began: float) -> int:
 def base_of(state: MigrationState, level: Level, shard: str) -> tuple[int, int]:
     """Return a shard's bases on the current leg: on the way to green nothing was ever proven equal."""
     return state.moves[level].bases.get(shard, (-1, -1)) if state.back else (-1, -1)
+
+
+def leave_known(state: MigrationState, level: Level, found: pairs.Difference) -> None:
+    """Take out of a difference what is known to stand on one side only: documents that could not be copied, in either direction.
+
+    On the way back nobody has deleted what the new index never had: it stays.
+    """
+    for key in [key for key in found.missing if f"{level}/{key[0]}" in state.failed]:
+        del found.missing[key]
+    for key in [key for key in found.extra if state.back and f"{level}/{key[0]}" in state.left]:
+        del found.extra[key]
 
 
 def _withdraw(lease: Lease) -> bool:

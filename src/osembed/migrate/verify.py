@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,12 +24,13 @@ from osembed.opensearch import answers, changes, reads
 from osembed.opensearch.patience import settled
 from osembed.passage import stored_passage
 from osembed.schema import Level
+from osembed.state import MigrationState
 from osembed.vectors import from_wire
 
 if TYPE_CHECKING:
     from osembed.embed.encoder import Encoder
 
-Verdict = Literal["passed", "failed", "inherited", "pending"]
+Verdict = Literal["passed", "failed", "inherited", "pending", "empty"]
 Watch = Callable[[Progress], None]
 SAMPLE = 400
 _EXAMPLES = 5
@@ -40,7 +41,10 @@ _RECALL_QUANTISED = 0.9  # seven bits a number lose some of the ten on purpose
 
 @dataclass
 class Check:
-    """One check of one level: how many documents it looked at, how many faults it found, the first of them."""
+    """One check of one level: how many documents it looked at, how many faults it found, the first of them.
+
+    What looked at nothing has not passed: `empty` where there is nothing of the kind, `failed` where there is.
+    """
 
     name: str
     level: str
@@ -102,7 +106,20 @@ class _Tally:
             if len(self.examples) < _EXAMPLES:
                 self.examples.append(f"{doc_id}: {fault}")
 
-    def check(self, what: str) -> Check:
+    def check(self, what: str, looked_at: int, there: int) -> Check:
+        """Return the verdict.
+
+        Args:
+            what: a fault in words.
+            looked_at: documents that all checks together were given.
+            there: documents that the index has.
+        """
+        if there and not looked_at:
+            return Check(self.name, self.level, "failed", 0, 1, f"none of {there:,} documents was looked at")
+        if not self.checked:
+            moving = self.name in ("versions", "fields") and looked_at > 0
+            words = "all that were looked at have changed since" if moving else "there is nothing of the kind"
+            return Check(self.name, self.level, "pending" if moving else "empty", 0, 0, words)
         found = f"{self.faults:,} of {self.checked:,} documents: {what}" if self.faults else f"{self.checked:,} documents"
         return Check(self.name, self.level, "failed" if self.faults else "passed", self.checked, self.faults, found, self.examples)
 
@@ -164,6 +181,9 @@ def _planned(client: OpenSearch, side: Side, full: bool) -> int:
 def _ids(client: OpenSearch, pair: Pair) -> Check:
     """Every id of the source stands in the target with the origin of its last version, and nothing else does."""
     lane, faults, pending = pair.lane, [], 0
+    seen = settled(lambda: reads.count(client, lane.source.index))
+    if seen and not any(mark >= 0 for mark in pair.marks.values()):
+        return Check("ids and origins", lane.level, "failed", 0, seen, f"none of {seen:,} documents was compared: they are not copied yet")
     for shard, mark in pair.marks.items():
         base = pair.bases.get(shard, (-1, -1))
         found = settled(lambda shard=shard, mark=mark, base=base: pairs.compare(client, lane, int(shard), mark, base))  # type: ignore[misc]
@@ -176,10 +196,9 @@ def _ids(client: OpenSearch, pair: Pair) -> Check:
                 faults.append(f"{key} was not put there by this migration")
             elif key not in alive:
                 pending += 1
-    seen = settled(lambda: reads.count(client, lane.source.index))
     if faults:
         return Check("ids and origins", lane.level, "failed", seen, len(faults), f"{len(faults):,} documents differ", faults[:_EXAMPLES])
-    verdict: Verdict = "pending" if pending else "passed"
+    verdict: Verdict = "pending" if pending else "passed" if seen else "empty"
     note = f", {pending:,} deletes of the source still to be repeated" if pending else ""
     return Check("ids and origins", lane.level, verdict, seen, 0, f"{seen:,} documents{note}")
 
@@ -192,7 +211,9 @@ def _documents(client: OpenSearch, side: Side, full: bool, seen: _Watched) -> li
     """Look at documents one by one: version, fields, text, vector."""
     names = ("versions", "fields") if side.pair else ()
     tallies = {name: _Tally(name, side.level) for name in (*names, "text hashes", "vectors", "norms")}
+    looked_at = 0
     for page in _pages(client, side, full):
+        looked_at += len(page)
         if side.pair:
             _against_source(client, side.pair, page, tallies)
         _against_text(side, page, tallies)
@@ -204,7 +225,8 @@ def _documents(client: OpenSearch, side: Side, full: bool, seen: _Watched) -> li
         "vectors": f"the stored vector is not what the model makes of the text (cosine below {WITNESS_COSINE})",
         "norms": "the vector is not finite, zero, of another dimension, or not normalised",
     }
-    return [tally.check(words[name]) for name, tally in tallies.items()]
+    there = reads.count(client, side.target.index)
+    return [tally.check(words[name], looked_at, there) for name, tally in tallies.items()]
 
 
 def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[Found]]:
@@ -281,13 +303,15 @@ def _identities(client: OpenSearch, side: Side) -> Check:
     examples = [f"{hit['_id']}: {hit['_source'].get('identity', 'none')}" for hit in listed if hit not in wordless][:_EXAMPLES]
     count = reads.count(client, side.target.index)
     found = f"{faults:,} of {count:,} documents are of another model" if faults else f"{count:,} documents"
-    return Check("identities", side.level, "failed" if faults else "passed", count, faults, found, examples)
+    return Check("identities", side.level, "failed" if faults else "passed" if count else "empty", count, faults, found, examples)
 
 
 def _recall(client: OpenSearch, side: Side) -> Check:
     value, queries = settled(lambda: recall.measure(client, side.target))
     if not queries:
-        return Check("recall@10", side.level, "passed", 0, 0, "no vectors")
+        there = reads.count(client, side.target.index, {"exists": {"field": "embedding"}})
+        found = f"none of {there:,} vectors was searched for" if there else "no vectors"
+        return Check("recall@10", side.level, "failed" if there else "empty", 0, int(there > 0), found)
     found = f"{value:.3f} of the exact ten nearest are found, {queries} queries"
     floor = _RECALL_QUANTISED if side.target.meta.profile == "lucene-sq" else _RECALL
     return Check("recall@10", side.level, "passed" if value >= floor else "failed", queries, int(value < floor), found)
@@ -314,3 +338,16 @@ def page_of(report: Mapping[str, Any]) -> str:
         if check["examples"]:
             lines += ["", f"**{check['name']}, {check['level']}**", *(f"- {example}" for example in check["examples"])]
     return "\n".join(lines) + "\n"
+
+
+def kept_report(report: Report) -> dict[str, Any]:
+    """Return a report as the journal keeps it: its fields and a readable page."""
+    kept = {**asdict(report), "passed": report.passed}
+    return {**kept, "page": page_of(kept)}
+
+
+def pair_of(lane: Lane, state: MigrationState) -> Pair:
+    """Return one level of a migration as verification sees it."""
+    move = state.moves[lane.level]
+    failed = frozenset(key for key in state.failed if key.startswith(f"{lane.level}/"))
+    return Pair(lane, move.marks, move.bases if state.back else {}, failed)
