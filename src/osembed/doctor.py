@@ -10,12 +10,15 @@ from osembed import index as indexes
 from osembed import schema
 from osembed.client import OpenSearch, Server
 from osembed.errors import OsembedError
+from osembed.generation import missing
 from osembed.index import Targets
 from osembed.opensearch import reads
+from osembed.opensearch.leftovers import find_leftovers, others
 from osembed.ranking import OLDEST_HYBRID
 
 Verdict = Literal["ok", "warning", "problem", "mended"]
 _NEEDED = ("opensearch-knn", "opensearch-neural-search")
+_HARMFUL = ("write block", "foreign index", "interrupted drop")
 _LINKS = 16  # HNSW m of every profile
 
 
@@ -31,7 +34,8 @@ class Check:
 
 def examine(client: OpenSearch, server: Server, collection: str) -> list[Check]:
     """Run all checks. Creates the search pipeline where it is missing, and changes nothing else."""
-    return [*_server(client, server), _pipeline(client), *_collection(client, collection), *_resources(client)]
+    found = [*_collection(client, collection), *_leftovers(client, collection)]
+    return [*_server(client, server), _pipeline(client), *found, *_resources(client)]
 
 
 def forecast_bytes(dimension: int, vectors: int) -> int:
@@ -88,12 +92,8 @@ def _collection(client: OpenSearch, collection: str) -> Iterator[Check]:
         yield Check("collection", "problem", error.found, f"{error.why} {error.hint}".strip())
         return
     if targets is None:
-        yield Check(
-            "collection",
-            "warning",
-            f"'{collection}' does not exist yet",
-            f"osembed ingest PATH --collection {collection}",
-        )
+        absent = missing(client, collection)
+        yield Check("collection", "warning", absent.found.rstrip("."), absent.hint)
         return
     yield from _indexes(client, targets)
 
@@ -113,6 +113,22 @@ def _indexes(client: OpenSearch, targets: Targets) -> Iterator[Check]:
                 f"{target.index} never refreshes",
                 "Run any `osembed ingest` on it: it restores the settings.",
             )
+
+
+def _leftovers(client: OpenSearch, collection: str) -> Iterator[Check]:
+    """Yield what interrupted work has left, each with the command that clears it."""
+    try:
+        found = find_leftovers(client, collection)
+        elsewhere = others(client, collection)
+    except OsembedError as error:
+        yield Check("leftovers", "warning", f"not seen: {error.found}", error.hint)
+        return
+    for one in found:
+        yield Check(one.kind, "problem" if one.kind in _HARMFUL else "warning", one.found, one.command)
+    for name, count in sorted(elsewhere.items()):
+        yield Check("leftovers", "warning", f"{count} unpublished indexes of '{name}'", f"osembed doctor --collection {name}")
+    if not found and not elsewhere:
+        yield Check("leftovers", "ok", "none")
 
 
 def _resources(client: OpenSearch) -> Iterator[Check]:

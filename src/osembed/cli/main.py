@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from osembed.cli import evaluate, ingest, manage, migrate, models, node, search
+from osembed.cli import drop, evaluate, ingest, manage, migrate, models, node, search
 from osembed.cli.output import safe
 from osembed.errors import InputError, OsembedError
 
@@ -49,6 +49,7 @@ for command in (
     manage.verify,
     manage.status,
     manage.doctor,
+    drop.drop,
     evaluate.evaluate,
     models.models,
     node.node,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,15 +16,16 @@ from osembed import fence, schema
 from osembed import index as indexes
 from osembed.encoders import witness_passages
 from osembed.errors import BusyError, CollectionError, InputError, RefusedError
-from osembed.generation import Wish
+from osembed.generation import Wish, missing
 from osembed.journal import Journal
-from osembed.migrate.dispose import dispose
-from osembed.migrate.lease import Lease, claim, settle, take_tokens
 from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult, kept_report, make_lanes, pair_of
 from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
 from osembed.migrate.verify import Report, Side, verify
 from osembed.models import open_model
 from osembed.opensearch import reads, sight
+from osembed.opensearch.coordination.dispose import dispose
+from osembed.opensearch.coordination.lease import Lease, claim, settle, take_tokens
+from osembed.opensearch.coordination.registration import telling
 from osembed.schema import Level, staging_alias
 from osembed.state import BEFORE_SWAP, OVER, MigrationState, migration_key, read_state
 
@@ -50,6 +51,10 @@ class Migration:
 
     def plan(self, wish: Wish) -> Plan | None:
         """Forecast a migration; None where there is nothing to do. Creates nothing."""
+        with self._telling():
+            return self._plan(wish)
+
+    def _plan(self, wish: Wish) -> Plan | None:
         route = find_route(self._client, self._server, self._collection, wish, self._encoders, self.state)
         return make_plan(self._client, self._server, route, self._encoders) if route else None
 
@@ -60,6 +65,10 @@ class Migration:
             BusyError: another process holds the lease, or took it over.
             CollectionError: something forbids it, or a third party interfered; says what to do.
         """
+        with self._telling():
+            return self._run(wish, options)
+
+    def _run(self, wish: Wish, options: MigrateOptions) -> MigrateResult:
         before = self.state
         route = None
         if not self._is_under_way(before):
@@ -161,10 +170,14 @@ class Migration:
 
     def verify(self, *, full: bool = False) -> Report:
         """Prove what is there: both sides of a migration that is under way, else the live indexes against their own texts."""
+        with self._telling():
+            return self._verify(full)
+
+    def _verify(self, full: bool) -> Report:
         state, encoders = self.state, self._encoders
         targets = indexes.resolve(self._client, self._collection)
         if targets is None:
-            raise CollectionError(f"There is no collection '{self._collection}'.", "", "Fill it first: osembed ingest PATH")
+            raise missing(self._client, self._collection)
         if state is not None and state.phase in BEFORE_SWAP and all(move.green_uuid for move in state.moves.values()):
             lanes = make_lanes(self._client, state, encoders)
             sides = [Side(lane.target, lane.level, lane.encoder, pair_of(lane, state)) for lane in lanes]
@@ -188,14 +201,19 @@ class Migration:
 
     @contextmanager
     def _claimed(self, begin: Callable[[MigrationState | None], MigrationState]) -> Iterator[Lease]:
-        lease = claim(self._client, self._collection, begin)
-        try:
-            yield lease
-        except RefusedError:
-            lease.update()  # another holder explains whatever failed: BusyError
-            raise
-        finally:
-            lease.close()
+        with self._telling():
+            lease = claim(self._client, self._collection, begin)
+            try:
+                yield lease
+            except RefusedError:
+                lease.update()  # another holder explains whatever failed: BusyError
+                raise
+            finally:
+                lease.close()
+
+    def _telling(self) -> AbstractContextManager[None]:
+        """Say so where something fails because the collection was dropped."""
+        return telling(lambda: self._client, self._collection)
 
     def _is_over(self) -> bool:
         """Whether the last migration was ended already: a command that ends it, run again after a kill, has nothing to do."""

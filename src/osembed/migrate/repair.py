@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from osembed import bulk
 from osembed.bulk import BulkLoop
 from osembed.client import OpenSearch
 from osembed.encoders import Encoders
-from osembed.fence import Turnstile
+from osembed.fence import Turnstile, wait_writable
 from osembed.identity import text_hash
 from osembed.index import Target, Targets, resolve
 from osembed.journal import Journal
@@ -28,25 +28,27 @@ from osembed.opensearch import changes, reads, sight
 from osembed.opensearch.patience import settled
 from osembed.passage import stored_passage
 from osembed.schema import LEVELS, Level
+from osembed.state import migration_key, read_state
 
 _YOUNG_S = 900  # an ingest writes chunks before their paper: younger orphans may be its
 
 
 @dataclass
 class Repair:
-    """What a repair did: documents looked at, embedded anew, chunks deleted, and orphans too young to judge."""
+    """What a repair did: documents looked at, embedded anew, chunks deleted, orphans too young to judge, and indexes whose block was lifted."""
 
     looked_at: int = 0
     embedded: int = 0
     orphans: int = 0
     young: int = 0
     seconds: float = 0.0
+    unblocked: list[str] = field(default_factory=list)
 
 
 def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Encoders) -> Repair:
     """Mend what changed since the last repair; all of it at the first."""
     sight.prove(client, [target.place for target in targets.values()])
-    began, done, loop = time.monotonic(), Repair(), BulkLoop(client)
+    began, done, loop = time.monotonic(), Repair(unblocked=_unblock(client, collection, targets)), BulkLoop(client)
     turnstile = Turnstile(client, collection)
     try:
         for level in LEVELS:
@@ -58,6 +60,20 @@ def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Enco
         loop.close()
     done.seconds = round(time.monotonic() - began, 2)
     return done
+
+
+def _unblock(client: OpenSearch, collection: str, targets: Targets) -> list[str]:
+    """Lift the write blocks that no swap has set, or one whose answer was lost, half made as it may be; wait for a swap that is under way."""
+    blocks = reads.write_blocks(client, [target.index for target in targets.values()])
+    mine = sorted(index for index, said in blocks.items() if not any("read-only" in text for text in said))
+    if not mine:
+        return []
+    state = read_state(Journal(client).read(migration_key(collection)))
+    if state and state.fence:
+        wait_writable(client, collection)
+    else:
+        changes.lift_block(client, mine)
+    return mine
 
 
 def _level(client: OpenSearch, target: Target, level: Level, encoders: Encoders, loop: BulkLoop, done: Repair) -> bool:
