@@ -15,7 +15,7 @@ import pytest
 from osembed import index as indexes
 from osembed import store
 from osembed.collection import Collection
-from osembed.errors import BusyError, CollectionError, DroppedError, InputError
+from osembed.errors import AuthError, BusyError, CollectionError, DroppedError, InputError
 from osembed.generation import Wish
 from osembed.journal import JOURNAL, Journal
 from osembed.migrate import migration as migrations
@@ -95,6 +95,14 @@ def wait_entered(client, name: str, kind: str) -> None:
     raise AssertionError(f"nobody entered as one of the {kind}")
 
 
+def wait_indexes(client, name: str, count: int) -> None:
+    """Return once a collection has so many indexes."""
+    ends = time.monotonic() + 60
+    while len(there(client, name)) < count:
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
 def test_a_collection_goes_and_nothing_else(live, client, url, name, small, write):
     """Indexes and journal entries go; journal, pipeline and a collection with a longer name stay; commands say dropped; it can be made anew."""
     other = Collection(f"{name}-other", url)
@@ -169,6 +177,7 @@ def test_an_ingest_that_beats_is_in_the_way(first, client, url, name, small, col
         collection.ingest(write([paper(1, 150)]), small)
     with feeding(name, url, "--model", str(models.bert)) as process:
         wait_entered(client, name, "loaders" if first else "writers")
+        wait_indexes(client, name, 2)
         before = there(client, name)
         refused = shell(name, url, "--yes")
         assert (refused.returncode, f"process {process.pid}" in refused.stderr) == (3, True), refused.stderr
@@ -194,8 +203,7 @@ def test_a_dead_migration_goes_too(live, client, url, name, models):
     migrating = ["migrate", "--model", str(models.mirror), "--no-gate", "--rate", "0.2", "--collection", name, "--url", url]
     process = spawn(*migrating)
     try:
-        while len(there(client, name)) < 4:
-            time.sleep(0.1)
+        wait_indexes(client, name, 4)
         refused = shell(name, url, "--yes")
         assert (refused.returncode, "process" in refused.stderr) == (3, True), refused.stderr
     finally:
@@ -265,6 +273,24 @@ def test_killed_at_its_deletion(live, client, url, name, small, write):
     assert live.drop().phase == "dropped"
     check_gone(client, name)
     assert live.ingest(write([paper(1, 150)]), small).indexed == 1
+
+
+@pytest.mark.parametrize("where", ["_aliases", f"{JOURNAL}/_doc/drop"])
+def test_a_user_who_may_not_delete(where, live, client, name, url, small, write):
+    """Refused by the server, of the indexes or of the journal's entries: nothing is deleted, and the collection can be fed as before."""
+    before = there(client, name)
+    body = b'{"error": {"type": "security_exception", "reason": "no permissions for [indices:admin/delete]"}, "status": 403}'
+    with FaultProxy(url) as proxy:
+        kinds = ("DELETE", "POST")
+        proxy.rules.append(lambda request: Fault("answer", 403, body) if where in request.path and request.method in kinds else None)
+        with pytest.raises(AuthError):
+            Collection(name, proxy.url).drop()
+        assert proxy.fired
+    assert there(client, name) == before
+    assert not (Journal(client).read(f"collection:{name}") or {}).get("dropped")
+    assert live.ingest(write([paper(9, 150)], "more.jsonl")).indexed == 1
+    assert live.drop().phase == "dropped"
+    check_gone(client, name)
 
 
 @pytest.mark.parametrize("alias", ["", "-chunks"])
@@ -529,8 +555,7 @@ def test_a_first_load_that_was_killed_is_left_over(collection, client, url, name
     """Its unpublished indexes are listed with `drop`; while it runs they are not."""
     with feeding(name, url, "--model", str(models.bert)):
         wait_entered(client, name, "loaders")
-        while len(there(client, name)) < 2:
-            time.sleep(0.1)
+        wait_indexes(client, name, 2)
         assert leftover_kinds(collection) == {}
     found = leftover_kinds(collection)
     assert set(found) == {"unpublished index"}

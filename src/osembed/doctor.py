@@ -126,7 +126,8 @@ def _leftovers(client: OpenSearch, collection: str) -> Iterator[Check]:
     for one in found:
         yield Check(one.kind, "problem" if one.kind in _HARMFUL else "warning", one.found, one.command)
     for name, count in sorted(elsewhere.items()):
-        yield Check("leftovers", "warning", f"{count} unpublished indexes of '{name}' (being loaded, or left over)", f"osembed doctor --collection {name}")
+        text = f"{count} unpublished indexes of '{name}' (being loaded, or left over)"
+        yield Check("leftovers", "warning", text, f"osembed doctor --collection {name}")
     if not found and not elsewhere:
         yield Check("leftovers", "ok", "none")
 

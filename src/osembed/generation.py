@@ -32,6 +32,7 @@ from osembed.opensearch.coordination.registration import (
     read_drop,
     watch_entries,
 )
+from osembed.opensearch.patience import settled
 from osembed.schema import ChunkRule, IndexMeta, Level
 
 _OF_DROPS = ("drops", "dropped", "floor")  # what a drop leaves in the collection's journal entry; `floor` is the first generation since
@@ -155,7 +156,7 @@ def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], N
     Raises DroppedError where it was dropped meanwhile.
     """
     entry, targets = opened.entry, opened.targets
-    collection, others = targets["papers"].meta.collection, entry.close()
+    collection, others = targets["papers"].meta.collection, settled(entry.close)
     if entry.dropped:
         raise dropped_error(collection, {})
     if entry.kind == "writers":
@@ -196,7 +197,6 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
     check_profile(server, profile)
     metas = {level: describe(collection, level, model, wish.rule(), profile, encoders) for level, model in models.items()}
     journal = Journal(client)
-    journal.ensure()
     is_there = bool(unpublished(client, collection))
     entry, state = enter(client, collection, "loaders", lambda before: _plan(_living(before, is_there), metas, asked))
     try:

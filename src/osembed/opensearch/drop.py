@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from osembed.client import OpenSearch
-from osembed.errors import BusyError, ClusterError, CollectionError, MissingError
+from osembed.errors import AuthError, BusyError, ClusterError, CollectionError, MissingError, RefusedError
 from osembed.generation import missing
 from osembed.journal import Journal, State
 from osembed.opensearch import changes, reads
 from osembed.opensearch.changes import Action
 from osembed.opensearch.coordination.lease import Lease, claim
-from osembed.opensearch.coordination.registration import DEAD_S, collection_key, drops, is_dropped, is_pending, watch_entries
+from osembed.opensearch.coordination.registration import DEAD_S, KINDS, collection_key, drops, is_dropped, is_pending, watch_entries
 from osembed.opensearch.leftovers import PROBE, idle_tokens, lost_entries, strays
 from osembed.opensearch.survey import Found, Survey, entries_of, survey
 from osembed.state import MigrationState, migration_key
@@ -138,11 +138,16 @@ def _drop(client: OpenSearch, lease: Lease, plan: DropPlan, dead: Dead) -> DropR
     _refuse_foreign(seen)
     doomed = {found.index: found.uuid for found in (*seen.ours, *seen.scratch)}
     _refuse_changed(plan, doomed)
+    journal = Journal(client)
+    _prove_rights(journal, plan.collection)
     lease.check()
     tombstone = _bury(client, seen, doomed, dead)
-    lease.check()
-    _delete(client, lease, doomed)
-    journal = Journal(client)
+    try:
+        lease.check()
+        _delete(client, lease, doomed)
+    except (AuthError, RefusedError, CollectionError):  # an answer that says no: nothing is deleted, and the collection stays what it was
+        journal.change(collection_key(plan.collection), lambda state: _withdrawn(state, tombstone, seen.state))
+        raise
     for key in survey(client, plan.collection).keys:
         lease.check()
         journal.forget(key)
@@ -192,6 +197,22 @@ def _bury(client: OpenSearch, seen: Survey, doomed: Mapping[str, str], dead: Dea
 
     Journal(client).change(collection_key(seen.collection), step)
     return token
+
+
+def _prove_rights(journal: Journal, collection: str) -> None:
+    """Raise AuthError before anything is deleted where this user may not delete from the journal."""
+    key = f"drop:{collection}"
+    journal.change(key, lambda _: {})
+    journal.forget(key)
+
+
+def _withdrawn(state: State, tombstone: str, before: State) -> State | None:
+    """Return a collection's state without a tombstone whose drop was refused; the entries of the dead do not come back."""
+    found = state.get("dropped")
+    if not found or found["id"] != tombstone:
+        return None
+    kept = {key: value for key, value in before.items() if key not in (*KINDS, "dropped")}
+    return {**kept, "drops": state["drops"], "floor": state["floor"]}
 
 
 def _completed(state: State, tombstone: str) -> State | None:

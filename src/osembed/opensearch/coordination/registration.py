@@ -87,7 +87,8 @@ def enter(client: OpenSearch, collection: str, kind: Kind, plan: Callable[[State
 
     Raises DroppedError where a drop is under way, or was begun and has to be completed.
     """
-    token = secrets.token_hex(8)
+    token, journal = secrets.token_hex(8), Journal(client)
+    journal.ensure()
 
     def step(before: State) -> State:
         if is_pending(before):
@@ -95,7 +96,7 @@ def enter(client: OpenSearch, collection: str, kind: Kind, plan: Callable[[State
         after = {key: value for key, value in plan(before).items() if key != "dropped"}
         return {**after, kind: {**living(after, kind), token: register()}}
 
-    state = Journal(client).change(collection_key(collection), step)
+    state = journal.change(collection_key(collection), step)
     return Registration(client, collection, kind, token, state), state
 
 
