@@ -174,6 +174,6 @@ def test_for_good(act, break_it, client, url, setting, undisturbed):
         assert before.keys() & expected.keys() <= now.keys()
         proxy.rules.clear()
         with pytest.MonkeyPatch.context() as patch:  # a lease that could not be given back belongs to this very process
-            patch.setattr("osembed.migrate.lease.is_surely_dead", lambda _: True)
+            patch.setattr("osembed.opensearch.coordination.lease.is_surely_dead", lambda _: True)
             ACTS[act](Collection(name, proxy.url), setting)
         assert contents(client, name) == expected, met[:3]

@@ -18,13 +18,13 @@ from osembed.client import Access, connect
 from osembed.collection import Collection, choose_models
 from osembed.errors import BusyError, CollectionError, InputError, ModelError
 from osembed.generation import Wish
-from osembed.migrate import lease as leases
 from osembed.migrate import leg, swap
 from osembed.migrate.copy import Copier, pack
 from osembed.migrate.gate import GateOptions
 from osembed.migrate.leg import MigrateOptions
 from osembed.node.install import CLUSTER_NAME
 from osembed.opensearch import reads
+from osembed.opensearch.coordination import lease as leases
 from tests.conftest import EXAMPLES, paper, run
 from tests.killing import before_first, spawn
 from tests.oracle import blocked, contents, everything, leftovers

@@ -81,7 +81,7 @@ def test_f18_the_journal_is_away_for_good(started, proxy, name, models, client):
     expected = contents(client, name)
     proxy.rules.clear()
     with pytest.MonkeyPatch.context() as patch:  # the lease was not given back: this process takes it for a dead one's
-        patch.setattr("osembed.migrate.lease.is_surely_dead", lambda _: True)
+        patch.setattr("osembed.opensearch.coordination.lease.is_surely_dead", lambda _: True)
         assert started.migrate(str(models.mirror), **OPTIONS).phase == "swapped"
     assert contents(client, name).keys() == expected.keys()
 

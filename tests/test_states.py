@@ -22,8 +22,8 @@ from osembed import index as indexes
 from osembed.collection import Collection, choose_models
 from osembed.errors import ClusterError, InputError, OsembedError
 from osembed.generation import Wish
-from osembed.migrate import lease as leases
 from osembed.migrate.gate import GateOptions
+from osembed.opensearch.coordination import lease as leases
 from osembed.schema import alias_name
 from tests.conftest import paper
 from tests.oracle import blocked, everything

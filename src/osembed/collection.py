@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +17,15 @@ from osembed.audience import Announcer
 from osembed.client import Access, OpenSearch, Server, connect, handshake
 from osembed.doctor import Check, examine, forecast_bytes
 from osembed.encoders import Encoders
-from osembed.errors import CollectionError, InputError, UnavailableError
+from osembed.errors import InputError, UnavailableError
 from osembed.evaluate import Evaluation, evaluate, read_judged
-from osembed.generation import Wish, finish_loading, open_collection, unpublished
+from osembed.generation import Wish, finish_loading, leave, missing, open_collection
 from osembed.ingest import Ingest, IngestOptions, Summary
 from osembed.migrate.leg import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
 from osembed.models import PRESETS
 from osembed.opensearch import changes
+from osembed.opensearch.coordination.registration import telling
 from osembed.opensearch.patience import settled
 from osembed.results import SearchOptions, SearchResult
 from osembed.schema import alias_name, check_name
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from osembed.migrate.migration import Migration
     from osembed.migrate.repair import Repair
     from osembed.migrate.verify import Report as VerifyReport
+    from osembed.opensearch.drop import DropPlan, DropResult
 
 Report = Callable[[str], None]
 
@@ -115,22 +118,23 @@ class Collection:
         Raises:
             IdentityError, InputError: the wish contradicts the collection; nothing was written.
             ClusterError: the server took nothing for ten minutes; what was acknowledged is kept.
+            DroppedError: somebody dropped the collection meanwhile; nothing of it is made anew.
         """
         chosen, inputs = _build(IngestOptions, options), _several(paths)
         self._reach()
         self._announcer.start()
         wanted = wish or Wish()
-        opened = settled(lambda: open_collection(self.client, self.server, self.name, wanted, self._encoders), report=self._report)
-        for notice in opened.notices:
-            self._report(notice)
-        try:
-            summary = Ingest(self.client, opened, self._encoders, chosen).run(inputs, progress, self._report)
-        except BaseException:
-            if opened.loading:
-                opened.loading.give_up()
-            raise
-        summary.published = finish_loading(self.client, opened, self._report)
-        return summary
+        with self._telling():
+            opened = settled(lambda: open_collection(self.client, self.server, self.name, wanted, self._encoders), report=self._report)
+            for notice in opened.notices:
+                self._report(notice)
+            try:
+                summary = Ingest(self.client, opened, self._encoders, chosen).run(inputs, progress, self._report)
+            except BaseException:
+                leave(opened.entry)
+                raise
+            summary.published = finish_loading(self.client, opened, self._report)
+            return summary
 
     def search(self, query: str, **options: Any) -> SearchResult:
         """Search papers; `options` are the fields of SearchOptions, such as size=5 or where=("year>=2015",)."""
@@ -153,10 +157,11 @@ class Collection:
         self._reach()
         loop = BulkLoop(self.client, report=self._report)
         try:
-            found = delete_papers(self.client, self._searcher.resolve, loop, _several(ids))
-            for target in settled(self._searcher.resolve).values():
-                settled(lambda target=target: changes.refresh(self.client, target.index))  # type: ignore[misc]
-            return found
+            with self._telling():
+                found = delete_papers(self.client, self._searcher.resolve, loop, _several(ids))
+                for target in settled(self._searcher.resolve).values():
+                    settled(lambda target=target: changes.refresh(self.client, target.index))  # type: ignore[misc]
+                return found
         finally:
             loop.close()
 
@@ -212,7 +217,8 @@ class Collection:
         from osembed.migrate.repair import repair
 
         self._reach()
-        return repair(self.client, self.name, settled(self._searcher.resolve), self._encoders)
+        with self._telling():
+            return repair(self.client, self.name, settled(self._searcher.resolve), self._encoders)
 
     def evaluate(self, folder: str | Path, *, split: str = "test", progress: Callable[[int, int], None] = lambda *_: None) -> Evaluation:
         """Measure every mode, fusion and level against the judged queries of a folder in BEIR layout."""
@@ -222,9 +228,7 @@ class Collection:
         """Return what is live. Raises CollectionError where the collection is missing or contradictory."""
         targets = indexes.resolve(self.client, self.name)
         if targets is None:
-            plan = unpublished(self.client, self.name)
-            state = "is loaded for the first time and not published yet" if plan else "does not exist"
-            raise CollectionError(f"'{self.name}' {state}.", "", f"osembed ingest PATH --collection {self.name}")
+            raise missing(self.client, self.name)
         rows = []
         for level, target in targets.items():
             meta, count = target.meta, indexes.doc_count(self.client, target.index)
@@ -243,6 +247,27 @@ class Collection:
                 )
             )
         return rows
+
+    def plan_drop(self, *, leftovers: bool = False) -> DropPlan:
+        """Say what a drop would delete, index by index; with `leftovers` only what interrupted work has left. Changes nothing."""
+        from osembed.opensearch import drop
+
+        plan = drop.plan_clearing if leftovers else drop.plan_drop
+        return plan(self.client, self.name)
+
+    def drop(self, plan: DropPlan | None = None) -> DropResult:
+        """Delete the collection for good: its indexes, those of a migration that nobody works on, its journal entries.
+
+        Args:
+            plan: what was shown and confirmed (`plan_drop`); anything else that is there then is refused. None confirms whatever is there.
+
+        Raises:
+            BusyError: a migrator, loader or ingest is at work.
+            CollectionError: foreign indexes are behind its aliases, or it has changed since it was planned; nothing is deleted.
+        """
+        from osembed.opensearch import drop
+
+        return drop.drop(self.client, plan or self.plan_drop())
 
     def doctor(self) -> list[Check]:
         """Check server and collection; creates the search pipeline where it is missing."""
@@ -270,6 +295,10 @@ class Collection:
         """Whether embedding takes cores from the server: it is on this machine, and so is the CPU that embeds."""
         host = urlsplit(self._access.url if self.client else "").hostname
         return host in ("127.0.0.1", "localhost", "::1") and self._encoders.on_cpu
+
+    def _telling(self) -> AbstractContextManager[None]:
+        """Say so where something fails because the collection was dropped."""
+        return telling(lambda: self.client, self.name)
 
     def _migrate_options(self, options: dict[str, Any]) -> MigrateOptions:
         """Make the options of a migration's step; a gentle one yields from here on."""

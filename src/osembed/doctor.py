@@ -10,12 +10,15 @@ from osembed import index as indexes
 from osembed import schema
 from osembed.client import OpenSearch, Server
 from osembed.errors import OsembedError
+from osembed.generation import missing
 from osembed.index import Pipeline, Targets
 from osembed.opensearch import reads
+from osembed.opensearch.leftovers import find_leftovers, others
 from osembed.ranking import OLDEST_HYBRID
 
 Verdict = Literal["ok", "warning", "problem", "mended"]
 _NEEDED = ("opensearch-knn", reads.NEURAL_SEARCH)
+_HARMFUL = ("write block", "foreign index", "interrupted drop")
 _LINKS = 16  # HNSW m of every profile
 
 
@@ -31,8 +34,9 @@ class Check:
 
 def examine(client: OpenSearch, server: Server, collection: str) -> list[Check]:
     """Run all checks. Sees to the search pipeline and to who names it, and changes nothing else."""
-    found, check = _pipeline(client)
-    return [*_server(client, server), check, *_collection(client, collection, found), *_resources(client)]
+    pipeline, check = _pipeline(client)
+    found = [*_collection(client, collection, pipeline), *_leftovers(client, collection)]
+    return [*_server(client, server), check, *found, *_resources(client)]
 
 
 def forecast_bytes(dimension: int, vectors: int) -> int:
@@ -111,12 +115,8 @@ def _collection(client: OpenSearch, collection: str, pipeline: Pipeline | None) 
         yield Check("collection", "problem", error.found, f"{error.why} {error.hint}".strip())
         return
     if targets is None:
-        yield Check(
-            "collection",
-            "warning",
-            f"'{collection}' does not exist yet",
-            f"osembed ingest PATH --collection {collection}",
-        )
+        absent = missing(client, collection)
+        yield Check("collection", "warning", absent.found.rstrip("."), absent.hint)
         return
     if pipeline:
         yield from _default_pipelines(client, targets, pipeline)
@@ -138,6 +138,23 @@ def _indexes(client: OpenSearch, targets: Targets) -> Iterator[Check]:
                 f"{target.index} never refreshes",
                 "Run any `osembed ingest` on it: it restores the settings.",
             )
+
+
+def _leftovers(client: OpenSearch, collection: str) -> Iterator[Check]:
+    """Yield what interrupted work has left, each with the command that clears it."""
+    try:
+        found = find_leftovers(client, collection)
+        elsewhere = others(client, collection)
+    except OsembedError as error:
+        yield Check("leftovers", "warning", f"not seen: {error.found}", error.hint)
+        return
+    for one in found:
+        yield Check(one.kind, "problem" if one.kind in _HARMFUL else "warning", one.found, one.command)
+    for name, count in sorted(elsewhere.items()):
+        text = f"{count} unpublished indexes of '{name}' (being loaded, or left over)"
+        yield Check("leftovers", "warning", text, f"osembed doctor --collection {name}")
+    if not found and not elsewhere:
+        yield Check("leftovers", "ok", "none")
 
 
 def _resources(client: OpenSearch) -> Iterator[Check]:

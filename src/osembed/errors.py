@@ -16,6 +16,7 @@ OsembedError            exit code 1
 │   └── RefusedError    1  any other request that the server does not accept
 ├── OutputError         1  a file of this machine that cannot be written
 ├── CollectionError     1  aliases and indexes that are missing, foreign or contradictory
+│   └── DroppedError    1  a collection that was taken away by `osembed drop`
 └── BusyError           3  somebody else holds what this command needs
 
 Every message has three parts: what was found, why that stops us, what to type next.
@@ -117,6 +118,10 @@ class OutputError(OsembedError):
 
 class CollectionError(OsembedError):
     """A collection's aliases or indexes are missing, foreign or contradictory."""
+
+
+class DroppedError(CollectionError):
+    """The collection was dropped, perhaps while this command was using it; nothing of it is made anew."""
 
 
 class BusyError(OsembedError):

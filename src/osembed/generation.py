@@ -6,9 +6,7 @@ the journal with a heartbeat. A loader that was killed stops beating; whoever wa
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,17 +15,27 @@ from osembed import index as indexes
 from osembed import schema
 from osembed.client import OpenSearch, Server
 from osembed.encoders import Encoders, witness_passages
-from osembed.errors import ClusterError, IdentityError, InputError
+from osembed.errors import CollectionError, DroppedError, IdentityError, InputError, OsembedError
 from osembed.identity import identify
 from osembed.index import Targets
 from osembed.journal import Journal, State
 from osembed.model_files import Model
 from osembed.models import DEFAULT_MODEL, open_model
+from osembed.opensearch import changes
+from osembed.opensearch.coordination.registration import (
+    DEAD_S,
+    Registration,
+    collection_key,
+    dropped_error,
+    enter,
+    living,
+    read_drop,
+    watch_entries,
+)
 from osembed.opensearch.patience import settled
-from osembed.presence import Heart, is_surely_dead, register
 from osembed.schema import ChunkRule, IndexMeta, Level
 
-_DEAD_S = 12.0
+_OF_DROPS = ("drops", "dropped", "floor")  # what a drop leaves in the collection's journal entry; `floor` is the first generation since
 
 
 @dataclass(frozen=True)
@@ -70,44 +78,11 @@ class Wish:
 
 @dataclass
 class Opened:
-    """A collection that can be written to. `loading` is set while its first generation is not published."""
+    """A collection that can be written to, and this process's entry among those who write to it: close it when done."""
 
     targets: Targets
-    loading: Loading | None = None
+    entry: Registration
     notices: tuple[str, ...] = ()
-
-
-class Loading:
-    """This process's entry among the loaders of an unpublished generation; beats until it is closed."""
-
-    def __init__(self, client: OpenSearch, collection: str, token: str) -> None:
-        self._collection, self.token = collection, token
-        self._journal = Journal(client)
-        self._heart = Heart(lambda: bool(self._journal.change(_key(collection), self._stamp)))
-
-    def close(self) -> dict[str, State]:
-        """Strike out this loader; return the others that are still entered."""
-        self._heart.close()
-        left: dict[str, State] = {}
-
-        def strike(state: State) -> State:
-            left.clear()
-            left.update({token: entry for token, entry in state.get("loaders", {}).items() if token != self.token})
-            return {**state, "loaders": dict(left)}
-
-        self._journal.change(_key(self._collection), strike)
-        return left
-
-    def give_up(self) -> None:
-        """Strike out this loader after an error; where the server is away, its heart that has stopped says it."""
-        with suppress(ClusterError):
-            self.close()
-
-    def _stamp(self, state: State) -> State | None:
-        entry = state.get("loaders", {}).get(self.token)
-        if entry is None:
-            return None
-        return {**state, "loaders": {**state["loaders"], self.token: {**entry, "beat": entry["beat"] + 1}}}
 
 
 def open_collection(client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders) -> Opened:
@@ -116,20 +91,38 @@ def open_collection(client: OpenSearch, server: Server, collection: str, wish: W
     Raises IdentityError or InputError where the wish contradicts what is stored; nothing is created then.
     """
     schema.check_name(collection)
-    targets = indexes.resolve(client, collection)
-    if targets is None:
+    if indexes.resolve(client, collection) is None:
         return _open_first(client, server, collection, wish, encoders)
-    check_wish(targets, wish)
-    notices = [f"_meta of {target.index} had been wiped; restored from the journal." for target in targets.values() if target.healed]
+    entry, _ = enter(client, collection, "writers")
+    try:
+        targets = indexes.resolve(client, collection)  # while this entry beats, nobody drops it
+        if targets is not None:
+            check_wish(targets, wish)
+            return Opened(targets, entry, tuple(_mend(client, targets)))
+    except BaseException:
+        leave(entry)
+        raise
+    leave(entry)
+    return _open_first(client, server, collection, wish, encoders)
+
+
+def leave(entry: Registration) -> None:
+    """Strike out an entry of a run that has failed; one that cannot be struck out stops beating all the same."""
+    with suppress(OsembedError):
+        entry.close()
+
+
+def _mend(client: OpenSearch, targets: Targets) -> Iterator[str]:
+    """Restore what others left of a published collection; yield what was done, in words."""
+    yield from (f"_meta of {target.index} had been wiped; restored from the journal." for target in targets.values() if target.healed)
     pipeline = indexes.ensure_pipeline(client)
     if pipeline == "created":
-        notices.append(f"The search pipeline {schema.PIPELINE} was missing; created again.")
-    notices += indexes.fit_pipelines(client, targets, pipeline)
+        yield f"The search pipeline {schema.PIPELINE} was missing; created again."
+    yield from indexes.fit_pipelines(client, targets, pipeline)
     for target in targets.values():
         if target.refresh_interval == "-1":  # a loader that is gone left it: nothing would ever become visible
             indexes.put_in_service(client, target, _wanted(client, target))
-            notices.append(f"{target.index} was left without refresh; restored.")
-    return Opened(targets, None, tuple(notices))
+            yield f"{target.index} was left without refresh; restored."
 
 
 def check_wish(targets: Targets, wish: Wish) -> None:
@@ -160,12 +153,17 @@ def check_wish(targets: Targets, wish: Wish) -> None:
 
 
 def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], None] = lambda _: None) -> bool:
-    """End this process's part in loading a first generation; publish it when nobody else loads. Return whether it is published."""
-    loading, targets = opened.loading, opened.targets
-    if loading is None:
+    """End this process's part; publish a first generation when nobody else loads it. Return whether the collection is published.
+
+    Raises DroppedError where it was dropped meanwhile.
+    """
+    entry, targets = opened.entry, opened.targets
+    collection, others = targets["papers"].meta.collection, settled(entry.close)
+    if entry.dropped:
+        raise dropped_error(collection, {})
+    if entry.kind == "writers":
         return True
-    others = settled(loading.close, report=report)
-    alive = settled(lambda: _wait_for_dead(client, targets["papers"].meta.collection, others), report=report) if others else False
+    alive = settled(lambda: _wait_for_dead(client, collection, others), report=report) if others else False
     if alive:
         report("Another ingest is still loading this collection; whichever ends last publishes it.")
         return False
@@ -177,8 +175,22 @@ def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], N
 
 def unpublished(client: OpenSearch, collection: str) -> State | None:
     """Return the journal's plan of a first generation whose indexes are there but not published, or None."""
-    state = Journal(client).read(_key(collection))
+    state = Journal(client).read(collection_key(collection))
     return state if state and indexes.exist(client, state.get("indexes", {}).values()) else None
+
+
+def missing(client: OpenSearch, collection: str) -> CollectionError:
+    """Return what is to be said of a collection that is not published: dropped, still being loaded, or never there."""
+    found = read_drop(client, collection)
+    if found:
+        return found
+    if unpublished(client, collection):
+        return CollectionError(
+            f"'{collection}' is still being loaded for the first time, or that was interrupted.",
+            "It becomes searchable when the load is complete.",
+            "Wait for it, or run the same `osembed ingest` again: it goes on where it stopped.",
+        )
+    return CollectionError(f"There is no collection '{collection}'.", "", f"Fill it first: osembed ingest PATH --collection {collection}")
 
 
 def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders) -> Opened:
@@ -188,10 +200,8 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
     check_profile(server, profile)
     metas = {level: describe(collection, level, model, wish.rule(), profile, encoders) for level, model in models.items()}
     journal = Journal(client)
-    journal.ensure()
-    token, plan = secrets.token_hex(8), unpublished(client, collection)
-    state = journal.change(_key(collection), lambda before: _enter(_living(before, bool(plan)), metas, asked, token))
-    loading = Loading(client, collection, token)
+    is_there = bool(unpublished(client, collection))
+    entry, state = enter(client, collection, "loaders", lambda before: _plan(_living(before, is_there), metas, asked))
     try:
         shape: dict[str, Any] = {"number_of_shards": wish.shards} if wish.shards else {}
         pipeline = indexes.ensure_pipeline(client)
@@ -199,8 +209,7 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
             shape["search.default_pipeline"] = None
         replicas = indexes.default_replicas(client, server) if wish.replicas is None else wish.replicas
         for meta in metas.values():
-            planned = replace(meta, generation=int(state["generation"]))
-            indexes.create_index(client, server, planned, shape)
+            _create(client, server, replace(meta, generation=int(state["generation"])), shape, entry)
         targets = indexes.resolve_indexes(client, state["indexes"])
         check_wish(targets, wish)
         indexes.fit_pipelines(client, targets, pipeline)  # of a load that began on another server
@@ -209,20 +218,32 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
             encoder = encoders.load(models[level])
             journal.remember_witness(target.meta.identity.hash, encoder.encode(witness_passages(encoder.model.spec)))
     except BaseException:
-        loading.give_up()
+        leave(entry)
         raise
-    return Opened(targets, loading)
+    return Opened(targets, entry)
+
+
+def _create(client: OpenSearch, server: Server, meta: IndexMeta, shape: Mapping[str, Any], entry: Registration) -> None:
+    """Create an index of a first generation; take it back where the collection was dropped while the creation was on its way."""
+    entry.check()
+    name, created = indexes.create_index(client, server, meta, shape)
+    try:
+        entry.check(surely=created)
+    except DroppedError:
+        if created:
+            changes.delete_index(client, name)
+        raise
 
 
 def _living(before: State, is_there: bool) -> State:
-    """Return the plan of a first generation without its dead loaders; {} where neither an index nor a loader is left of it."""
-    loaders = {token: entry for token, entry in before.get("loaders", {}).items() if not is_surely_dead(entry)}
-    return {**before, "loaders": loaders} if is_there or loaders else {}
+    """Return the plan of a first generation without its dead loaders; only what drops left, where neither an index nor a loader is there."""
+    loaders = living(before, "loaders")
+    return {**before, "loaders": loaders} if is_there or loaders else {key: before[key] for key in _OF_DROPS if key in before}
 
 
-def _enter(before: State, metas: dict[Level, IndexMeta], asked: dict[Level, str], token: str) -> State:
-    """Plan the first generation, or join the one that is planned, and enter this loader."""
-    generation = int(before.get("generation", 0)) or 1
+def _plan(before: State, metas: dict[Level, IndexMeta], asked: dict[Level, str]) -> State:
+    """Plan the first generation, or join the one that is planned."""
+    generation = int(before.get("generation", 0)) or int(before.get("floor", 1))
     names = {level: schema.index_name(meta.collection, level, meta.identity, generation) for level, meta in metas.items()}
     planned = before.get("indexes")
     if planned and planned != names:
@@ -233,13 +254,7 @@ def _enter(before: State, metas: dict[Level, IndexMeta], asked: dict[Level, str]
             f"Finish it with --paper-model {before['models']['papers']} --chunk-model {before['models']['chunks']}, "
             "or use another --collection.",
         )
-    return {
-        **before,
-        "generation": generation,
-        "indexes": names,
-        "models": asked,
-        "loaders": {**before.get("loaders", {}), token: register()},
-    }
+    return {**before, "generation": generation, "indexes": names, "models": asked}
 
 
 def describe(collection: str, level: Level, model: Model, rule: ChunkRule, profile: str, encoders: Encoders) -> IndexMeta:
@@ -276,34 +291,25 @@ def _wait_for_dead(client: OpenSearch, collection: str, others: dict[str, State]
 
     The dead are struck out.
     """
-    journal, since = Journal(client), time.monotonic()
-    left = {token: entry for token, entry in others.items() if not is_surely_dead(entry)}
-    while left and time.monotonic() - since < _DEAD_S:
-        time.sleep(0.5)
-        now = (journal.read(_key(collection)) or {}).get("loaders", {})
-        if any(token not in others or entry["beat"] != others[token]["beat"] for token, entry in now.items()):
-            return True
-        left = {token: entry for token, entry in left.items() if token in now and not is_surely_dead(entry)}
-    alive = False
+    journal = Journal(client)
+    alive, _ = watch_entries(lambda: (journal.read(collection_key(collection)) or {}).get("loaders", {}), DEAD_S, first=others)
+    if alive:
+        return True
+    left: dict[str, State] = {}
 
     def strike(state: State) -> State:
-        nonlocal alive
         loaders = state.get("loaders", {})
-        remaining = {t: entry for t, entry in loaders.items() if t not in others or entry["beat"] != others[t]["beat"]}
-        alive = bool(remaining)
-        return {**state, "loaders": remaining}
+        left.clear()
+        left.update({t: entry for t, entry in loaders.items() if t not in others or entry["beat"] != others[t]["beat"]})
+        return {**state, "loaders": dict(left)}
 
-    journal.change(_key(collection), strike)
-    return alive
+    journal.change(collection_key(collection), strike)
+    return bool(left)
 
 
 def _rule_text(rule: ChunkRule) -> str:
     kind = "windows that fit the model" if rule.fit else f"windows of {rule.words} words"
     return f"{kind}, overlap {rule.overlap}, at most {rule.max_chunks} chunks"
-
-
-def _key(collection: str) -> str:
-    return f"collection:{collection}"
 
 
 def _version() -> str:

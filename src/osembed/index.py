@@ -99,8 +99,8 @@ def resolve_indexes(client: OpenSearch, names: Mapping[Level, str]) -> Targets:
     return {level: _target(client, name, found[name]) for level, name in names.items()}
 
 
-def create_index(client: OpenSearch, server: Server, meta: IndexMeta, shape: Mapping[str, Any]) -> str:
-    """Create an index in load settings behind its staging alias, unless it exists; return its name.
+def create_index(client: OpenSearch, server: Server, meta: IndexMeta, shape: Mapping[str, Any]) -> tuple[str, bool]:
+    """Create an index in load settings behind its staging alias, unless it exists; return its name and whether it was created.
 
     Args:
         client: the connection.
@@ -113,8 +113,7 @@ def create_index(client: OpenSearch, server: Server, meta: IndexMeta, shape: Map
     body = schema.index_body(meta, [staging_alias(meta.collection, meta.level), write_alias(name)])
     settings = {**body["settings"]["index"], **shape}
     body["settings"]["index"] = {key: value for key, value in settings.items() if value is not None}
-    _create(client, name, body)
-    return name
+    return name, _create(client, name, body)
 
 
 def create_like(client: OpenSearch, server: Server, source: Target, meta: IndexMeta, alias: str) -> dict[str, Any]:
@@ -146,10 +145,10 @@ def _default_pipeline(client: OpenSearch, source: Target) -> dict[str, Any]:
     return {_DEFAULT_PIPELINE: None if ensure_pipeline(client) == "unsupported" else schema.PIPELINE}
 
 
-def _create(client: OpenSearch, name: str, body: Mapping[str, Any]) -> None:
-    """Create an index unless it exists. Raises CollectionError where the server does not accept it."""
+def _create(client: OpenSearch, name: str, body: Mapping[str, Any]) -> bool:
+    """Create an index; False where it exists. Raises CollectionError where the server does not accept it."""
     try:
-        changes.create_index(client, name, body)
+        return changes.create_index(client, name, body)
     except MissingError:
         raise
     except RefusedError as error:

@@ -117,7 +117,7 @@ class Ingest:
     def __init__(self, client: OpenSearch, opened: Opened, encoders: Encoders, options: IngestOptions) -> None:
         self._client, self._encoders, self._options = client, encoders, options
         self._collection = opened.targets["papers"].meta.collection
-        self._targets = opened.targets
+        self._targets, self._entry = opened.targets, opened.entry
         self._journal = Journal(client)
         self._redo: dict[str, Paper] = {}
         self._tries: Counter[str] = Counter()
@@ -297,6 +297,7 @@ class Ingest:
             papers, self._redo = list(self._redo.values()), {}
             if self._blocked:  # a migration is swapping: wait, then write where the collection is then, with the model it has then
                 self._blocked.clear()
+                settled(lambda: self._entry.check(surely=True))  # or its indexes are gone
                 turnstile.wait()
             else:
                 self._tries.update(paper.id for paper in papers)
@@ -312,7 +313,11 @@ class Ingest:
                 self._write(self._embed(self._prepare(papers)), loop)
 
     def _now(self) -> Targets:
-        """Return the indexes that the collection consists of at this moment: a migration may have moved it."""
+        """Return the indexes that the collection consists of at this moment: a migration may have moved it.
+
+        Raises DroppedError where it was dropped, even if it was made anew since.
+        """
+        self._settled(self._entry.check)
         published = self._settled(lambda: indexes.resolve(self._client, self._collection))
         if published:
             return published

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from osembed.schema import JOURNAL, read_mapping
 
 State = dict[str, Any]
 _TRIES = 50
+_PAGE = 500
 
 
 class Journal:
@@ -53,6 +55,36 @@ class Journal:
                 return after
             time.sleep(random.uniform(0.01, 0.1))
         raise BusyError(f"The journal entry {key} changes faster than it can be written.", "", "Try again.")
+
+    def entries(self, kind: str) -> dict[str, State]:
+        """Return the states of all documents of a kind by key, but for those that were written in the last second."""
+        found: dict[str, State] = {}
+        last = -1
+        while True:
+            newer = [{"term": {"kind": kind}}, {"range": {"_seq_no": {"gt": last}}}]
+            order = [{"_seq_no": {"order": "asc", "unmapped_type": "long"}}]
+            try:
+                hits = reads.search(self._client, JOURNAL, {"size": _PAGE, "query": {"bool": {"filter": newer}}, "sort": order})["hits"]["hits"]
+            except MissingError:
+                return found
+            found.update({hit["_id"]: hit["_source"]["state"] for hit in hits})
+            if len(hits) < _PAGE:
+                return found
+            last = hits[-1]["sort"][0]
+
+    def forget(self, key: str, only: Callable[[State], bool] = lambda _: True) -> bool:
+        """Delete a document, if it is one that `only` accepts; return whether it is gone."""
+        for _ in range(_TRIES):
+            found = self._get(key)
+            if found is None:
+                return True
+            if not only(found[0]):
+                return False
+            with suppress(ConflictError):
+                changes.delete_document(self._client, JOURNAL, key, found[1])
+                return True
+            time.sleep(random.uniform(0.01, 0.1))
+        raise BusyError(f"The journal entry {key} changes faster than it can be deleted.", "", "Try again.")
 
     def remember_index(self, uuid: str, meta: State, wanted: State) -> None:
         """Keep an index's description by its UUID, so that a wiped `_meta` can be restored; the first entry stays."""

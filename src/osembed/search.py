@@ -18,7 +18,7 @@ from osembed import index as indexes
 from osembed.client import Access, OpenSearch, Server
 from osembed.encoders import Encoders
 from osembed.errors import ClusterError, CollectionError, InputError, ModelError, OsembedError, RefusedError, UnsettledError
-from osembed.generation import unpublished
+from osembed.generation import missing
 from osembed.index import Target, Targets
 from osembed.opensearch.refusals import reason_of
 from osembed.paper import clean
@@ -147,22 +147,9 @@ class Searcher:
         """Return the collection's indexes as they are now."""
         now, targets = time.monotonic(), indexes.resolve(self._client, self._collection)
         if targets is None:
-            raise self._missing()
+            raise missing(self._client, self._collection)
         self._resolved = (now, targets)
         return targets
-
-    def _missing(self) -> CollectionError:
-        if unpublished(self._client, self._collection):
-            return CollectionError(
-                f"'{self._collection}' is still being loaded for the first time, or that was interrupted.",
-                "It becomes searchable when the load is complete.",
-                "Wait for it, or run the same `osembed ingest` again: it goes on where it stopped.",
-            )
-        return CollectionError(
-            f"There is no collection '{self._collection}'.",
-            "",
-            f"Fill it first: osembed ingest PATH --collection {self._collection}",
-        )
 
     def _on_targets(self, attempt: Callable[[Targets], T]) -> T:
         """Run an attempt; when an index vanished between resolving and searching, or its shards were just then away, resolve again."""

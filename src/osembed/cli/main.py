@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from osembed.cli import evaluate, ingest, manage, migrate, models, node, search
+from osembed.cli import drop, evaluate, ingest, manage, migrate, models, node, search
 from osembed.cli.output import complain, safe
 from osembed.errors import InputError, OsembedError
 
@@ -51,6 +51,7 @@ for command in (
     manage.verify,
     manage.status,
     manage.doctor,
+    drop.drop,
     evaluate.evaluate,
     models.models,
     node.node,

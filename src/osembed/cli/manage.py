@@ -56,7 +56,7 @@ def status(as_json: bool, **given: Any) -> None:
 @click.command()
 @options.connection
 @options.option("--full", is_flag=True, help="Look at every document instead of a sample.")
-@click.option("--repair", is_flag=True, help="First embed what by-passing writers left stale, and delete orphaned chunks.")
+@click.option("--repair", is_flag=True, help="First embed what by-passing writers left stale, delete orphaned chunks, lift write blocks.")
 @options.compute
 @options.as_json
 def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
@@ -88,7 +88,7 @@ def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
 @options.connection
 @options.as_json
 def doctor(as_json: bool, **given: Any) -> None:
-    """Check the server and the collection: versions, traps, memory. Mends the search pipeline."""
+    """Check the server and the collection: versions, traps, memory, what interrupted work left. Mends the search pipeline."""
     checks = options.open_collection(given).doctor()
     if as_json:
         print_json(checks)

@@ -50,8 +50,8 @@ def print_json(data: Any) -> None:
     click.echo(orjson.dumps(plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """Print a table; wide on purpose where stdout is no terminal, so that nothing is cut."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), err: bool = False) -> None:
+    """Print a table, on stderr where it is not the result; wide on purpose where that is no terminal, so that nothing is cut."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -61,7 +61,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, rig
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(safe(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+    stream = sys.stderr if err else sys.stdout
+    Console(width=None if stream.isatty() else 200, highlight=False, stderr=err).print(table)
 
 
 def marked(highlight: str, base: str = "") -> Text:
@@ -180,7 +181,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
 def print_repair(done: Repair) -> None:
     """Print what a repair mended, and what it could not."""
     young = f", {done.young:,} chunks too young to judge" if done.young else ""
-    click.echo(f"{done.looked_at:,} documents looked at, {done.embedded:,} mended, {done.orphans:,} orphaned chunks deleted{young}")
+    lifted = f", write block of {', '.join(done.unblocked)} lifted" if done.unblocked else ""
+    click.echo(f"{done.looked_at:,} documents looked at, {done.embedded:,} mended, {done.orphans:,} orphaned chunks deleted{young}{lifted}")
     if done.refused:
         click.echo(f"{click.style('not mended', fg='red')} {len(done.refused):,} documents, which the next repair tries again:")
     for key, why in list(done.refused.items())[:10]:

@@ -22,11 +22,11 @@ from osembed.migrate import gate as gates
 from osembed.migrate import pairs, scan
 from osembed.migrate.copy import Copied, Copier, Lane, Outdated, Window
 from osembed.migrate.gate import Gate, GateOptions, PinnedSearcher, judge
-from osembed.migrate.lease import Lease, take_tokens
 from osembed.migrate.progress import Progress
 from osembed.migrate.swap import Crossing, GivenUp, Swapped, base_of, leave_known, lost_writes, swap
 from osembed.migrate.verify import Report, Side, kept_report, pair_of, verify
 from osembed.opensearch import changes, sight
+from osembed.opensearch.coordination.lease import Lease, take_tokens
 from osembed.opensearch.patience import settled
 from osembed.schema import Level, staging_alias
 from osembed.state import MigrationState

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -16,16 +16,17 @@ from osembed import fence, schema
 from osembed import index as indexes
 from osembed.encoders import witness_passages
 from osembed.errors import BusyError, ClusterError, CollectionError, InputError, RefusedError
-from osembed.generation import Wish
+from osembed.generation import Wish, missing
 from osembed.index import Target
 from osembed.journal import Journal
-from osembed.migrate.dispose import dispose
-from osembed.migrate.lease import Lease, claim, settle, take_tokens
 from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult, make_lanes
 from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
 from osembed.migrate.verify import Report, Side, kept_report, pair_of, verify
 from osembed.models import open_model
 from osembed.opensearch import reads, sight
+from osembed.opensearch.coordination.dispose import dispose
+from osembed.opensearch.coordination.lease import Lease, claim, settle, take_tokens
+from osembed.opensearch.coordination.registration import telling
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Place
 from osembed.schema import Level, staging_alias
@@ -54,6 +55,10 @@ class Migration:
 
     def plan(self, wish: Wish) -> Plan | None:
         """Forecast a migration; None where there is nothing to do. Creates nothing."""
+        with self._telling():
+            return self._plan(wish)
+
+    def _plan(self, wish: Wish) -> Plan | None:
         route = find_route(self._client, self._server, self._collection, wish, self._encoders, self.state)
         return make_plan(self._client, self._server, route, self._encoders) if route else None
 
@@ -64,6 +69,10 @@ class Migration:
             BusyError: another process holds the lease, or took it over.
             CollectionError: something forbids it, or a third party interfered; says what to do.
         """
+        with self._telling():
+            return self._run(wish, options)
+
+    def _run(self, wish: Wish, options: MigrateOptions) -> MigrateResult:
         under_way, route = self._settled(lambda: self._route(wish))
         if not under_way and route is None:
             return MigrateResult(self._collection, "nothing to do", {})
@@ -162,18 +171,19 @@ class Migration:
 
     def verify(self, *, full: bool = False) -> Report:
         """Prove what is there: both sides of a migration that is under way, else the live indexes against their own texts."""
-        sides, still, places = self._settled(self._sides)
-        self._settled(lambda: sight.prove(self._client, places))
-        report = verify(self._client, self._collection, sides, full=full, still=still, watch=self._work.watch)
-        self._settled(lambda: self._journal.change(f"report:{self._collection}", lambda _: kept_report(report)))
-        return report
+        with self._telling():
+            sides, still, places = self._settled(self._sides)
+            self._settled(lambda: sight.prove(self._client, places))
+            report = verify(self._client, self._collection, sides, full=full, still=still, watch=self._work.watch)
+            self._settled(lambda: self._journal.change(f"report:{self._collection}", lambda _: kept_report(report)))
+            return report
 
     def _sides(self) -> tuple[list[Side], list[Target], list[Place]]:
         """Return what is to be verified, what stands beside it unmoved, and every index that must be seen whole."""
         state, encoders = self.state, self._encoders
         targets = indexes.resolve(self._client, self._collection)
         if targets is None:
-            raise CollectionError(f"There is no collection '{self._collection}'.", "", "Fill it first: osembed ingest PATH")
+            raise missing(self._client, self._collection)
         if state is not None and state.phase in BEFORE_SWAP and all(move.green_uuid for move in state.moves.values()):
             lanes = make_lanes(self._client, state, encoders)
             sides = [Side(lane.target, lane.level, lane.encoder, pair_of(lane, state)) for lane in lanes]
@@ -213,15 +223,20 @@ class Migration:
 
     @contextmanager
     def _claimed(self, begin: Callable[[MigrationState | None], MigrationState]) -> Iterator[Lease]:
-        lease = self._settled(lambda: claim(self._client, self._collection, begin))
-        try:
-            yield lease
-        except RefusedError:
-            with suppress(ClusterError):
-                lease.update()  # another holder explains whatever failed: BusyError
-            raise
-        finally:
-            lease.close()
+        with self._telling():
+            lease = self._settled(lambda: claim(self._client, self._collection, begin))
+            try:
+                yield lease
+            except RefusedError:
+                with suppress(ClusterError):
+                    lease.update()  # another holder explains whatever failed: BusyError
+                raise
+            finally:
+                lease.close()
+
+    def _telling(self) -> AbstractContextManager[None]:
+        """Say so where something fails because the collection was dropped."""
+        return telling(lambda: self._client, self._collection)
 
     def _is_over(self) -> bool:
         """Whether the last migration was ended already: a command that ends it, run again after a kill, has nothing to do."""

@@ -14,8 +14,8 @@ from osembed import index as indexes
 from osembed.client import OpenSearch, Server
 from osembed.doctor import forecast_bytes
 from osembed.encoders import Encoders, model_of, spec_of, witness_passages
-from osembed.errors import AuthError, CollectionError, InputError, ModelError
-from osembed.generation import Wish, check_profile, describe
+from osembed.errors import AuthError, InputError, ModelError
+from osembed.generation import Wish, check_profile, describe, missing
 from osembed.identity import identify
 from osembed.index import Target, Targets
 from osembed.migrate.copy import PAGE
@@ -102,7 +102,7 @@ def find_route(
     """
     targets = indexes.resolve(client, collection)
     if targets is None:
-        raise CollectionError(f"There is no collection '{collection}' to migrate.", "", f"osembed ingest PATH --collection {collection}")
+        raise missing(client, collection)
     names: dict[Level, str | None] = {"papers": wish.paper_model, "chunks": wish.chunk_model}
     if not any(names.values()) and wish.profile is None:
         raise InputError("No model and no profile were given.", "A migration needs to know where to.", "osembed migrate --model MODEL")

@@ -19,7 +19,7 @@ from osembed.bulk import BulkLoop
 from osembed.client import OpenSearch
 from osembed.encoders import Encoders
 from osembed.errors import CollectionError
-from osembed.fence import Turnstile
+from osembed.fence import Turnstile, wait_writable
 from osembed.identity import text_hash
 from osembed.index import Target, Targets, resolve
 from osembed.journal import Journal
@@ -30,6 +30,7 @@ from osembed.opensearch import changes, reads, sight
 from osembed.opensearch.patience import settled
 from osembed.passage import stored_passage
 from osembed.schema import LEVELS, Level
+from osembed.state import migration_key, read_state
 
 if TYPE_CHECKING:
     from osembed.embed.encoder import Encoder
@@ -43,7 +44,7 @@ _ROUNDS = 3  # for documents that somebody changes meanwhile: their new version 
 class Repair:
     """What a repair did: documents looked at, embedded anew, chunks deleted, and orphans too young to judge.
 
-    `refused` names what could not be mended: "level/id" → why.
+    `refused` names what could not be mended ("level/id" → why), `unblocked` the indexes whose write block was lifted.
     """
 
     looked_at: int = 0
@@ -52,6 +53,7 @@ class Repair:
     young: int = 0
     refused: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    unblocked: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -69,7 +71,8 @@ class _Fenced(Exception):
 def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Encoders) -> Repair:
     """Mend what changed since the last repair, and what that one could not; all of it at the first."""
     settled(lambda: sight.prove(client, [target.place for target in targets.values()]))
-    began, done, loop = time.monotonic(), Repair(), BulkLoop(client)
+    lifted = settled(lambda: _unblock(client, collection, targets))
+    began, done, loop = time.monotonic(), Repair(unblocked=lifted), BulkLoop(client)
     turnstile = Turnstile(client, collection)
     try:
         for level in (*LEVELS, None):
@@ -88,6 +91,20 @@ def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Enco
         loop.close()
     done.seconds = round(time.monotonic() - began, 2)
     return done
+
+
+def _unblock(client: OpenSearch, collection: str, targets: Targets) -> list[str]:
+    """Lift the write blocks that no swap has set, or one whose answer was lost, half made as it may be; wait for a swap that is under way."""
+    blocks = reads.write_blocks(client, [target.index for target in targets.values()])
+    mine = sorted(index for index, said in blocks.items() if not any("read-only" in text for text in said))
+    if not mine:
+        return []
+    state = read_state(Journal(client).read(migration_key(collection)))
+    if state and state.fence:
+        wait_writable(client, collection)
+    else:
+        changes.lift_block(client, mine)
+    return mine
 
 
 class _Level:

@@ -19,9 +19,9 @@ from osembed.client import OpenSearch
 from osembed.errors import AuthError, ClusterError, CollectionError, MissingError, OsembedError
 from osembed.migrate import pairs, scan
 from osembed.migrate.copy import Copier, Lane, Outdated
-from osembed.migrate.lease import Lease, foreign, settle, swapped
 from osembed.opensearch import changes, sight
 from osembed.opensearch.changes import Action
+from osembed.opensearch.coordination.lease import Lease, foreign, settle, swapped
 from osembed.opensearch.patience import settled
 from osembed.schema import Level, alias_name, staging_alias, write_alias
 from osembed.state import MigrationState

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from osembed.client import OpenSearch
-from osembed.errors import AuthError, ClusterError, RefusedError, UnsettledError
+from osembed.errors import AuthError, ClusterError, MissingError, RefusedError, UnsettledError
 from osembed.opensearch import answers, reads
 from osembed.opensearch.patience import asked, retry_seconds
 
@@ -134,6 +134,15 @@ def write_document(client: OpenSearch, index: str, key: str, body: Mapping[str, 
     only = {"if_seq_no": seen[0], "if_primary_term": seen[1]} if seen else {"op_type": "create"}
     params = {**only, "require_alias": "false"}
     answers.written(client.index(index=index, id=key, body=dict(body), params=params), index, key)
+
+
+def delete_document(client: OpenSearch, index: str, key: str, seen: tuple[int, int]) -> None:
+    """Delete one document if it is still the version that was seen; nothing happens where it is gone. Raises ConflictError."""
+    params = {"if_seq_no": seen[0], "if_primary_term": seen[1]}
+    try:
+        client.delete(index=index, id=key, params=params)
+    except MissingError:
+        return
 
 
 def delete_index(client: OpenSearch, name: str) -> None:

@@ -177,8 +177,11 @@ def indexes(client: OpenSearch, names: Sequence[str], only: str = "", *, flat: b
 
 
 def matching(client: OpenSearch, pattern: str, only: str = "") -> dict[str, Any]:
-    """Return index → description of all indexes and aliases, hidden ones too, that match a pattern and that this user may see."""
-    params = {"expand_wildcards": "all", "allow_no_indices": "true", **({"filter_path": only} if only else {})}
+    """Return index → description of all indexes and aliases, hidden ones too, that match a pattern and that this user may see.
+
+    Several names and patterns are joined by commas; names that are not there are left out.
+    """
+    params = {"expand_wildcards": "all", "allow_no_indices": "true", "ignore_unavailable": "true", **({"filter_path": only} if only else {})}
     return dict(asked(lambda: client.indices.get(index=pattern, params=dict(params))) or {})
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from osembed import fence
 from osembed import index as indexes
 from osembed.errors import BusyError, CollectionError, MissingError
-from osembed.migrate.lease import Lease, settle
 from osembed.opensearch import changes
 from osembed.opensearch import sight as sight_of
 from osembed.opensearch.changes import Action
+from osembed.opensearch.coordination.lease import Lease, settle
 from osembed.opensearch.sight import Place
 from osembed.schema import Level, index_name, staging_alias
 

@@ -17,10 +17,11 @@ from typing import Any
 
 from osembed import fence
 from osembed.client import OpenSearch
-from osembed.errors import BusyError, ClusterError, CollectionError
+from osembed.errors import BusyError, ClusterError, CollectionError, DroppedError
 from osembed.fence import Sight
 from osembed.journal import Journal
 from osembed.opensearch import reads
+from osembed.opensearch.coordination.registration import collection_key, dropped_error, drops, is_pending
 from osembed.opensearch.patience import settled
 from osembed.presence import Heart, is_surely_dead, register
 from osembed.schema import Level, alias_name
@@ -34,8 +35,8 @@ Step = Callable[[MigrationState], MigrationState]
 class Lease:
     """This process's hold on a collection's migration. `state` is what the journal held after this process's last change."""
 
-    def __init__(self, client: OpenSearch, token: str, state: MigrationState) -> None:
-        self.client, self.token, self.state = client, token, state
+    def __init__(self, client: OpenSearch, token: str, state: MigrationState, dropped: int = 0) -> None:
+        self.client, self.token, self.state, self._drops = client, token, state, dropped
         self._journal, self._key = Journal(client), migration_key(state.collection)
         self._heart = Heart(lambda: self._change(_beat) is not None)
 
@@ -83,7 +84,10 @@ class Lease:
         stored = self._journal.change(self._key, apply)
         return read_state(stored) if mine else None
 
-    def _lost(self) -> BusyError:
+    def _lost(self) -> BusyError | DroppedError:
+        known = self._journal.read(collection_key(self.state.collection)) or {}
+        if drops(known) != self._drops:
+            return dropped_error(self.state.collection, known)
         return BusyError(
             f"Another process has taken over the migration of '{self.state.collection}'.",
             "This one was silent for too long (stopped, or cut off from the server) and may not go on.",
@@ -91,18 +95,25 @@ class Lease:
         )
 
 
-def claim(client: OpenSearch, collection: str, begin: Callable[[MigrationState | None], MigrationState]) -> Lease:
+def claim(
+    client: OpenSearch, collection: str, begin: Callable[[MigrationState | None], MigrationState], *, dropping: bool = False
+) -> Lease:
     """Take the lease: at once where it is free or its holder surely dead, after fifteen seconds where the holder has stopped beating.
 
     Args:
         client, collection: whose migration.
         begin: given the stored state (None for none), returns the one to go on with; may raise to refuse. May be called several times.
+        dropping: whether the lease is taken to drop the collection.
 
     Raises:
         BusyError: the holder is alive; names it.
+        DroppedError: a drop was begun, and has to be completed first.
     """
     journal, token = Journal(client), secrets.token_hex(8)
     journal.ensure()
+    known = journal.read(collection_key(collection)) or {}
+    if is_pending(known) and not dropping:
+        raise dropped_error(collection, known)
     seen: tuple[Any, Any] | None = None
     since = time.monotonic()
     while True:
@@ -112,7 +123,7 @@ def claim(client: OpenSearch, collection: str, begin: Callable[[MigrationState |
         if not holder:
             state = read_state(stored)
             assert state is not None
-            return Lease(client, token, state)
+            return Lease(client, token, state, drops(known))
         now = (holder["token"], holder["beat"])
         if seen and seen != now:
             raise _busy(collection, holder)

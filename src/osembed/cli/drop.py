@@ -1,0 +1,80 @@
+"""`osembed drop`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from osembed.cli import options
+from osembed.cli.output import print_json, print_table, safe
+from osembed.errors import InputError
+
+if TYPE_CHECKING:
+    from osembed.opensearch.drop import DropPlan
+
+
+@click.command()
+@options.connection
+@click.option("--leftovers", is_flag=True, help="Delete only what interrupted work has left (`osembed doctor` lists it); the collection stays.")
+@click.option("--yes", is_flag=True, help="Do not ask. Counts on the command line only.")
+@options.as_json
+def drop(leftovers: bool, yes: bool, as_json: bool, **given: Any) -> None:
+    """Delete a collection for good, with everything that is provably osembed's.
+
+    Lists its indexes, those of a migration that nobody works on too, and asks for the collection's name. The index of the journal and the
+    search pipeline, which all collections share, stay. Exit code 3 while an ingest or a migration is at work.
+    """
+    if yes and click.get_current_context().get_parameter_source("yes") is not ParameterSource.COMMANDLINE:
+        raise InputError("'yes' stands in a configuration file.", "A file must not answer for a person.", "Take it out, and type --yes.")
+    collection = options.open_collection(given)
+    plan = collection.plan_drop(leftovers=leftovers)
+    if not plan.is_empty and not yes:
+        print_plan(plan)
+        _confirm(plan)
+    result = collection.drop(plan)
+    if as_json:
+        print_json(result)
+    elif result.phase == "nothing to do":
+        click.echo("Nothing to do.")
+    else:
+        what = "Cleared what was left over of" if leftovers else "Dropped"
+        click.echo(f"{what} {collection.name}: {len(result.indexes)} indexes deleted.")
+
+
+def print_plan(plan: DropPlan) -> None:
+    """Print what would be deleted, on stderr: stdout is the result's."""
+    columns = ["index", "what it is", "model", "documents", "MB"]
+    rows = [[one.index, _role(one.role, one.aliases), one.model, _number(one.documents), _number(one.megabytes)] for one in plan.indexes]
+    if rows:
+        print_table(columns, rows, right=columns[3:], err=True)
+    for index, alias in plan.tokens:
+        click.echo(safe(f"staging alias {alias} of {index}"), err=True)
+    if plan.migration:
+        click.echo(safe(f"With them the migration to {plan.migration}, old model and new."), err=True)
+    if plan.entries:
+        click.echo(f"{plan.entries:,} entries of the journal", err=True)
+
+
+def _confirm(plan: DropPlan) -> None:
+    name = plan.collection
+    if not sys.stdin.isatty():
+        more = " --leftovers" if plan.leftovers else ""
+        raise InputError(
+            f"Deleting '{name}' has to be confirmed, and there is no terminal to ask at.",
+            "Nothing was deleted.",
+            f"Type: osembed drop{more} --collection {name} --yes",
+        )
+    typed = click.prompt(f"It cannot be undone. Type {name} to delete this", default="", show_default=False, err=True)
+    if typed.strip() != name:
+        raise InputError("That is not the collection's name.", "Nothing was deleted.", "")
+
+
+def _role(role: str, aliases: tuple[str, ...]) -> str:
+    return f"{role}; also {', '.join(aliases)}" if aliases else role
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:,}"

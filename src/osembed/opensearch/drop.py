@@ -1,0 +1,337 @@
+"""Take a collection away with everything that is provably its: tombstone → one request that deletes the indexes → journal entries.
+
+A tombstone in the journal comes first, so that no ingest begins meanwhile; a drop that is killed anywhere is completed by the next. The
+indexes go in one `_aliases` request, all or none. It names indexes, since the server takes no UUIDs there: they are compared just before, and a
+generation's number is never used again, so that a request which was held up finds nothing else under these names.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from osembed.client import OpenSearch
+from osembed.errors import AuthError, BusyError, ClusterError, CollectionError, MissingError, RefusedError
+from osembed.generation import missing
+from osembed.journal import Journal, State
+from osembed.opensearch import changes, reads
+from osembed.opensearch.changes import Action
+from osembed.opensearch.coordination.lease import Lease, claim
+from osembed.opensearch.coordination.registration import DEAD_S, KINDS, collection_key, drops, is_dropped, is_pending, watch_entries
+from osembed.opensearch.leftovers import PROBE, idle_tokens, lost_entries, strays
+from osembed.opensearch.survey import Found, Survey, entries_of, survey
+from osembed.state import MigrationState, migration_key
+
+_TRIES = 5
+_EARLY_S = 5.0
+Dead = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """One index that goes.
+
+    Attributes:
+        role: what it is to the collection, in words.
+        aliases: names of others that point to it, and go with it.
+    """
+
+    index: str
+    uuid: str
+    role: str
+    model: str
+    documents: int | None
+    megabytes: float | None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DropPlan:
+    """What a drop would take away.
+
+    Attributes:
+        indexes: with their UUIDs; nothing else is deleted.
+        migration: where a migration stands that goes too, "" for none.
+        entries: how many entries of the journal go.
+        tokens: (index, staging alias) that go without their index.
+        leftovers: whether only what is left over goes.
+    """
+
+    collection: str
+    indexes: tuple[Doomed, ...]
+    migration: str = ""
+    entries: int = 0
+    tokens: tuple[tuple[str, str], ...] = ()
+    leftovers: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to be done."""
+        return not (self.indexes or self.entries or self.tokens)
+
+
+@dataclass(frozen=True)
+class DropResult:
+    """What a drop has done: "dropped", "cleared" (leftovers), or "nothing to do"."""
+
+    collection: str
+    phase: str
+    indexes: tuple[str, ...] = ()
+
+
+def plan_drop(client: OpenSearch, collection: str) -> DropPlan:
+    """Say what a drop would delete; changes nothing.
+
+    Raises:
+        BusyError: a migrator, loader or ingest is at work.
+        CollectionError: there is no such collection, or foreign indexes are behind its aliases.
+    """
+    seen = survey(client, collection)
+    _refuse_foreign(seen)
+    _refuse_busy(client, collection, _EARLY_S)
+    if not _is_there(seen) and not is_dropped(seen.state):
+        raise missing(client, collection)
+    moving = seen.moving
+    pending = is_pending(seen.state) or bool(seen.state.get("indexes"))
+    return DropPlan(
+        collection,
+        _doomed(client, seen, [*seen.ours, *seen.scratch]),
+        f"{' and '.join(dict.fromkeys(moving.models.values()))}, {moving.phase}" if moving else "",
+        len(seen.keys) + pending + (seen.migration is not None),
+    )
+
+
+def plan_clearing(client: OpenSearch, collection: str) -> DropPlan:
+    """Say what is left over of a collection and would be deleted, all but what its readers see or a command goes on with."""
+    seen = survey(client, collection)
+    _refuse_busy(client, collection, _EARLY_S)
+    probe = reads.indexes(client, [PROBE], "*.settings.index.uuid")
+    extra = [Found(PROBE, info["settings"]["index"]["uuid"], frozenset(), None) for info in probe.values()]
+    indexes = _doomed(client, seen, [*strays(seen), *seen.scratch, *extra])
+    return DropPlan(collection, indexes, "", len(lost_entries(seen)), tuple(idle_tokens(seen)), leftovers=True)
+
+
+def drop(client: OpenSearch, plan: DropPlan) -> DropResult:
+    """Do what was planned, and confirmed; run again it completes what was interrupted.
+
+    Raises:
+        BusyError: a migrator, loader or ingest is at work.
+        CollectionError: something has changed since the plan was made; nothing is deleted then.
+    """
+    if plan.is_empty:
+        return DropResult(plan.collection, "nothing to do")
+    lease = claim(client, plan.collection, lambda state: state or _no_migration(plan.collection), dropping=True)
+    try:
+        dead = _refuse_busy(client, plan.collection, DEAD_S, but=lease.token)
+        return _clear(client, lease, plan) if plan.leftovers else _drop(client, lease, plan, dead)
+    finally:
+        if not lease.state.moves:  # it was made to bear this lease
+            _forget_migration(client, lease)
+        lease.close()
+
+
+def _drop(client: OpenSearch, lease: Lease, plan: DropPlan, dead: Dead) -> DropResult:
+    seen = survey(client, plan.collection)
+    _refuse_foreign(seen)
+    doomed = {found.index: found.uuid for found in (*seen.ours, *seen.scratch)}
+    _refuse_changed(plan, doomed)
+    journal = Journal(client)
+    _prove_rights(journal, plan.collection)
+    lease.check()
+    tombstone = _bury(client, seen, doomed, dead)
+    try:
+        lease.check()
+        _delete(client, lease, doomed)
+    except (AuthError, RefusedError, CollectionError):  # an answer that says no: nothing is deleted, and the collection stays what it was
+        journal.change(collection_key(plan.collection), lambda state: _withdrawn(state, tombstone, seen.state))
+        raise
+    for key in survey(client, plan.collection).keys:
+        lease.check()
+        journal.forget(key)
+    _forget_migration(client, lease)
+    journal.change(collection_key(plan.collection), lambda state: _completed(state, tombstone))
+    return DropResult(plan.collection, "dropped", tuple(sorted(doomed)))
+
+
+def _clear(client: OpenSearch, lease: Lease, plan: DropPlan) -> DropResult:
+    """Delete what is left over; what readers see stays, and so does a migration that a command can go on with."""
+    seen = survey(client, plan.collection)
+    now = {found.index for found in (*strays(seen), *seen.scratch)} | {PROBE}
+    doomed = {one.index: one.uuid for one in plan.indexes}
+    if not set(doomed) <= now or not set(plan.tokens) <= set(idle_tokens(seen)):
+        raise _changed(plan.collection)
+    lease.check()
+    _delete(client, lease, doomed, plan.tokens)
+    journal = Journal(client)
+    after = survey(client, plan.collection)
+    for key in lost_entries(after):
+        lease.check()
+        journal.forget(key)
+    return DropResult(plan.collection, "cleared", tuple(sorted(doomed)))
+
+
+def _forget_migration(client: OpenSearch, lease: Lease) -> None:
+    """Delete the journal's entry of the migration, while it is this process that holds it."""
+    key = migration_key(lease.state.collection)
+    Journal(client).forget(key, lambda state: (state.get("lease") or {}).get("token") == lease.token)
+
+
+def _bury(client: OpenSearch, seen: Survey, doomed: Mapping[str, str], dead: Dead) -> str:
+    """Write the tombstone, unless somebody has begun to load or feed the collection; return its id."""
+    token, before = secrets.token_hex(8), drops(seen.state)
+    generations = [found.meta.generation for found in seen.ours if found.meta]
+    known = [int(seen.state.get("generation", 0)), seen.migration.generation if seen.migration else 0, *generations]
+    floor = max(int(seen.state.get("floor", 1)), max(known) + 1)
+    uuids = sorted({*doomed.values(), *seen.gone})
+
+    def step(state: State) -> State:
+        fresh = [entry for key, entry in entries_of(state).items() if dead.get(key) != entry["beat"]]
+        if fresh:
+            raise _busy(seen.collection, fresh[0])
+        if drops(state) != before:
+            raise _changed(seen.collection)
+        return {"drops": before + 1, "floor": floor, "dropped": {"id": token, "indexes": dict(doomed), "uuids": uuids, "done": False}}
+
+    Journal(client).change(collection_key(seen.collection), step)
+    return token
+
+
+def _prove_rights(journal: Journal, collection: str) -> None:
+    """Raise AuthError before anything is deleted where this user may not delete from the journal."""
+    key = f"drop:{collection}"
+    journal.change(key, lambda _: {})
+    journal.forget(key)
+
+
+def _withdrawn(state: State, tombstone: str, before: State) -> State | None:
+    """Return a collection's state without a tombstone whose drop was refused; the entries of the dead do not come back."""
+    found = state.get("dropped")
+    if not found or found["id"] != tombstone:
+        return None
+    kept = {key: value for key, value in before.items() if key not in (*KINDS, "dropped")}
+    return {**kept, "drops": state["drops"], "floor": state["floor"]}
+
+
+def _completed(state: State, tombstone: str) -> State | None:
+    found = state.get("dropped")
+    return {**state, "dropped": {**found, "done": True}} if found and found["id"] == tombstone else None
+
+
+def _delete(client: OpenSearch, lease: Lease, doomed: Mapping[str, str], tokens: Iterable[tuple[str, str]] = ()) -> None:
+    """Delete indexes, and take staging aliases off others, in one request: all or nothing."""
+    for _ in range(_TRIES):
+        found = reads.indexes(client, sorted(doomed), "*.settings.index.uuid")
+        other = [index for index, info in found.items() if doomed.get(index) != info["settings"]["index"]["uuid"]]
+        if other:
+            raise _changed(lease.state.collection, f"{other[0]} was deleted and made anew")
+        actions: list[Action] = [{"remove_index": {"index": index}} for index in sorted(found)]
+        actions += [{"remove": {"index": index, "alias": alias, "must_exist": True}} for index, alias in tokens]
+        if not actions:
+            return
+        lease.check()
+        try:
+            changes.update_aliases(client, actions)
+            return
+        except MissingError:  # one of them went just now: look again
+            time.sleep(0.1)
+    raise BusyError(f"The indexes of '{lease.state.collection}' keep changing.", "Somebody else deletes or makes them.", "Try again.")
+
+
+def _refuse_busy(client: OpenSearch, collection: str, seconds: float, but: str = "") -> dict[str, int]:
+    """Raise BusyError where somebody works on the collection; return the entries that are dead, with their last beats."""
+    journal = Journal(client)
+
+    def entries() -> dict[str, State]:
+        lease = (journal.read(migration_key(collection)) or {}).get("lease")
+        holder = {str(lease["token"]): lease} if lease and lease["token"] != but else {}
+        return {**entries_of(journal.read(collection_key(collection)) or {}), **holder}
+
+    alive, seen = watch_entries(entries, seconds)
+    if alive:
+        raise _busy(collection, next(iter(alive.values())))
+    return {token: int(entry["beat"]) for token, entry in seen.items()}
+
+
+def _refuse_foreign(seen: Survey) -> None:
+    if seen.foreign:
+        names = ", ".join(found.index for found in seen.foreign)
+        raise CollectionError(
+            f"The aliases of '{seen.collection}' are also on {names}, not provably osembed's.",
+            "Whoever made it may need it. Nothing was deleted.",
+            f"Look at it (GET {seen.foreign[0].index}/_alias), take the alias off it, then run the command again.",
+        )
+
+
+def _refuse_changed(plan: DropPlan, doomed: Mapping[str, str]) -> None:
+    """Refuse to delete anything but what was confirmed; what is gone meanwhile is no reason to stop."""
+    confirmed = {one.index: one.uuid for one in plan.indexes}
+    new = [index for index, uuid in doomed.items() if confirmed.get(index) != uuid]
+    if new:
+        raise _changed(plan.collection, f"{', '.join(sorted(new))} was not there then, or has been made anew")
+
+
+def _changed(collection: str, what: str = "") -> CollectionError:
+    return CollectionError(
+        f"'{collection}' is not what was confirmed{': ' + what if what else ''}.",
+        "Nothing was deleted.",
+        "Run the command again: it lists what there is now.",
+    )
+
+
+def _busy(collection: str, entry: Mapping[str, Any]) -> BusyError:
+    return BusyError(
+        f"'{collection}' is in use: process {entry['pid']} on {entry['host']} loads, feeds or migrates it.",
+        "What it writes would be lost.",
+        "Wait until it has ended, or stop it, then run the command again.",
+    )
+
+
+def _is_there(seen: Survey) -> bool:
+    return bool(seen.ours or seen.scratch or seen.keys or seen.migration or seen.state.get("indexes") or is_pending(seen.state))
+
+
+def _no_migration(collection: str) -> MigrationState:
+    """Return what stands in the journal while a collection without a migration is dropped: one that is over, so that it bears a lease."""
+    return MigrationState(secrets.token_hex(8), collection, {}, {}, 0, phase="aborted")
+
+
+def _doomed(client: OpenSearch, seen: Survey, found: list[Found]) -> tuple[Doomed, ...]:
+    return tuple(
+        Doomed(
+            index=one.index,
+            uuid=one.uuid,
+            role=_role(seen, one),
+            model=one.meta.model if one.meta else "",
+            **_size(client, one.index),
+            aliases=tuple(sorted(one.aliases - _own(seen, one))),
+        )
+        for one in found
+    )
+
+
+def _size(client: OpenSearch, index: str) -> dict[str, Any]:
+    """Return documents and megabytes; None for those of an index that is broken: it may go, too."""
+    try:
+        stats = reads.stats(client, index, "docs,store")
+    except ClusterError:
+        return {"documents": None, "megabytes": None}
+    size = stats["total"]["store"]["size_in_bytes"] / 2**20
+    return {"documents": int(stats["primaries"]["docs"]["count"]), "megabytes": round(size, 1)}
+
+
+def _own(seen: Survey, found: Found) -> set[str]:
+    return {seen.collection, f"{seen.collection}-chunks", f"{found.index}-w", *seen.staging(found)}
+
+
+def _role(seen: Survey, found: Found) -> str:
+    moving = seen.moving
+    if found in seen.published:
+        return "live"
+    if moving and found.index in {move.green for move in moving.moves.values()}:
+        return "new model, not published"
+    if moving and found.index in {move.blue for move in moving.moves.values()}:
+        return "old model, replaced"
+    return "first load, not published" if found in seen.loading else "left over"

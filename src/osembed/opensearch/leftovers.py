@@ -1,0 +1,183 @@
+"""What is left over of interrupted work, and the command that clears each: a comparison of what was read.
+
+Left over is what no process works on and nothing shows to readers: staging aliases, unpublished indexes, write blocks, scratch indexes, journal
+entries without an index.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from osembed import schema
+from osembed.client import OpenSearch
+from osembed.errors import AuthError
+from osembed.journal import Journal
+from osembed.opensearch import reads
+from osembed.opensearch.coordination.registration import collection_key, is_pending, watch_entries
+from osembed.opensearch.survey import Found, Survey, entries_of, survey
+from osembed.schema import alias_name
+from osembed.state import BEFORE_SWAP, MigrationState, migration_key
+
+PROBE = "osembed-probe"  # see `index`: it is there for a moment while an index is created
+Kind = Literal["staging alias", "unpublished index", "write block", "scratch index", "journal entry", "interrupted drop", "foreign index"]
+_WATCH_S = 5.0  # two beats and a half
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """One thing that is left over.
+
+    Attributes:
+        kind: what it is.
+        name: of the index, alias or journal entry.
+        found: the same in a sentence.
+        command: what clears it.
+    """
+
+    kind: Kind
+    name: str
+    found: str
+    command: str
+
+
+def find_leftovers(client: OpenSearch, collection: str) -> list[Leftover]:
+    """Return what is left over of a collection; changes nothing. Waits a few seconds where somebody seems to be at work."""
+    seen = survey(client, collection)
+    blocks = reads.write_blocks(client, [found.index for found in seen.ours]) if seen.ours else {}
+    probe = bool(reads.indexes(client, [PROBE], "*.settings.index.uuid"))
+    busy = is_worked_on(client, seen)
+    return list(compare(seen, blocks, busy=busy, probe=probe))
+
+
+def is_worked_on(client: OpenSearch, seen: Survey) -> bool:
+    """Whether a migrator, loader or ingest beats."""
+    journal = Journal(client)
+
+    def entries() -> dict[str, dict[str, object]]:
+        lease = (journal.read(migration_key(seen.collection)) or {}).get("lease")
+        return {**entries_of(journal.read(collection_key(seen.collection)) or {}), **({str(lease["token"]): lease} if lease else {})}
+
+    return bool(watch_entries(entries, _WATCH_S)[0])
+
+
+def compare(seen: Survey, blocks: Mapping[str, list[str]], *, busy: bool, probe: bool) -> Iterator[Leftover]:
+    """Yield what is left over.
+
+    Args:
+        seen: the collection.
+        blocks: index → the write blocks on it.
+        busy: whether somebody works on it: then its staging aliases, unpublished indexes and fences are in use.
+        probe: whether the probe index is there.
+    """
+    where = f"--collection {seen.collection}"
+    drop, clear = f"osembed drop {where}", f"osembed drop --leftovers {where}"
+    if is_pending(seen.state):
+        yield Leftover("interrupted drop", seen.collection, f"'{seen.collection}' was to be dropped, and that was interrupted", drop)
+    for found in seen.foreign:
+        text = f"{found.index} carries an alias of '{seen.collection}' and is not provably osembed's"
+        yield Leftover("foreign index", found.index, text, f"GET {found.index}; take the alias off it, or delete it yourself")
+    if not busy:
+        yield from _unpublished(seen, drop, clear)
+        yield from _tokens(seen, clear)
+        yield from _blocks(seen, blocks, where)
+    for found in seen.scratch:
+        yield Leftover("scratch index", found.index, f"{found.index} is of a probe of permissions that was interrupted", clear)
+    if probe and not busy:
+        yield Leftover("scratch index", PROBE, f"{PROBE} is of a creation of an index that was interrupted", clear)
+    yield from _entries(seen, drop, clear)
+
+
+def strays(seen: Survey) -> tuple[Found, ...]:
+    """Return the collection's indexes that readers do not see, and that belong neither to its migration nor to a first load."""
+    moving = seen.moving
+    used = {index for move in moving.moves.values() for index in (move.blue, move.green)} if moving else set()
+    return tuple(found for found in seen.ours if found not in (*seen.published, *seen.loading) and found.index not in used)
+
+
+def idle_tokens(seen: Survey) -> list[tuple[str, str]]:
+    """Return (index, staging alias) of published indexes while no migration is under way."""
+    return [] if seen.moving else [(found.index, name) for found in seen.published for name in seen.staging(found)]
+
+
+def lost_entries(seen: Survey) -> list[str]:
+    """Return the journal's entries of indexes that are gone, and of a collection of which no index is left."""
+    of_gone = [key for key in seen.keys if key.partition(":")[2] in seen.gone]
+    return of_gone if seen.ours else [*of_gone, *(key for key in seen.keys if key.partition(":")[2] == seen.collection)]
+
+
+def others(client: OpenSearch, collection: str) -> dict[str, int]:
+    """Count the unpublished indexes of other collections, as far as this user may see them."""
+    found: dict[str, dict[str, object]] = {}
+    with suppress(AuthError):
+        found = reads.matching(client, "staging-*", "*.aliases,*.mappings._meta.osembed.collection,*.mappings._meta.osembed.level")
+    counts: Counter[str] = Counter()
+    for info in found.values():
+        said = _said(info)
+        readers = {alias_name(said, level) for level in schema.LEVELS} if said else set()
+        if said and said != collection and not readers & set(_keys(info.get("aliases"))):
+            counts[said] += 1
+    return dict(counts)
+
+
+def _unpublished(seen: Survey, drop: str, clear: str) -> Iterator[Leftover]:
+    where, moving, published = f"--collection {seen.collection}", seen.moving, seen.published
+    for found in seen.loading:
+        text = f"{found.index} is of a first load that was interrupted: run that `osembed ingest` again, or take it away"
+        yield Leftover("unpublished index", found.index, text, drop)
+    for found in strays(seen):
+        yield Leftover("unpublished index", found.index, f"{found.index} belongs to no migration and no load", clear if published else drop)
+    if moving:
+        held = {index for move in moving.moves.values() for index in (move.blue, move.green)}
+        for found in (one for one in seen.ours if one.index in held and one not in published):
+            yield Leftover("unpublished index", found.index, *_of_migration(found, moving, where, drop if not published else ""))
+
+
+def _of_migration(found: Found, moving: MigrationState, where: str, drop: str) -> tuple[str, str]:
+    if drop:
+        return f"{found.index} is of a migration of a collection whose aliases are gone", drop
+    if moving.phase == "swapped":
+        return f"{found.index} has been replaced; `osembed migrate rollback` would bring it back", f"osembed migrate finish {where}"
+    if moving.phase == "return":
+        return f"{found.index} is of a rollback that was interrupted", f"osembed migrate rollback {where}"
+    return f"{found.index} is of a migration that nobody works on ({moving.phase})", f"osembed migrate abort {where}"
+
+
+def _tokens(seen: Survey, clear: str) -> Iterator[Leftover]:
+    for index, name in idle_tokens(seen):
+        yield Leftover("staging alias", name, f"{name} stands on {index}, and no migration is under way", clear)
+
+
+def _blocks(seen: Survey, blocks: Mapping[str, list[str]], where: str) -> Iterator[Leftover]:
+    """Yield the write blocks that keep writers out; that of an index which a swap replaced belongs there."""
+    moving, published = seen.moving, {found.index for found in seen.published}
+    for index in sorted(set(blocks) & published):
+        command = f"osembed verify --repair {where}"
+        if any("read-only" in block for block in blocks[index]):  # a person's: osembed makes none of these
+            command = f'PUT {index}/_settings {{"index.blocks.read_only": null}}'
+        elif moving and moving.phase in (*BEFORE_SWAP, "return"):
+            command = f"osembed migrate {'rollback' if moving.phase == 'return' else 'abort'} {where}"
+        yield Leftover("write block", index, f"{index} refuses writes ({', '.join(blocks[index])}), and no swap is under way", command)
+
+
+def _entries(seen: Survey, drop: str, clear: str) -> Iterator[Leftover]:
+    keys = lost_entries(seen)
+    if not keys and not seen.ours and seen.state.get("indexes") and not seen.entries:
+        keys = [collection_key(seen.collection)]
+    if keys:
+        shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
+        yield Leftover("journal entry", keys[0], f"the journal remembers what is gone: {shown}", clear if seen.ours else drop)
+
+
+def _said(info: Mapping[str, object]) -> str:
+    value: object = info
+    for name in ("mappings", "_meta", "osembed", "collection"):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return str(value or "")
+
+
+def _keys(value: object) -> Iterable[str]:
+    return [str(key) for key in value] if isinstance(value, Mapping) else []

@@ -1,0 +1,166 @@
+"""All that the cluster holds of one collection: indexes that are provably its, foreign ones behind its aliases, entries in the journal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from osembed import schema
+from osembed.client import OpenSearch
+from osembed.errors import AuthError, CollectionError
+from osembed.journal import Journal, State
+from osembed.opensearch import reads
+from osembed.opensearch.coordination.registration import KINDS, collection_key
+from osembed.schema import LEVELS, IndexMeta, alias_name, index_name, staging_alias
+from osembed.state import OVER, MigrationState, migration_key, read_state
+
+_SEE = "*.aliases,*.mappings._meta,*.settings.index.uuid"
+_OF_COLLECTION = ("report", "gate", "clients")
+_OF_INDEX = ("sight", "repair", "index")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One index as it was read.
+
+    Attributes:
+        meta: what it says of itself, or the journal of its UUID; None where neither says anything.
+    """
+
+    index: str
+    uuid: str
+    aliases: frozenset[str]
+    meta: IndexMeta | None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """One collection as it stands in the cluster.
+
+    Attributes:
+        ours: indexes that say that they belong to this collection, and are called as osembed calls such an index.
+        foreign: indexes that carry one of the collection's aliases and are not provably its.
+        scratch: indexes that a probe of permissions has left.
+        state: the journal's entry of the collection.
+        migration: that of its migration.
+        keys: its other entries in the journal.
+        gone: UUIDs that the journal knows as indexes of this collection, and that are not there any more.
+    """
+
+    collection: str
+    ours: tuple[Found, ...]
+    foreign: tuple[Found, ...]
+    scratch: tuple[Found, ...]
+    state: State
+    migration: MigrationState | None
+    keys: tuple[str, ...]
+    gone: frozenset[str]
+
+    @property
+    def published(self) -> tuple[Found, ...]:
+        """Those of its indexes that readers see."""
+        readers = {alias_name(self.collection, level) for level in LEVELS}
+        return tuple(found for found in self.ours if found.aliases & readers)
+
+    @property
+    def moving(self) -> MigrationState | None:
+        """Its migration, unless that is over or none of its indexes is left."""
+        there = {(found.index, found.uuid) for found in self.ours}
+        state = self.migration
+        if state is None or state.phase in OVER:
+            return None
+        pairs = {(index, move.uuid_of(index)) for move in state.moves.values() for index in (move.blue, move.green)}
+        return state if pairs & there else None
+
+    @property
+    def loading(self) -> tuple[Found, ...]:
+        """Its indexes of a first generation that is not published yet."""
+        planned = set(self.state.get("indexes", {}).values())
+        return () if self.published else tuple(found for found in self.ours if found.index in planned)
+
+    @property
+    def entries(self) -> dict[str, State]:
+        """The processes that are entered as loading or feeding it."""
+        return entries_of(self.state)
+
+    def staging(self, found: Found) -> list[str]:
+        """Return an index's staging aliases of this collection."""
+        return sorted(name for name in found.aliases if _is_staging(name, self.collection))
+
+
+def survey(client: OpenSearch, collection: str) -> Survey:
+    """Read all that there is of a collection; changes nothing."""
+    journal = Journal(client)
+    found = reads.matching(client, f"{collection},{collection}-*,staging-{collection}-*", _SEE)
+    kept = _kept(journal, [info["settings"]["index"]["uuid"] for info in found.values()])
+    state = journal.read(collection_key(collection)) or {}
+    indexes = [_found(index, info, kept) for index, info in found.items()]
+    known = {key.partition(":")[2] for key, entry in kept.items() if entry["meta"].get("collection") == collection}
+    uuids = sorted({*known, *state.get("dropped", {}).get("uuids", [])})
+    keys = [f"{kind}:{collection}" for kind in _OF_COLLECTION] + [f"{kind}:{uuid}" for uuid in uuids for kind in _OF_INDEX]
+    there = journal.read_several(keys)
+    ours = tuple(one for one in indexes if is_ours(one, collection))
+    return Survey(
+        collection=collection,
+        ours=ours,
+        foreign=tuple(one for one in indexes if one not in ours and _carries(one, collection)),
+        scratch=tuple(one for one in indexes if one not in ours and is_scratch(one.index, collection)),
+        state=state,
+        migration=read_state(journal.read(migration_key(collection))),
+        keys=tuple(key for key in keys if key in there),
+        gone=frozenset(uuids) - {one.uuid for one in indexes},
+    )
+
+
+def entries_of(state: Mapping[str, Any]) -> dict[str, State]:
+    """Return all loaders and writers of a collection's state."""
+    return {token: entry for kind in KINDS for token, entry in state.get(kind, {}).items()}
+
+
+def is_ours(found: Found, collection: str) -> bool:
+    """Whether an index is provably one of this collection: its description names it, and it is called as that description says."""
+    meta = found.meta
+    return meta is not None and meta.collection == collection and _name_of(meta) == found.index
+
+
+def is_scratch(index: str, collection: str) -> bool:
+    """Whether an index was made by a probe of what this collection's user may do."""
+    return re.fullmatch(rf"{re.escape(collection)}-scratch-[0-9a-f]+", index) is not None
+
+
+def _name_of(meta: IndexMeta) -> str:
+    return index_name(meta.collection, meta.level, meta.identity, meta.generation)
+
+
+def _found(index: str, info: Mapping[str, Any], kept: Mapping[str, State]) -> Found:
+    uuid = str(info["settings"]["index"]["uuid"])
+    said = info.get("mappings", {}).get("_meta", {}).get("osembed") or kept.get(f"index:{uuid}", {}).get("meta")
+    meta = None
+    if said:
+        with suppress(CollectionError, KeyError, TypeError, ValueError):  # a newer osembed's, or somebody else's: not provably ours
+            meta = schema.read_meta(said)
+    return Found(index, uuid, frozenset(info.get("aliases", {})), meta)
+
+
+def _kept(journal: Journal, uuids: list[str]) -> dict[str, State]:
+    """Return the journal's entries of indexes: those of these UUIDs surely, all others where this user may search the journal."""
+    kept: dict[str, State] = {}
+    with suppress(AuthError):
+        kept = journal.entries("index")
+    return {**kept, **journal.read_several([f"index:{uuid}" for uuid in uuids])}
+
+
+def _carries(found: Found, collection: str) -> bool:
+    readers = {alias_name(collection, level) for level in LEVELS}
+    return any(name in readers or _is_staging(name, collection) for name in found.aliases)
+
+
+def _is_staging(name: str, collection: str) -> bool:
+    return any(name.startswith(stem) and name[len(stem) :].isdigit() for stem in _stems(collection))
+
+
+def _stems(collection: str) -> Iterator[str]:
+    yield from (staging_alias(collection, level, 0)[:-1] for level in LEVELS)
