@@ -190,7 +190,7 @@ def test_a_disk_that_fills_up_during_the_copy_is_waited_for(disk, node, client, 
     patient(120)
     told: list[str] = []
     with later(2, disk.make_room, lambda: recover(node)), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("osembed.migrate.lease.is_surely_dead", lambda _: True)  # it could not give its lease back
+        patch.setattr("osembed.opensearch.coordination.lease.is_surely_dead", lambda _: True)  # it could not give its lease back
         assert Collection(name, url, report=told.append).migrate(str(models.mirror), **OPTIONS).phase == "swapped"
     assert contents(client, name).keys() == expected
     assert collection.verify(full=True).passed

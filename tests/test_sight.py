@@ -204,11 +204,16 @@ def test_forbidden_is_not_there_is_none(world, write, small):
     assert world.contents() == before
 
 
-def test_a_reader_searches_a_part(world, secured):
-    """Searching under document-level security is allowed: that is what it is for."""
+def test_a_reader_searches_a_part(world, tmp_path):
+    """Searching under document-level security is allowed: that is what it is for. Figures are as far as the user sees, and say so."""
     user = world.node.grant("reader", world.name)
     spec = role_spec("reader", world.name)
     spec["index_permissions"][0] |= RULES["documents"]
     world.node.set_role(user, spec)
     found = world.as_user(user).search("study species", size=20)
     assert {hit.id for hit in found.hits} == {"p0", "p4", "p5", "p6", "p7"}
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "study of species 5"}')
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp5\t1\n")
+    assert any("as far as this user sees" in text for text in world.as_user(user).evaluate(tmp_path).notices)
+    assert world.admin.evaluate(tmp_path).notices == ()

@@ -114,8 +114,9 @@ def evaluate(
                 raise
             left_out[" ".join((way.level, way.mode, *([way.fusion] if way.mode == "hybrid" else [])))] = str(error)
     models: dict[str, str] = {level: target.meta.model for level, target in searcher.targets().items()}
-    said = searcher.fusion_notice() if any(way.mode == "hybrid" and way.level != "both" for way in ways) else ""
-    notices = (said,) if said else ()
+    fused = any(way.mode == "hybrid" and way.level != "both" for way in ways)
+    said = (searcher.fusion_notice() if fused else "", searcher.sight_notice())
+    notices = tuple(filter(None, said))
     return Evaluation(collection, len(judged.queries), len(wanted), missing, models, tuple(rows), notices, left_out)
 
 

@@ -20,6 +20,7 @@ from osembed.encoders import Encoders
 from osembed.errors import ClusterError, CollectionError, InputError, ModelError, OsembedError, RefusedError, UnsettledError
 from osembed.generation import missing
 from osembed.index import Target, Targets
+from osembed.opensearch import sight
 from osembed.opensearch.refusals import reason_of
 from osembed.paper import clean
 from osembed.ranking import Question, Ranked, Ranker, lack_of_hybrid
@@ -129,6 +130,12 @@ class Searcher:
         question, notices = self._ask(text, options, targets)
         lack = lack_of_hybrid(self._server) if question.mode == "hybrid" and self.ranker.fuses_here else ""
         return make_request(question, targets, access, lack, notices)
+
+    def sight_notice(self) -> str:
+        """Return what is to be said of figures that a user measures who sees a part; "" for one who sees all documents."""
+        if not sight.is_limited(self._client, [target.index for target in self.targets().values()]):
+            return ""
+        return "All figures are as far as this user sees: document-level security hides papers from it, or would."
 
     def fusion_notice(self) -> str:
         """Say that this server leaves the fusion of one level to the client; "" where it does it itself."""

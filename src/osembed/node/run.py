@@ -27,7 +27,7 @@ from osembed.node.launch import config_of, launch, log_of
 from osembed.paths import cache_folder, data_folder
 
 _FIRST_PORT = 19200
-_START_SECONDS = 120
+_START_SECONDS = 300  # a busy machine takes minutes; a node whose process ends is noticed at once
 _STOP_SECONDS = 30
 _PORT_TRIES = 3
 _FREE_MB = 700

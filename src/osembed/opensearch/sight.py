@@ -22,6 +22,7 @@ from osembed.journal import Journal
 from osembed.opensearch import changes, reads
 
 _TRIES = 20
+_LIMITED = "DLS is activated"  # the security plugin's words when it refuses to profile a search
 _NOT_SHOWN = ("embedding",)  # the server may give a vector back in other digits
 _SOURCE = "document-level security (dls)"
 _FIELDS = "field-level security (fls) or masked_fields"
@@ -53,6 +54,17 @@ def prove(client: OpenSearch, places: Iterable[Place], *, quiet: bool = False) -
         if fields:
             shown = ", ".join(fields[:5]) + (", …" if len(fields) > 5 else "")
             raise _unseen(f"This user does not see {shown} of {index} as it was written.", _FIELDS)
+
+
+def is_limited(client: OpenSearch, names: Sequence[str]) -> bool:
+    """Whether document-level security limits what this user finds in any of these indexes; needs no more than the right to search."""
+    try:
+        reads.count_shards(client, [(name, 0) for name in names])
+    except AuthError as error:
+        if _LIMITED in error.found:
+            return True
+        raise
+    return False
 
 
 def hidden_documents(client: OpenSearch, names: Sequence[str], *, quiet: bool = False) -> dict[str, int]:
@@ -188,7 +200,7 @@ def _count(client: OpenSearch, shards: Sequence[tuple[str, int]]) -> list[int]:
     try:
         return reads.count_shards(client, shards)
     except AuthError as error:
-        if "DLS is activated" in error.found:
+        if _LIMITED in error.found:
             raise _unseen(f"Document-level security limits what this user sees of {error.where or shards[0][0]}.", _SOURCE) from error
         raise
 
