@@ -14,8 +14,9 @@ import pytest
 
 from osembed import index as indexes
 from osembed import store
+from osembed.client import connect
 from osembed.collection import Collection
-from osembed.errors import AuthError, BusyError, CollectionError, DroppedError, InputError
+from osembed.errors import AuthError, BusyError, CollectionError, DroppedError, InputError, OsembedError
 from osembed.generation import Wish
 from osembed.journal import JOURNAL, Journal
 from osembed.migrate import migration as migrations
@@ -29,6 +30,7 @@ from tests.conftest import command, paper, run
 from tests.killing import Held, before_first, kill_at, sample, spawn
 from tests.oracle import contents
 from tests.proxy import Fault, FaultProxy
+from tests.secured import role_spec
 
 pytestmark = pytest.mark.usefixtures("known_models")
 UNJUDGED = {"gate": GateOptions(skip=True), "gentle": False}
@@ -296,13 +298,12 @@ def test_a_user_who_may_not_delete(where, live, client, name, url, small, write)
 @pytest.mark.parametrize("alias", ["", "-chunks"])
 def test_a_foreign_index_behind_the_alias(alias, live, client, url, name):
     """It is named and refused, and nothing is deleted; nor is it where it says that it is the collection's, under another name."""
-    stranger = f"{name}-of-somebody"
+    stranger, own = f"{name}-of-somebody", live.status()[0].index
+    said = client.indices.get_mapping(index=own)[own]["mappings"]["_meta"]
     client.indices.create(index=stranger, body={"aliases": {f"{name}{alias}": {}}})
     before = there(client, name)
     refused = shell(name, url, "--yes")
     assert (refused.returncode, stranger in refused.stderr) == (1, True)
-    body = client.indices.get_mapping(index=next(iter(client.indices.get_alias(name=f"{name}-chunks"))))
-    said = next(iter(body.values()))["mappings"].get("_meta", {"osembed": live.status()[0].__dict__ if not alias else {}})
     client.indices.put_mapping(index=stranger, body={"_meta": said})
     assert shell(name, url, "--yes").returncode == 1
     assert there(client, name) == before
@@ -491,18 +492,6 @@ def make_block(client, name, **_) -> None:
     client.indices.put_settings(index=name, body={"index.blocks.write": True})
 
 
-def make_half_block(client, name, url, **_) -> None:
-    """A block whose second step is refused, as for a user without the right to it: it carries a UUID and stands in no setting."""
-    index = next(iter(client.indices.get_alias(name=name)))
-    other = f"{name}-blocker"
-    nowhere = {"settings": {"index": {"routing.allocation.require._name": "nowhere"}}}
-    client.indices.create(index=other, body=nowhere, params={"wait_for_active_shards": 0})
-    with pytest.raises(Exception, match="."):
-        changes.block_writes(client, [index, other], 2)
-    client.indices.delete(index=other)
-    assert index in reads.write_blocks(client, [index])
-
-
 def make_entry(client, name, **_) -> None:
     index = next(iter(client.indices.get_alias(name=name)))
     meta = client.indices.get_mapping(index=index)[index]["mappings"]["_meta"]["osembed"]
@@ -530,7 +519,6 @@ def make_stray(client, name, collection, models, **_) -> None:
         (make_scratch, "scratch index", "drop --leftovers"),
         (make_alias, "staging alias", "drop --leftovers"),
         (make_block, "write block", "verify --repair"),
-        (make_half_block, "write block", "verify --repair"),
         (make_entry, "journal entry", "drop --leftovers"),
         (make_ready, "unpublished index", "migrate abort"),
         (make_replaced, "unpublished index", "migrate finish"),
@@ -549,6 +537,30 @@ def test_what_is_left_over_and_what_clears_it(make, kind, command_of_it, live, c
     assert leftover_kinds(live) == {}
     assert {key: doc[:2] for key, doc in contents(client, name).items()} == before
     assert live.ingest(write([paper(99, 150)], "more.jsonl")).indexed == 1
+
+
+def test_a_half_made_block_is_left_over(secured, name, small, write, monkeypatch):
+    """A user without `block/add[s]` leaves a block with a UUID that stands in no setting: doctor lists it, `verify --repair` lifts it (B2)."""
+    for variable, value in secured.as_user("admin").items():
+        monkeypatch.setenv(variable, value)
+    live = Collection(name, secured.url, ca_cert=str(secured.ca))
+    live.ingest(write([paper(n, 150) for n in range(3)]), small)
+    spec = role_spec("migrator", name)
+    allowed = spec["index_permissions"][0]
+    allowed["allowed_actions"] = [*(one for one in allowed["allowed_actions"] if "block/add" not in one), "indices:admin/block/add"]
+    weak = f"{name}-weak"
+    secured.set_role(weak, spec)
+    secured.set_user(weak, [weak])
+    index = live.status()[0].index
+    with pytest.raises(OsembedError):
+        changes.block_writes(connect(secured.access(weak)), [index], 10)
+    assert not live.client.indices.get_settings(index=index)[index]["settings"]["index"].get("blocks")
+    found = leftover_kinds(live)
+    assert set(found) == {"write block"}
+    follow(found["write block"], secured.url)
+    assert leftover_kinds(live) == {}
+    assert live.ingest(write([paper(9, 150)])).indexed == 1
+    assert live.drop().phase == "dropped"
 
 
 def test_a_first_load_that_was_killed_is_left_over(collection, client, url, name, models):

@@ -20,6 +20,7 @@ from osembed.opensearch import changes, reads
 from osembed.schema import JOURNAL, read_mapping
 
 State = dict[str, Any]
+OF_INDEX = ("sight", "repair", "index")  # the kinds of entries that belong to one index, by its UUID
 _TRIES = 50
 _PAGE = 500
 

@@ -11,7 +11,7 @@ from typing import Any
 from osembed import schema
 from osembed.client import OpenSearch
 from osembed.errors import AuthError, CollectionError
-from osembed.journal import Journal, State
+from osembed.journal import OF_INDEX, Journal, State
 from osembed.opensearch import reads
 from osembed.opensearch.coordination.registration import KINDS, collection_key
 from osembed.schema import LEVELS, IndexMeta, alias_name, index_name, staging_alias
@@ -19,7 +19,6 @@ from osembed.state import OVER, MigrationState, migration_key, read_state
 
 _SEE = "*.aliases,*.mappings._meta,*.settings.index.uuid"
 _OF_COLLECTION = ("report", "gate", "clients")
-_OF_INDEX = ("sight", "repair", "index")
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def survey(client: OpenSearch, collection: str) -> Survey:
     indexes = [_found(index, info, kept) for index, info in found.items()]
     known = {key.partition(":")[2] for key, entry in kept.items() if entry["meta"].get("collection") == collection}
     uuids = sorted({*known, *state.get("dropped", {}).get("uuids", [])})
-    keys = [f"{kind}:{collection}" for kind in _OF_COLLECTION] + [f"{kind}:{uuid}" for uuid in uuids for kind in _OF_INDEX]
+    keys = [f"{kind}:{collection}" for kind in _OF_COLLECTION] + [f"{kind}:{uuid}" for uuid in uuids for kind in OF_INDEX]
     there = journal.read_several(keys)
     ours = tuple(one for one in indexes if is_ours(one, collection))
     return Survey(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from osembed import fence
 from osembed import index as indexes
-from osembed.errors import BusyError, CollectionError, MissingError
+from osembed.client import OpenSearch
+from osembed.errors import AuthError, BusyError, CollectionError, MissingError
+from osembed.journal import OF_INDEX, Journal
 from osembed.opensearch import changes
 from osembed.opensearch import sight as sight_of
 from osembed.opensearch.changes import Action
@@ -56,6 +59,15 @@ def dispose(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> None:
         changes.update_aliases(client, actions)
     except MissingError as error:
         raise BusyError(f"The staging aliases of '{state.collection}' moved.", "Somebody else works on it.", "Run it again.") from error
+    _forget(client, [sight.uuids[index] for index, _ in gone.values()])
+
+
+def _forget(client: OpenSearch, uuids: Iterable[str]) -> None:
+    """Delete the journal's entries of indexes that are gone; where that may not be done, `osembed drop --leftovers` does it."""
+    journal = Journal(client)
+    with suppress(AuthError):
+        for key in (f"{kind}:{uuid}" for uuid in uuids for kind in OF_INDEX):
+            journal.forget(key)
 
 
 def _prove_ours(lease: Lease, level: Level, index: str) -> None:
