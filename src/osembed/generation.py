@@ -162,8 +162,9 @@ def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], N
     loading, targets = opened.loading, opened.targets
     if loading is None:
         return True
-    others = settled(loading.close, report=report)
-    if others and settled(lambda: _wait_for_dead(client, targets["papers"].meta.collection, others), report=report):
+    others: dict[str, State] = settled(loading.close, report=report)
+    waits: Callable[[], bool] = lambda: _wait_for_dead(client, targets["papers"].meta.collection, others)  # noqa: E731
+    if others and settled(waits, report=report):
         report("Another ingest is still loading this collection; whichever ends last publishes it.")
         return False
     for target in targets.values():

@@ -52,7 +52,8 @@ def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Enco
         for level in LEVELS:
             while not _level(client, targets[level], level, encoders, loop, done):
                 turnstile.wait()
-                targets = settled(lambda: resolve(client, collection)) or targets
+                now: Targets | None = settled(partial(resolve, client, collection))
+                targets = now or targets
         _orphans(client, targets, loop, done)
     finally:
         loop.close()
