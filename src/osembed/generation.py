@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from osembed import index as indexes
@@ -163,8 +164,8 @@ def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], N
     if loading is None:
         return True
     others: dict[str, State] = settled(loading.close, report=report)
-    waits: Callable[[], bool] = lambda: _wait_for_dead(client, targets["papers"].meta.collection, others)  # noqa: E731
-    if others and settled(waits, report=report):
+    alive: bool = bool(others) and settled(partial(_wait_for_dead, client, targets["papers"].meta.collection, others), report=report)
+    if alive:
         report("Another ingest is still loading this collection; whichever ends last publishes it.")
         return False
     for target in targets.values():
