@@ -61,7 +61,7 @@ class Cluster:
             process.kill()
         process.wait(20)
 
-    def wait_nodes(self, count: int, seconds: float = 120) -> None:
+    def wait_nodes(self, count: int, seconds: float = 400) -> None:
         """Wait until so many nodes form a cluster whose shards are all there."""
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
 from osembed.client import Access, connect
 from osembed.collection import Collection
+from osembed.errors import ClusterError
 from osembed.generation import Wish
 from osembed.migrate import leg, swap
 from osembed.migrate.copy import Copier
 from osembed.migrate.gate import GateOptions
 from tests.cluster import Cluster
+from tests.conftest import paper
 from tests.killing import before_first
 from tests.oracle import Oracle, blocked, leftovers
 
@@ -74,6 +76,43 @@ def _kill(cluster: Cluster, name: str, who: str) -> str:
 
 def test_a_data_node_and_the_leader_are_killed_in_one_migration(cluster, models, monkeypatch):
     migrate_with_killed(cluster, models, {"copy": "data", "fence": "manager"}, monkeypatch)
+
+
+def test_without_a_manager_commands_say_so_and_complete_when_there_is_one(cluster, models, monkeypatch, write):
+    """Two of three nodes are gone: ingest, migration and search end with that in words; with the nodes back the same commands complete."""
+    name = "unled"
+    wish = Wish(paper_model=str(models.bert), chunk_model=str(models.bert), replicas=2)
+    collection, told = Collection(name, cluster.url), []
+    collection.ingest(write([paper(n, 150) for n in range(4)]), wish)
+    cluster.wait_nodes(3)
+    more = write([paper(n, 150) for n in range(8)], "more.jsonl")
+    monkeypatch.setenv("OSEMBED_RETRY_SECONDS", "1")
+    monkeypatch.setenv("OSEMBED_PATIENCE_SECONDS", "3")
+    for who in ("one", "two"):
+        cluster.kill(who)
+    for work in (lambda: collection.ingest(more), lambda: collection.migrate(str(models.mirror), gate=GateOptions(skip=True))):
+        with pytest.raises(ClusterError, match="no elected manager.*Start the missing nodes"):
+            _until_noticed(work)
+    monkeypatch.setenv("OSEMBED_PATIENCE_SECONDS", "300")
+    back = [threading.Timer(1, cluster.start, (who,)) for who in ("one", "two")]
+    for timer in back:
+        timer.start()
+    patient = Collection(name, cluster.url, report=told.append)
+    assert patient.ingest(more).indexed == 4
+    assert any("no elected manager" in text for text in told)
+    assert patient.migrate(str(models.mirror), gate=GateOptions(skip=True), gentle=False).phase == "swapped"
+    cluster.wait_nodes(3)
+    assert patient.status()[0].documents == 8
+
+
+def _until_noticed(work: Callable[[], object]) -> None:
+    """Run a command that meets a cluster which has just lost its manager: for some seconds the node that is left only sees broken wires."""
+    for last in (False, False, False, False, True):
+        try:
+            work()
+        except ClusterError as error:
+            if last or "no elected manager" in str(error):
+                raise
 
 
 @pytest.mark.slow

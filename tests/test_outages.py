@@ -1,11 +1,12 @@
 """A migration while parts of the server are away or refuse writes: it waits, or ends with its reason, and never leaves a gap.
 
-F10, F18, F23, F25, F33, F34, F36. F21 is in `test_cluster.py`. F7 (a full disk of the client, a closed pipe) cannot harm a migration, whose
-state is on the server; F20 (a wrong certificate) is the client's, in `test_server.py`; F8 (a GPU that is lost) needs a GPU.
+F10, F16, F18, F23, F25, F33, F34, F36. F21 is in `test_cluster.py`, F7 and real full disks in `test_disk.py`; F20 (a wrong
+certificate) is the client's, in `test_server.py`; F8 (a GPU that is lost) needs a GPU.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -15,13 +16,13 @@ import pytest
 from osembed import index as indexes
 from osembed.collection import Collection
 from osembed.embed.encoder import Encoder
-from osembed.errors import OsembedError
+from osembed.errors import OsembedError, UnavailableError
 from osembed.journal import JOURNAL
 from osembed.migrate import leg
 from osembed.migrate.copy import Copier
 from osembed.migrate.gate import GateOptions
 from tests.conftest import paper
-from tests.killing import before_first
+from tests.killing import before_first, sample
 from tests.oracle import blocked, contents
 from tests.proxy import Fault
 
@@ -168,3 +169,88 @@ def test_f36_all_reads_that_decide_ask_primaries(started, proxy, name, models):
     read = [path for path in paths if f"/{name}" in path and ("/_search" in path or "/_count" in path)]
     assert len(read) > 10
     assert [path for path in read if "_primary" not in path] == []
+
+
+def away(proxy, since: str, seconds: float = 2.0) -> None:
+    """From the first request whose path contains `since`, answer every request with 503 for some seconds."""
+    began: list[float] = []
+
+    def rule(request):
+        if not began and since in request.path:
+            began.append(time.monotonic())
+        return (
+            Fault("answer", 503, b"<html>Service unavailable</html>", "text/html")
+            if began and time.monotonic() - began[0] < seconds
+            else None
+        )
+
+    proxy.rules.append(rule)
+
+
+@pytest.fixture
+def hasty(monkeypatch) -> None:
+    """A single request is given up soon, so that an outage of seconds is what one of minutes would be."""
+    monkeypatch.setenv("OSEMBED_RETRY_SECONDS", "0.3")
+    monkeypatch.setenv("OSEMBED_PATIENCE_SECONDS", "60")
+
+
+@pytest.mark.parametrize("since", ["", JOURNAL, "_mget", "_bulk", "_aliases"])
+def test_f16_a_server_that_answers_503_for_a_while_ends_no_ingest(since, proxy, client, name, small, write, hasty):
+    """From the first request, while it opens the collection, reads, writes or publishes: the ingest waits and goes on by itself."""
+    away(proxy, since)
+    told: list[str] = []
+    summary = Collection(name, proxy.url, report=told.append).ingest(write([paper(n, 200) for n in range(4)]), small)
+    assert (summary.indexed, summary.rejected, summary.published, proxy.fired > 0) == (4, 0, True, True)
+    assert len(contents(client, name)) > 4
+    assert since or any("answers 503" in text and "html" not in text for text in told)
+
+
+@pytest.mark.parametrize("since", ["", "_bulk", "_stats", "_block/write", "_aliases"])
+def test_f16_a_server_that_answers_503_for_a_while_ends_no_migration(since, started, proxy, client, name, models, hasty):
+    """From the first request, in the copy, while it proves, fences or moves the aliases: the migration waits and goes on by itself."""
+    expected = contents(client, name).keys()
+    away(proxy, since)
+    assert Collection(name, proxy.url).migrate(str(models.mirror), **OPTIONS).phase == "swapped"
+    assert proxy.fired
+    assert contents(client, name).keys() == expected
+    assert started.verify(full=True).passed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("OSEMBED_SLOW"), reason="exhaustive: set OSEMBED_SLOW=1")
+def test_f16_503_from_any_request_on(started, proxy, client, name, models, hasty):
+    """Wherever in a migration the outage begins, it ends no run: a rotating sample of its requests, there and back again."""
+    expected, there = contents(client, name).keys(), [models.mirror, models.bert]
+    for turn, number in enumerate(sample(200, 20)):
+        seen = len(proxy.seen)
+        began: list[float] = []
+
+        def rule(request, number=seen + number, began=began):
+            if request.number == number:
+                began.append(time.monotonic())
+            return Fault("answer", 503, b"{}") if began and time.monotonic() - began[0] < 1.5 else None
+
+        proxy.rules[:] = [rule]
+        collection = Collection(name, proxy.url)
+        assert collection.migrate(str(there[turn % 2]), **OPTIONS).phase == "swapped"
+        collection.migration().finish(0)
+        assert contents(client, name).keys() == expected
+
+
+def test_f16_deletes_and_repairs_wait_too(started, proxy, client, name, hasty):
+    """A delete and a repair that meet an outage go on by themselves and report what they did."""
+    away(proxy, "", 1.5)
+    collection = Collection(name, proxy.url)
+    assert collection.delete(["p1", "nobody"]) == {"p1": True, "nobody": False}
+    client.index(index=name, id="own", body={"title": "Own", "body": "By others."}, refresh=True)
+    proxy.rules.clear()
+    away(proxy, "", 1.5)
+    assert Collection(name, proxy.url).repair().embedded == 1
+
+
+def test_f16_a_search_says_what_is_the_matter(started, proxy, name, hasty):
+    """A person who searches does not wait for minutes: the status, in words, without the page that came with it."""
+    away(proxy, "", 60)
+    with pytest.raises(UnavailableError, match="The server answers 503") as caught:
+        Collection(name, proxy.url).search("study of species")
+    assert "html" not in str(caught.value)

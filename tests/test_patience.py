@@ -77,7 +77,12 @@ def test_progress_begins_the_wait_anew():
     ("status", "kind", "text", "said"),
     [
         (429, "cluster_block_exception", FLOOD, "disk of its node is full beyond the flood-stage watermark"),
-        (403, "cluster_block_exception", "blocked by: [FORBIDDEN/10/cluster create-index blocked (api)];", "disks of all its nodes are full"),
+        (
+            403,
+            "cluster_block_exception",
+            "blocked by: [FORBIDDEN/10/cluster create-index blocked (api)];",
+            "disks of all its nodes are full",
+        ),
         (500, "translog_exception", "Failed to write operation: java.io.IOException: No space left on device", "disk of its node is full"),
         (429, "circuit_breaking_exception", "[parent] Data too large", "short of memory .* circuit breaker"),
         (503, "cluster_manager_not_discovered_exception", "", "no elected manager"),

@@ -154,3 +154,26 @@ def test_statistics():
     assert rank_biased_overlap(same, same) == pytest.approx(1.0)
     assert rank_biased_overlap(same, other) == 0.0
     assert rank_biased_overlap(same, same[::-1]) < 0.7
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_verification_shows_how_far_it_is(collection, small, write, full):
+    """Documents checked of those that will be, as copying does: it grows to the end, with a rate and a forecast."""
+    collection.ingest(write([paper(n, 200) for n in range(40)]), small)
+    seen: list[tuple[int, int, float, float | None]] = []
+    report = collection.verify(full=full, progress=lambda at: seen.append((at.done, at.total, at.rate, at.eta_s)))
+    assert report.passed
+    total = sum(row.documents for row in collection.status())
+    assert [done for done, *_ in seen] == sorted(done for done, *_ in seen)
+    assert (seen[0][:2], seen[-1][:2]) == ((0, total), (total, total))
+    assert all(rate > 0 and left is not None for _, _, rate, left in seen[1:])
+
+
+def test_a_migration_shows_its_verification(collection, small, write, models):
+    """While it verifies, a migration shows that, and how far it is, to whoever watches it and in the journal."""
+    collection.ingest(write([paper(n, 200) for n in range(6)]), small)
+    seen: list[tuple[str, int, int]] = []
+    collection.migrate(str(models.mirror), progress=lambda at: seen.append((at.phase, at.done, at.total)), gate=UNJUDGED, gentle=False)
+    verifying = [(done, total) for phase, done, total in seen if phase == "verifying"]
+    assert verifying[-1][0] == verifying[-1][1] == sum(row.documents for row in collection.status())
+    assert any("verifying" in str(event) for event in collection.migration().state.history)

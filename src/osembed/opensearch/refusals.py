@@ -26,6 +26,14 @@ _NAME = re.compile(r"[a-z_]+")
 _FLOOD = ("flood", "read-only-allow-delete", "read_only_allow_delete")
 _DISK = ("no space left", "disk usage exceeded", "disk quota exceeded", *_FLOOD)
 _BREAKER = ("circuit_breaking", "circuit breaker triggered", "data too large, data for")
+_NO_SHARD = (
+    "unavailable_shards",
+    "no_shard_available",
+    "all shards failed",
+    "no such shard",
+    "shard_not_found",
+    "illegal_index_shard_state",
+)
 _NO_MANAGER = ("no cluster-manager", "no cluster_manager", "no master")
 _DISK_WHY = "What was acknowledged is kept."
 _DISK_HINT = (
@@ -78,7 +86,8 @@ def explain_failure(reason: Any, where: str, found: str, status: int = 0) -> Clu
         return forbidden(text, where)
     if "index_not_found_exception" in kinds:
         return MissingError(f"{where} is gone: {text}.", status=404, kind="index_not_found_exception", detail=reason)
-    if is_shortage(status, " ".join((*kinds, text))):
+    said = " ".join((*kinds, text)).lower()
+    if is_shortage(status, said) or any(word in said for word in _NO_SHARD):
         return shortage(status, " ".join(kinds), text, where)
     if status and status < 500 and status not in _AWAY:
         return explain(status, next(iter(kinds), ""), {"error": reason}, f"/{where}")
@@ -143,12 +152,13 @@ def shortage(status: int, kind: str, text: str, where: str) -> UnavailableError:
     """
     said = f"{kind} {text}".lower()
     if any(word in said for word in _DISK):
-        return UnavailableError(f"{_full(where)}{_told(text)}.", _DISK_WHY, _DISK_HINT)
+        beyond = " beyond the flood-stage watermark" if any(word in said for word in _FLOOD) else _told(text)
+        return UnavailableError(f"{_full(where)}{beyond}.", _DISK_WHY, _DISK_HINT)
     if "manager_not_discovered" in said or "master_not_discovered" in said or any(word in said for word in _NO_MANAGER):
         return UnavailableError(
             "The cluster has no elected manager.",
             "Without one it can change nothing.",
-            "Start the missing nodes (their logs say why there is no election), then run the same command again.",
+            "Start the missing nodes, and free the disks of those that run: their logs say why there is no election. Then run it again.",
         )
     if any(word in said for word in _BREAKER):
         return UnavailableError(
@@ -156,7 +166,7 @@ def shortage(status: int, kind: str, text: str, where: str) -> UnavailableError:
             "It would have taken more memory than its settings allow.",
             "Wait until it is less busy, give its nodes more heap, or raise the breaker's limit; then run the same command again.",
         )
-    if "unavailable_shards" in said or "no_shard_available" in said or "all shards failed" in said:
+    if any(word in said for word in _NO_SHARD):
         return UnavailableError(
             f"A shard{_of(where)} is away{_told(text)}.",
             "Its node is down, or its disk is full.",
