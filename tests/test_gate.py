@@ -76,12 +76,12 @@ def test_without_the_old_model_it_is_said_before_anything_is_copied(filled, name
     assert any("overridden: the old model is lost" in what for _, what in other.migration().state.history)
 
 
-def test_the_new_model_is_never_replaced_by_words(filled, models, monkeypatch):
+def test_the_new_model_is_never_replaced_by_words(filled, name, url, models, monkeypatch):
     """Queries that cannot be embedded are an error; both sides searched by words would be alike."""
     filled.migrate(str(models.mirror), swap=False, gate=UNJUDGED, gentle=False)
     monkeypatch.setattr(encoders, "find_model", lambda *_: None)
     with pytest.raises(ModelError, match="not on this machine"):
-        judged(filled)
+        judged(Collection(name, url))
 
 
 def test_a_query_that_cannot_be_embedded_is_an_error(filled, models, monkeypatch):
