@@ -23,7 +23,7 @@ HOUSE = [
     {"store", "encoders"},
     {"fence"},
     {"index", "bulk"},
-    {"opensearch.sight"},
+    {"opensearch.permissions", "opensearch.sight"},
     {"journal"},
     {"opensearch.changes"},
     {"opensearch.reads"},

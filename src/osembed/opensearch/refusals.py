@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from osembed.errors import AuthError, BlockedError, ClusterError, ConflictError, MissingError, RefusedError, UnsettledError
 
-_ACTIONS = re.compile(r"no permissions for \[([^\]]*)\]")
+_ACTIONS = re.compile(r"no permissions for \[((?:[^\[\]]|\[[^\]]*\])*)\]")  # actions have brackets of their own: …/bulk[s]
 _USER = re.compile(r"User \[name=([^,\]]+)")
 _LONGEST = 400
 _AWAY = (429, 502, 503, 504)
