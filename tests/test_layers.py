@@ -27,7 +27,7 @@ HOUSE = [
     {"opensearch.coordination"},
     {"fence"},
     {"index", "bulk"},
-    {"opensearch.sight"},
+    {"opensearch.permissions", "opensearch.sight"},
     {"journal"},
     {"opensearch.changes"},
     {"opensearch.reads"},

@@ -160,6 +160,17 @@ def named(answer: Any, index: str) -> Any:
     return answer[index]
 
 
+def refused_part(answer: Any) -> Any:
+    """Return the first failure in an answer that is a refusal by the security plugin, however deep it stands; None for none."""
+    if isinstance(answer, Mapping):
+        if answer.get("type") == "security_exception":
+            return answer
+        answer = list(answer.values())
+    if isinstance(answer, list):
+        return next((found for part in answer if (found := refused_part(part)) is not None), None)
+    return None
+
+
 def status_of(error: ClusterError) -> int:
     """Return the HTTP status of a refusal; 0 for an error that has none."""
     return error.status if isinstance(error, RefusedError) else 0

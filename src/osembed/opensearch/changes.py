@@ -14,6 +14,7 @@ from osembed.client import OpenSearch
 from osembed.errors import AuthError, ClusterError, MissingError, RefusedError, UnsettledError
 from osembed.opensearch import answers, reads
 from osembed.opensearch.patience import asked, retry_seconds
+from osembed.opensearch.refusals import explain_failure, index_of
 
 Action = dict[str, dict[str, Any]]
 _EXISTS = "resource_already_exists_exception"
@@ -152,6 +153,32 @@ def delete_index(client: OpenSearch, name: str) -> None:
         lambda: not reads.indexes(client, [name], "*.settings.index.uuid"),
         f"The deletion of {name}",
     )
+
+
+def ask(client: OpenSearch, method: str, path: str, body: Any) -> tuple[str, ...]:
+    """Send a request that changes nothing even where it is allowed; return the actions that this user lacks for it, () for none.
+
+    Any answer but a refusal says that the user was allowed to ask: that there is no such index, that a condition does not hold. Raises
+    ClusterError where the server is away, and AuthError for a refusal that names no action.
+    """
+    try:
+        return asked(lambda: _allowed(client.transport.perform_request(method, path, body=body), index_of(path)))
+    except AuthError as error:
+        if not error.actions:
+            raise
+        return error.actions
+    except RefusedError as error:
+        if error.status >= 500 or error.status == 429:
+            raise
+        return ()
+
+
+def _allowed(answer: Any, where: str) -> tuple[str, ...]:
+    """Raise AuthError for the first refusal inside an answer: of a shard, an item or a part."""
+    failure = answers.refused_part(answer)
+    if failure is not None:
+        raise explain_failure(failure, where, "")
+    return ()
 
 
 def _sure(send: Callable[[], Any], done: Callable[[], bool], what: str, wait_s: float | None = None) -> None:

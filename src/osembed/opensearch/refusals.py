@@ -18,7 +18,7 @@ from osembed.errors import (
     UnsettledError,
 )
 
-_ACTIONS = re.compile(r"no permissions for \[(.+?)\](?: and |$)")  # an action may end with [s] or [shard]
+_ACTIONS = re.compile(r"no permissions for \[((?:[^\[\]]|\[[^\]]*\])*)\]")  # actions have brackets of their own: …/bulk[s]
 _USER = re.compile(r"User \[name=([^,\]]+)")
 _LONGEST = 400
 _AWAY = (429, 502, 503, 504)

@@ -1,0 +1,330 @@
+"""What each role needs, and what a user has of it: asked by requests that change nothing, before anything of value is created.
+
+An action on an index is asked on a name that does not exist: where it is allowed, the server answers that there is no such index. Actions on
+shards are checked on the shard only, so they are asked on a scratch index in the collection's own pattern. It is deleted afterwards; one that a
+killed process left behind is known by its name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from osembed.client import OpenSearch
+from osembed.errors import AuthError, ClusterError
+from osembed.opensearch import changes, reads
+from osembed.schema import JOURNAL, PIPELINE
+
+Role = Literal["reader", "writer", "migrator"]
+Scope = Literal["cluster", "data", "scratch", "journal"]
+Grant = tuple[Scope, str]
+Needs = dict[Scope, tuple[str, ...]]
+ROLES: tuple[Role, ...] = ("reader", "writer", "migrator")
+SCOPES: tuple[Scope, ...] = ("cluster", "data", "scratch", "journal")
+
+_CREATE, _DELETE = "indices:admin/create", "indices:admin/delete"
+_PUT_PIPELINE = "cluster:admin/search/pipeline/put"
+_BULK, _MGET = "indices:data/write/bulk", "indices:data/read/mget"
+_CONTENT = ("indices:data/write/index", "indices:data/write/bulk[s]")
+_READ: Needs = {
+    "cluster": ("cluster:monitor/main", "indices:data/read/msearch", _MGET),
+    "data": ("indices:admin/get", "indices:data/read/search", f"{_MGET}[shard]"),
+    "journal": ("indices:data/read/get",),
+}
+_WRITE: Needs = {
+    "cluster": ("cluster:monitor/health", "cluster:monitor/state", "cluster:admin/search/pipeline/get", _PUT_PIPELINE, _BULK),
+    "data": (
+        _CREATE,
+        "indices:admin/aliases",
+        "indices:admin/mapping/put",
+        "indices:admin/refresh",
+        "indices:admin/refresh[s]",
+        "indices:admin/settings/update",
+        "indices:monitor/stats",
+        "indices:data/write/delete",
+        *_CONTENT,
+    ),
+    "journal": ("indices:admin/get", _CREATE, f"{_MGET}[shard]", *_CONTENT),
+}
+_MOVE: Needs = {
+    "cluster": ("cluster:monitor/nodes/info", "cluster:monitor/nodes/stats"),
+    "data": ("indices:admin/mappings/get", "indices:admin/block/add", "indices:admin/block/add[s]", _DELETE),
+}
+
+
+def _joined(*parts: Needs) -> Needs:
+    return {scope: tuple(dict.fromkeys(action for part in parts for action in part.get(scope, ()))) for scope in SCOPES}
+
+
+# The one table: the documentation, the tests and every question are made of it.
+NEEDS: dict[Role, Needs] = {
+    "reader": _joined(_READ, {"cluster": ("cluster:monitor/nodes/info",)}),
+    "writer": _joined(_READ, _WRITE, {"scratch": (_DELETE,)}),
+    "migrator": _joined(_READ, _WRITE, _MOVE),
+}
+
+_NOBODY = "osembed-scratch"  # the id of a document, the name of a pipeline, that nobody has
+_NEVER = "if_seq_no=9000000000000000&if_primary_term=1"  # a condition that holds for no document
+_WRONG = {"settings": {"index.osembed_scratch": 1}}  # a setting that no server knows: authorised first, then refused
+Ask = tuple[str, str, Any]
+_CLUSTER_ASKS: dict[str, Ask] = {
+    "cluster:monitor/main": ("GET", "/", None),
+    "cluster:monitor/nodes/info": ("GET", "/_nodes/_local/http?filter_path=_nodes", None),
+    "cluster:monitor/nodes/stats": ("GET", "/_nodes/_local/stats/fs?filter_path=_nodes", None),
+    "cluster:monitor/health": ("GET", "/_cluster/health?filter_path=status", None),
+    "cluster:monitor/state": ("GET", "/_cluster/state/version", None),
+    "cluster:admin/search/pipeline/get": ("GET", f"/_search/pipeline/{_NOBODY}", None),
+    _PUT_PIPELINE: ("PUT", f"/_search/pipeline/{_NOBODY}", {"request_processors": [{_NOBODY: {}}]}),
+    "indices:data/read/msearch": ("POST", "/_msearch", '{"index": "%s"}\n{"size": 0}\n'),
+    _MGET: ("POST", "/_mget", {"docs": [{"_index": "%s", "_id": _NOBODY}]}),
+    _BULK: ("DELETE", f"/%s/_doc/{_NOBODY}", None),  # a single write is a bulk, too; `_bulk` itself needs no more
+}
+_INDEX_ASKS: dict[str, Ask] = {
+    "indices:admin/get": ("GET", "/%s?expand_wildcards=none&filter_path=*.aliases", None),
+    "indices:admin/mappings/get": ("GET", "/%s/_mapping", None),
+    "indices:monitor/stats": ("GET", "/%s/_stats/docs", None),
+    "indices:data/read/search": ("POST", "/%s/_search", {"size": 0}),
+    "indices:data/read/get": ("GET", f"/%s/_doc/{_NOBODY}", None),
+    "indices:data/write/index": ("PUT", f"/%s/_doc/{_NOBODY}?require_alias=true", {}),
+    "indices:data/write/delete": ("DELETE", f"/%s/_doc/{_NOBODY}?{_NEVER}", None),
+    _CREATE: ("PUT", "/%s", _WRONG),
+    "indices:admin/aliases": ("POST", "/_aliases", {"actions": [{"remove": {"index": "%s", "alias": f"{_NOBODY}-w", "must_exist": True}}]}),
+    "indices:admin/mapping/put": ("PUT", "/%s/_mapping", {"properties": {"t": {"type": "keyword"}}}),
+    "indices:admin/refresh": ("POST", "/%s/_refresh", None),
+    "indices:admin/settings/update": ("PUT", "/%s/_settings", {"index.refresh_interval": None}),
+    "indices:admin/block/add": ("PUT", "/%s/_block/write", None),
+    _DELETE: ("DELETE", "/%s", None),
+}
+_SHARD_ASKS: dict[str, Ask] = {
+    f"{_MGET}[shard]": ("POST", "/_mget", {"docs": [{"_index": "%s", "_id": _NOBODY}]}),
+    "indices:admin/refresh[s]": ("POST", "/%s/_refresh", None),
+    "indices:data/write/bulk[s]": ("DELETE", f"/%s/_doc/{_NOBODY}?{_NEVER}", None),
+    "indices:admin/block/add[s]": ("PUT", "/%s/_block/write", None),
+}
+_WRITE_DOCUMENT: Ask = ("PUT", f"/%s/_doc/{_NOBODY}?{_NEVER}", {})  # the journal's documents are never deleted
+_BLOCKING = "indices:admin/block/add[s]"
+_secured: WeakKeyDictionary[OpenSearch, bool] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What a user lacks for a role, and what could not be asked.
+
+    Attributes:
+        missing, unknown: (scope, action).
+    """
+
+    role: Role
+    collection: str
+    missing: tuple[Grant, ...] = ()
+    unknown: tuple[Grant, ...] = field(default=(), compare=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.missing)
+
+    @property
+    def text(self) -> str:
+        """Return the missing actions in one line, each with the pattern that it is for."""
+        parts = []
+        for scope in SCOPES:
+            actions = [action for where, action in self.missing if where == scope]
+            if actions:
+                parts.append(", ".join(actions) + ("" if scope == "cluster" else f" on {', '.join(patterns(self.collection)[scope])}"))
+        return "; ".join(parts)
+
+    @property
+    def yaml(self) -> str:
+        """Return what is missing as a role, to be pasted into roles.yml."""
+        needs: Needs = {scope: tuple(action for where, action in self.missing if where == scope) for scope in SCOPES}
+        return as_yaml(f"{self.collection}-{self.role}", _spec(needs, self.collection))
+
+
+def patterns(collection: str) -> dict[Scope, list[str]]:
+    """Return the index patterns of each part of a role."""
+    return {
+        "data": [collection, f"{collection}-*", f"staging-{collection}-*"],
+        "scratch": [f"{collection}-scratch-*"],
+        "journal": [JOURNAL],
+    }
+
+
+def role_spec(role: Role, collection: str) -> dict[str, Any]:
+    """Return a role of a collection as the security plugin's API takes it."""
+    return _spec(NEEDS[role], collection)
+
+
+def as_yaml(name: str, spec: Mapping[str, Any]) -> str:
+    """Write a role as roles.yml has it."""
+    lines = [f"{name}:"]
+    if spec["cluster_permissions"]:
+        lines += ["  cluster_permissions:", *(f"    - {json.dumps(action)}" for action in spec["cluster_permissions"])]
+    if spec["index_permissions"]:
+        lines.append("  index_permissions:")
+    for part in spec["index_permissions"]:
+        lines += [f"    - index_patterns: {json.dumps(part['index_patterns'])}", "      allowed_actions:"]
+        lines += [f"        - {json.dumps(action)}" for action in part["allowed_actions"]]
+    return "\n".join(lines)
+
+
+def require(client: OpenSearch, collection: str, role: Role) -> None:
+    """Raise AuthError unless this user has all that a role needs. Costs one request where the server has no security plugin."""
+    lack = find_lack(client, collection, role)
+    if lack:
+        raise refusal(lack)
+
+
+def refusal(lack: Lack) -> AuthError:
+    """Return the error that says what is missing, ready to be pasted into a role."""
+    error = AuthError(
+        f"This user lacks {len(lack.missing)} of the permissions that a {lack.role} of '{lack.collection}' needs: {lack.text}.",
+        "Nothing was changed.",
+        f"Add to a role of this user, then run the same command again:\n{lack.yaml}",
+    )
+    error.actions = tuple(dict.fromkeys(action for _, action in lack.missing))
+    error.where = ", ".join(dict.fromkeys(name for scope, _ in lack.missing for name in patterns(lack.collection).get(scope, [])))
+    return error
+
+
+def find_lack(client: OpenSearch, collection: str, role: Role) -> Lack:
+    """Ask for all that a role needs."""
+    return find_lacks(client, collection, [role])[role]
+
+
+def find_lacks(client: OpenSearch, collection: str, roles: list[Role]) -> dict[Role, Lack]:
+    """Ask once for all that several roles need."""
+    if not is_secured(client):
+        return {role: Lack(role, collection) for role in roles}
+    wanted = dict.fromkeys((scope, action) for role in roles for scope, actions in NEEDS[role].items() for action in actions)
+    missing, unknown = _Questions(client, collection).ask(list(wanted))
+    found = {}
+    for role in roles:
+        needed = {(scope, action) for scope, actions in NEEDS[role].items() for action in actions}
+        lacking, unsure = (tuple(grant for grant in wanted if grant in needed & part) for part in (missing, unknown))
+        found[role] = Lack(role, collection, lacking, unsure)
+    return found
+
+
+def is_secured(client: OpenSearch) -> bool:
+    """Whether a security plugin may refuse something; asked once for each connection."""
+    if client not in _secured:
+        try:
+            _secured[client] = reads.plugin_answer(client, "/_plugins/_security/authinfo") is not None
+        except AuthError:
+            _secured[client] = True
+    return _secured[client]
+
+
+def left_behind(client: OpenSearch, collection: str) -> dict[str, int]:
+    """Return the scratch indexes of a collection, with the seconds that each has been there: what a killed process left, or one at work."""
+    found = reads.matching(client, f"{collection}-scratch-*", "*.settings.index.creation_date,*.mappings._meta")
+    names = [name for name, info in found.items() if is_scratch(collection, name) and "osembed_scratch" in info["mappings"].get("_meta", {})]
+    now = reads.server_clock(client) if names else 0
+    return {name: now - int(found[name]["settings"]["index"]["creation_date"]) // 1000 for name in names}
+
+
+def is_scratch(collection: str, index: str) -> bool:
+    """Whether an index has the name of a collection's scratch index."""
+    return re.fullmatch(re.escape(collection) + r"-scratch-[0-9a-f]{12}", index) is not None
+
+
+class _Questions:
+    """Asks one user's permissions; each refusal says by itself which actions it lacks."""
+
+    def __init__(self, client: OpenSearch, collection: str) -> None:
+        self._client, self._collection = client, collection
+        self._absent = f"{collection}-scratch-{secrets.token_hex(6)}"
+        self._missing: set[Grant] = set()
+        self._allowed: set[Grant] = set()
+
+    def ask(self, wanted: list[Grant]) -> tuple[set[Grant], set[Grant]]:
+        """Return which of these are missing, and which could not be asked."""
+        shards = [action for scope, action in wanted if scope == "data" and action in _SHARD_ASKS]
+        for scope, action in wanted:
+            if scope == "cluster" and not self._is_idle(action):
+                self._put(scope, action, _CLUSTER_ASKS[action], self._absent)
+            elif scope in ("data", "scratch") and action not in _SHARD_ASKS:
+                self._put(scope, action, _INDEX_ASKS[action], self._absent)
+        self._ask_journal([action for scope, action in wanted if scope == "journal"])
+        if shards:
+            self._ask_shards(shards, any(scope == "scratch" or action == _DELETE for scope, action in wanted))
+        known = self._missing | self._allowed
+        return self._missing, {grant for grant in wanted if grant not in known}
+
+    def _put(self, scope: Scope, action: str, ask: Ask, index: str) -> None:
+        method, path, body = ask
+        text = None if body is None else (body if isinstance(body, str) else json.dumps(body)).replace("%s", index)
+        refused = changes.ask(self._client, method, path.replace("%s", index), text)
+        for name in refused:
+            self._missing.add((_scope_of(name, scope), name))
+        if not refused:
+            self._allowed.add((scope, action))
+
+    def _is_idle(self, action: str) -> bool:
+        """Whether an action is not needed: the search pipeline is there already."""
+        if action != _PUT_PIPELINE:
+            return False
+        try:
+            there = reads.pipeline(self._client, PIPELINE) is not None
+        except AuthError:  # asked by itself
+            return False
+        if there:
+            self._allowed.add(("cluster", action))
+        return there
+
+    def _ask_journal(self, actions: list[str]) -> None:
+        try:
+            there = bool(actions) and bool(reads.indexes(self._client, [JOURNAL], "*.aliases,*.settings.index.uuid"))
+        except AuthError:  # missing, if it is needed at all: what can be read without it is read
+            there = "indices:admin/get" not in actions and changes.ask(self._client, "GET", f"/{JOURNAL}/_doc/{_NOBODY}", None) == ()
+        for action in actions:
+            if action == _CREATE and there:  # not needed any more
+                self._allowed.add(("journal", action))
+            elif action in _INDEX_ASKS:
+                self._put("journal", action, _INDEX_ASKS[action], JOURNAL)
+            elif there:
+                ask = _WRITE_DOCUMENT if action.endswith("bulk[s]") else _SHARD_ASKS[action]
+                self._put("journal", action, ask, JOURNAL)
+
+    def _ask_shards(self, actions: list[str], may_clean: bool) -> None:
+        """Ask on a scratch index where this user may create and delete it, else on the collection, where there is one and it is harmless."""
+        made = {("data", _CREATE), ("data", "indices:admin/get")} <= self._allowed
+        if may_clean and made and {("data", _DELETE), ("scratch", _DELETE)} & self._allowed:
+            with _scratch(self._client, self._absent) as index:
+                for action in sorted(actions, key=lambda action: action == _BLOCKING):
+                    self._put("data", action, _SHARD_ASKS[action], index)
+            return
+        with suppress(AuthError):
+            if reads.indexes(self._client, [self._collection], "*.aliases,*.settings.index.uuid"):
+                for action in actions:
+                    if action != _BLOCKING:
+                        self._put("data", action, _SHARD_ASKS[action], self._collection)
+
+
+@contextmanager
+def _scratch(client: OpenSearch, name: str) -> Iterator[str]:
+    """Make a scratch index for a moment."""
+    settings = {"hidden": True, "number_of_shards": 1, "number_of_replicas": 0}
+    try:
+        changes.create_index(client, name, {"settings": {"index": settings}, "mappings": {"_meta": {"osembed_scratch": True}}})
+        yield name
+    finally:
+        with suppress(ClusterError):  # it stays, then: `doctor` knows it by its name
+            changes.delete_index(client, name)
+
+
+def _spec(needs: Needs, collection: str) -> dict[str, Any]:
+    parts = [(names, needs.get(scope, ())) for scope, names in patterns(collection).items()]
+    return {
+        "cluster_permissions": list(needs.get("cluster", ())),
+        "index_permissions": [{"index_patterns": names, "allowed_actions": list(actions)} for names, actions in parts if actions],
+    }
+
+
+def _scope_of(action: str, asked: Scope) -> Scope:
+    return "cluster" if action in _CLUSTER_ASKS else asked
