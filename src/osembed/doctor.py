@@ -9,13 +9,14 @@ from typing import Literal
 from osembed import index as indexes
 from osembed import schema
 from osembed.client import OpenSearch, Server
-from osembed.errors import OsembedError
+from osembed.errors import AuthError, OsembedError
 from osembed.index import Targets
-from osembed.opensearch import reads
+from osembed.opensearch import changes, permissions, reads
 from osembed.ranking import OLDEST_HYBRID
 
 Verdict = Literal["ok", "warning", "problem", "mended"]
 _NEEDED = ("opensearch-knn", "opensearch-neural-search")
+_AT_WORK_S = 60  # a younger scratch index may be in use
 _LINKS = 16  # HNSW m of every profile
 
 
@@ -30,8 +31,17 @@ class Check:
 
 
 def examine(client: OpenSearch, server: Server, collection: str) -> list[Check]:
-    """Run all checks. Creates the search pipeline where it is missing, and changes nothing else."""
-    return [*_server(client, server), _pipeline(client), *_collection(client, collection), *_resources(client)]
+    """Run all checks. Creates the search pipeline where it is missing, deletes forgotten scratch indexes, and changes nothing else.
+
+    What this user may not see is a warning, never "is not there".
+    """
+    return [
+        *_server(client, server),
+        *_permissions(client, collection),
+        _pipeline(client),
+        *_collection(client, collection),
+        *_resources(client),
+    ]
 
 
 def forecast_bytes(dimension: int, vectors: int) -> int:
@@ -42,7 +52,11 @@ def forecast_bytes(dimension: int, vectors: int) -> int:
 def _server(client: OpenSearch, server: Server) -> Iterator[Check]:
     kind = "embedded node" if server.embedded else "server"
     yield Check("server", "ok", f"OpenSearch {server.version_text}, {kind}, {server.url}")
-    found = reads.plugins(client)
+    try:
+        found = reads.plugins(client)
+    except AuthError as error:
+        yield _unseen("plugins", error)
+        return
     missing = [name for name in _NEEDED if name not in found]
     if "opensearch-knn" in missing:
         yield Check(
@@ -69,9 +83,46 @@ def _server(client: OpenSearch, server: Server) -> Iterator[Check]:
         )
 
 
+def _unseen(name: str, error: AuthError) -> Check:
+    return Check(name, "warning", f"not seen: {error.found}", "What is there is unknown; a user with the permission sees it.")
+
+
+def _permissions(client: OpenSearch, collection: str) -> Iterator[Check]:
+    """Say what this user may do in each role, and what is missing, ready to be pasted."""
+    try:
+        if not permissions.is_secured(client):
+            yield Check("permissions", "ok", "this server has no users: everybody may do everything")
+            return
+        lacks = permissions.find_lacks(client, collection, list(permissions.ROLES))
+    except OsembedError as error:
+        yield Check("permissions", "warning", f"not seen: {error.found}", error.hint)
+        return
+    for role, lack in lacks.items():
+        open_ = f"; could not be asked: {', '.join(action for _, action in lack.unknown)}" if lack.unknown else ""
+        if lack:
+            found = f"this user lacks {len(lack.missing)} of the permissions that a {role} of '{collection}' needs{open_}"
+            yield Check(role, "problem" if role == "reader" else "warning", found, lack.yaml)
+        else:
+            yield Check(role, "ok", f"this user has the permissions of a {role} of '{collection}'{open_}")
+    yield from _scratch(client, collection)
+
+
+def _scratch(client: OpenSearch, collection: str) -> Iterator[Check]:
+    try:
+        left = permissions.left_behind(client, collection)
+        for name, age in left.items():
+            if age > _AT_WORK_S:
+                changes.delete_index(client, name)
+                yield Check("scratch index", "mended", f"{name}, which a killed process had left behind, is deleted")
+    except AuthError as error:
+        yield _unseen("scratch index", error)
+
+
 def _pipeline(client: OpenSearch) -> Check:
     try:
         found = indexes.ensure_pipeline(client)
+    except AuthError as error:
+        return _unseen("search pipeline", error)
     except OsembedError as error:
         return Check("search pipeline", "problem", error.found, "Run doctor as a user who may create search pipelines.")
     if found == "created":
@@ -95,7 +146,10 @@ def _collection(client: OpenSearch, collection: str) -> Iterator[Check]:
             f"osembed ingest PATH --collection {collection}",
         )
         return
-    yield from _indexes(client, targets)
+    try:
+        yield from _indexes(client, targets)
+    except AuthError as error:
+        yield _unseen("documents", error)
 
 
 def _indexes(client: OpenSearch, targets: Targets) -> Iterator[Check]:
@@ -116,7 +170,12 @@ def _indexes(client: OpenSearch, targets: Targets) -> Iterator[Check]:
 
 
 def _resources(client: OpenSearch) -> Iterator[Check]:
-    for node in reads.cluster_nodes(client, "fs,jvm").values():
+    try:
+        nodes = reads.cluster_nodes(client, "fs,jvm")
+    except AuthError as error:
+        yield _unseen("disk and heap", error)
+        nodes = {}
+    for node in nodes.values():
         total = node["fs"]["total"]
         free, share = total["available_in_bytes"] / 2**30, total["available_in_bytes"] / total["total_in_bytes"]
         verdict: Verdict = "warning" if free < 2 or share < 0.05 else "ok"
@@ -134,8 +193,8 @@ def _resources(client: OpenSearch) -> Iterator[Check]:
 def _breaker(client: OpenSearch) -> Iterator[Check]:
     try:
         stats = reads.plugin_answer(client, "/_plugins/_knn/stats/circuit_breaker_triggered")
-    except OsembedError as error:
-        yield Check("k-NN memory", "warning", f"not seen: {error.found}", error.hint)
+    except AuthError as error:
+        yield _unseen("k-NN memory", error)
         return
     if stats is None:
         return

@@ -22,6 +22,7 @@ from osembed.index import Targets
 from osembed.journal import Journal, State
 from osembed.model_files import Model
 from osembed.models import DEFAULT_MODEL, open_model
+from osembed.opensearch import permissions
 from osembed.presence import Heart, is_surely_dead, register
 from osembed.schema import ChunkRule, IndexMeta, Level
 
@@ -172,6 +173,7 @@ def unpublished(client: OpenSearch, collection: str) -> State | None:
 
 
 def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders) -> Opened:
+    permissions.require(client, collection, "writer")
     asked: dict[Level, str] = {"papers": wish.paper_model or DEFAULT_MODEL, "chunks": wish.chunk_model or DEFAULT_MODEL}
     models = {level: open_model(name) for level, name in asked.items()}
     profile = wish.profile or "lucene"

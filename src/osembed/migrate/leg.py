@@ -25,7 +25,7 @@ from osembed.migrate.gate import Gate, GateOptions, PinnedSearcher, judge
 from osembed.migrate.lease import Lease, take_tokens
 from osembed.migrate.swap import Crossing, GivenUp, Swapped, base_of, lost_writes, swap
 from osembed.migrate.verify import Pair, Report, Side, page_of, verify
-from osembed.opensearch import changes, sight
+from osembed.opensearch import changes, permissions, sight
 from osembed.opensearch.patience import settled
 from osembed.schema import Level, staging_alias
 from osembed.state import MigrationState
@@ -263,6 +263,7 @@ class Leg:
                 take_tokens(self._lease, {level: self._lease.state.target(level) for level in self._lease.state.moves})
             with self._crossing() as at:
                 self._converge(at)
+                permissions.require(self._client, self._lease.state.collection, "migrator")  # not to find out under the fence
                 try:
                     done = swap(at)
                 except GivenUp as error:

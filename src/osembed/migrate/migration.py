@@ -15,7 +15,7 @@ from typing import Any
 from osembed import fence, schema
 from osembed import index as indexes
 from osembed.encoders import witness_passages
-from osembed.errors import BusyError, CollectionError, InputError, RefusedError
+from osembed.errors import AuthError, BusyError, CollectionError, InputError, RefusedError
 from osembed.generation import Wish
 from osembed.journal import Journal
 from osembed.migrate.dispose import dispose
@@ -24,7 +24,7 @@ from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult, kept_
 from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
 from osembed.migrate.verify import Report, Side, verify
 from osembed.models import open_model
-from osembed.opensearch import reads, sight
+from osembed.opensearch import permissions, reads, sight
 from osembed.schema import Level, staging_alias
 from osembed.state import BEFORE_SWAP, OVER, MigrationState, migration_key, read_state
 
@@ -49,9 +49,16 @@ class Migration:
         return self._journal.read(f"report:{self._collection}") or {}
 
     def plan(self, wish: Wish) -> Plan | None:
-        """Forecast a migration; None where there is nothing to do. Creates nothing."""
-        route = find_route(self._client, self._server, self._collection, wish, self._encoders, self.state)
-        return make_plan(self._client, self._server, route, self._encoders) if route else None
+        """Forecast a migration; None where there is nothing to do. Creates nothing but, on a secured server, a scratch index for a moment."""
+        lack = permissions.find_lack(self._client, self._collection, "migrator")
+        try:
+            route = find_route(self._client, self._server, self._collection, wish, self._encoders, self.state)
+            plan = make_plan(self._client, self._server, route, self._encoders) if route else None
+        except AuthError as error:
+            raise (permissions.refusal(lack) if lack else error) from error
+        if plan and lack:
+            plan.problems.insert(0, str(permissions.refusal(lack)))
+        return plan
 
     def run(self, wish: Wish, options: MigrateOptions) -> MigrateResult:
         """Migrate, or go on with what was interrupted.
@@ -60,6 +67,7 @@ class Migration:
             BusyError: another process holds the lease, or took it over.
             CollectionError: something forbids it, or a third party interfered; says what to do.
         """
+        permissions.require(self._client, self._collection, "migrator")
         before = self.state
         route = None
         if not self._is_under_way(before):
@@ -77,7 +85,7 @@ class Migration:
                 raise BusyError("The migration was ended by another process.", "", "Run the command again to begin a new one.")
             return new_state(route, token, state)
 
-        with self._claimed(begin) as lease:
+        with self._claimed(begin, asked=True) as lease:
             settle(lease)
             if lease.state.phase not in BEFORE_SWAP:
                 return self._result(lease)
@@ -187,7 +195,10 @@ class Migration:
         sight.prove(self._client, [target.place for target in (indexes.resolve(self._client, self._collection) or {}).values()])
 
     @contextmanager
-    def _claimed(self, begin: Callable[[MigrationState | None], MigrationState]) -> Iterator[Lease]:
+    def _claimed(self, begin: Callable[[MigrationState | None], MigrationState], *, asked: bool = False) -> Iterator[Lease]:
+        """Hold the lease, once this user is known to have all permissions (`asked`: it has been asked before)."""
+        if not asked:
+            permissions.require(self._client, self._collection, "migrator")
         lease = claim(self._client, self._collection, begin)
         try:
             yield lease

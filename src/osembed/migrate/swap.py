@@ -16,7 +16,7 @@ from typing import Any
 from osembed import fence
 from osembed.bulk import BulkLoop
 from osembed.client import OpenSearch
-from osembed.errors import CollectionError, MissingError, OsembedError
+from osembed.errors import AuthError, CollectionError, MissingError, OsembedError
 from osembed.migrate import pairs, scan
 from osembed.migrate.copy import Copier, Lane, Outdated
 from osembed.migrate.lease import Lease, foreign, settle, swapped
@@ -54,7 +54,8 @@ class Crossing:
 
 
 def swap(at: Crossing) -> Swapped:
-    """Swap once. Raises GivenUp when it was not possible in time; nothing has changed for readers and writers then."""
+    """Swap once. Raises GivenUp when it was not possible in time, AuthError when it is not allowed; nothing has changed for readers and
+    writers then."""
     lease, client = at.lease, at.client
     lease.check()
     state = lease.note("fencing", phase=_fencing(lease.state), fence=secrets.token_hex(8))
@@ -69,6 +70,8 @@ def swap(at: Crossing) -> Swapped:
     except BaseException as error:
         took = time.monotonic() - began
         if _withdraw(lease):
+            if isinstance(error, AuthError):
+                raise  # trying again would not help
             if isinstance(error, GivenUp | OsembedError | Outdated):
                 why = error.found if isinstance(error, OsembedError) else error
                 raise GivenUp(f"{why} (writers waited {took:.1f} s)") from error
@@ -165,10 +168,14 @@ def _withdraw(lease: Lease) -> bool:
         if held != mine:  # somebody lifted it for us, or took over: theirs is the word
             lease.update(fence="")
             return True
-        with suppress(OsembedError):
+        try:
             if fence.lift(lease.client, state, seen):
                 lease.update(phase="return" if state.back else "ready", attempt=max(lease.state.attempt, seen.attempt + 1))
                 return True
+        except AuthError:  # any other client may lift it, in ten seconds
+            raise
+        except OsembedError:
+            pass
         time.sleep(0.1)
     raise CollectionError("The fence could not be lifted.", "The server does not answer.", "Any osembed client lifts it in ten seconds.")
 

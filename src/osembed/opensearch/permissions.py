@@ -142,7 +142,7 @@ class Lack:
     def yaml(self) -> str:
         """Return what is missing as a role, to be pasted into roles.yml."""
         needs: Needs = {scope: tuple(action for where, action in self.missing if where == scope) for scope in SCOPES}
-        return as_yaml(f"{self.collection}-{self.role}", _spec(needs, self.collection))
+        return as_yaml(f"{self.collection}-{self.role}", spec_of(needs, self.collection))
 
 
 def patterns(collection: str) -> dict[Scope, list[str]]:
@@ -156,7 +156,7 @@ def patterns(collection: str) -> dict[Scope, list[str]]:
 
 def role_spec(role: Role, collection: str) -> dict[str, Any]:
     """Return a role of a collection as the security plugin's API takes it."""
-    return _spec(NEEDS[role], collection)
+    return spec_of(NEEDS[role], collection)
 
 
 def as_yaml(name: str, spec: Mapping[str, Any]) -> str:
@@ -204,8 +204,9 @@ def find_lacks(client: OpenSearch, collection: str, roles: list[Role]) -> dict[R
     missing, unknown = _Questions(client, collection).ask(list(wanted))
     found = {}
     for role in roles:
-        needed = {(scope, action) for scope, actions in NEEDS[role].items() for action in actions}
-        found[role] = Lack(role, collection, tuple(g for g in wanted if g in needed & missing), tuple(g for g in wanted if g in needed & unknown))
+        needed = [(scope, action) for scope, actions in NEEDS[role].items() for action in actions]
+        lacking, open_ = ([grant for grant in needed if grant in among] for among in (missing, unknown))
+        found[role] = Lack(role, collection, tuple(lacking), tuple(open_))
     return found
 
 
@@ -317,7 +318,8 @@ def _scratch(client: OpenSearch, name: str) -> Iterator[str]:
             changes.delete_index(client, name)
 
 
-def _spec(needs: Needs, collection: str) -> dict[str, Any]:
+def spec_of(needs: Needs, collection: str) -> dict[str, Any]:
+    """Return needs as a role of the security plugin."""
     parts = [(names, needs.get(scope, ())) for scope, names in patterns(collection).items()]
     return {
         "cluster_permissions": list(needs.get("cluster", ())),
