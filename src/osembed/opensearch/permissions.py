@@ -38,7 +38,7 @@ _READ: Needs = {
     "journal": ("indices:data/read/get",),
 }
 _WRITE: Needs = {
-    "cluster": ("cluster:monitor/health", "cluster:monitor/state", "cluster:admin/search/pipeline/get", _PUT_PIPELINE, _BULK),
+    "cluster": ("cluster:monitor/health", "cluster:monitor/state", _BULK),
     "data": (
         _CREATE,
         "indices:admin/aliases",
@@ -50,7 +50,12 @@ _WRITE: Needs = {
         "indices:data/write/delete",
         *_CONTENT,
     ),
-    "journal": ("indices:admin/get", _CREATE, f"{_MGET}[shard]", *_CONTENT),
+    "journal": ("indices:admin/get", f"{_MGET}[shard]", *_CONTENT),
+}
+_FIRST: Needs = {
+    "cluster": ("cluster:admin/search/pipeline/get", _PUT_PIPELINE),
+    "scratch": (_DELETE,),
+    "journal": (_CREATE,),
 }
 _MOVE: Needs = {
     "cluster": ("cluster:monitor/nodes/info", "cluster:monitor/nodes/stats"),
@@ -65,7 +70,7 @@ def _joined(*parts: Needs) -> Needs:
 # The one table: the documentation, the tests and every question are made of it.
 NEEDS: dict[Role, Needs] = {
     "reader": _joined(_READ, {"cluster": ("cluster:monitor/nodes/info",)}),
-    "writer": _joined(_READ, _WRITE, {"scratch": (_DELETE,)}),
+    "writer": _joined(_READ, _WRITE, _FIRST),
     "migrator": _joined(_READ, _WRITE, _MOVE),
 }
 
