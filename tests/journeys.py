@@ -18,7 +18,7 @@ from tests.conftest import paper
 from tests.secured import SecuredNode
 from tests.tiny import Models
 
-ACCESS = ("OSEMBED_URL", "OSEMBED_USER", "OSEMBED_PASSWORD", "OSEMBED_CA_CERT")
+LEAVES = "p3"  # the paper that is deleted while the collection migrates
 QUICK = {"gate": GateOptions(override="too few papers to judge by")}
 
 
@@ -115,9 +115,19 @@ WRITER = [
 
 
 def _migrate(stage: Stage, papers: Collection, **options: Any) -> Any:
-    done = papers.migrate(str(stage.models.mirror), **QUICK, **options)
+    done = papers.migrate(str(stage.models.mirror), **{**QUICK, **options})
     assert not done.refused, done.refused
     return done
+
+
+def _judged(stage: Stage) -> GateOptions:
+    """Judge by queries, which are searched in hybrid mode."""
+    return GateOptions(qrels=str(stage.judged()), override="too few papers to judge by")
+
+
+def _leave(stage: Stage) -> Any:
+    """Let a paper leave the collection during a migration, so that a delete has to be copied."""
+    return stage.collection("admin").delete([LEAVES])
 
 
 def _after(stage: Stage, papers: Collection) -> Any:
@@ -135,11 +145,11 @@ def _options(**options: Any) -> Any:
 MIGRATOR = [
     Step("migrate plan", lambda stage, papers: papers.migration().plan(choose_models(str(stage.models.mirror)))),
     Step("migrate", lambda stage, papers: _migrate(stage, papers, swap=False)),
-    Step("migrate status", lambda _, papers: (papers.migration().state, papers.migration().report(), papers.status())),
+    Step("migrate status", lambda stage, papers: (_leave(stage), papers.migration().state, papers.migration().report(), papers.status())),
     Step("migrate swap", lambda _, papers: papers.swap(**QUICK)),
     Step("migrate rollback", lambda _, papers: papers.rollback(**QUICK)),
     Step("migrate abort", lambda _, papers: papers.migration().abort()),
-    Step("migrate again", lambda stage, papers: _migrate(stage, papers)),
+    Step("migrate again", lambda stage, papers: _migrate(stage, papers, gate=_judged(stage))),
     Step("verify", lambda _, papers: papers.verify()),
     Step("verify --repair", lambda _, papers: (papers.repair(), papers.verify())),
     Step("migrate finish", lambda _, papers: papers.migration().finish(0)),

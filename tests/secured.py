@@ -20,37 +20,34 @@ from cryptography.hazmat.primitives import serialization
 
 from osembed.client import Access
 from osembed.node.launch import launch, log_of
+from osembed.opensearch import permissions
+from osembed.opensearch.permissions import ROLES
 from tests.cluster import free_ports
 from tests.secured_home import home_without, secured_home
 from tests.secured_java import java_options, secured_java
 
-ROLES: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("roles.json").read_text())
 COLLECTION = "papers"  # that the users reader, writer and migrator may use from the start
 JOURNAL = "osembed-journal"
 _START_SECONDS = 600  # a few where the machine is free
 _API = "/_plugins/_security/api"
 
 
-def role_spec(name: str, collection: str, without: str | None = None, **limits: Any) -> dict[str, Any]:
+def role_spec(name: str, collection: str, without: str | permissions.Grant | None = None, **limits: Any) -> dict[str, Any]:
     """Return a role for the security plugin: `reader`, `writer` or `migrator` of a collection.
 
     Args:
-        name: a role of roles.json.
+        name: reader, writer or migrator.
         collection: whose indexes it covers.
-        without: an action that is left out, wherever it stands; it must be one of the role's.
+        without: an action that is left out, wherever it stands, or (scope, action) for one place; it must be one of the role's.
         limits: what the role sees of the collection: `dls` (a query), `fls` or `masked_fields` (lists of fields).
     """
-    role = ROLES[name]
-    assert without is None or any(without in actions for actions in role.values()), f"{name} has no {without}"
-    cluster, data, journal = ([action for action in role[part] if action != without] for part in ("cluster", "data", "journal"))
-    patterns = [collection, f"{collection}-*", f"staging-{collection}-*"]
-    return {
-        "cluster_permissions": cluster,
-        "index_permissions": [
-            {"index_patterns": patterns, "allowed_actions": data, **limits},
-            {"index_patterns": [JOURNAL], "allowed_actions": journal},
-        ],
-    }
+    needs = permissions.NEEDS[name]  # type: ignore[index]
+    gone = [(scope, action) for scope, actions in needs.items() for action in actions if without in (action, (scope, action))]
+    assert without is None or gone, f"{name} has no {without}"
+    left = {scope: tuple(action for action in actions if (scope, action) not in gone) for scope, actions in needs.items()}
+    spec = permissions.spec_of(left, collection)
+    spec["index_permissions"][0] |= limits
+    return spec
 
 
 class SecuredNode:
@@ -123,7 +120,7 @@ class SecuredNode:
             assert time.monotonic() < ends, f"the roles of {name} are not in force"
             time.sleep(0.1)
 
-    def grant(self, role: str, collection: str, without: str | None = None, **limits: Any) -> str:
+    def grant(self, role: str, collection: str, without: str | permissions.Grant | None = None, **limits: Any) -> str:
         """Let a user have a role of a collection, maybe without one action or with limits of `role_spec`; return the user's name."""
         name = f"{collection}-{role}"
         self.set_role(name, role_spec(role, collection, without, **limits))

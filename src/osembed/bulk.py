@@ -123,6 +123,12 @@ def delete(alias: str, doc_id: str, seen: tuple[int, int], routing: str | None =
     return Operation(doc_id, orjson.dumps({"delete": _routed(action, routing)}))
 
 
+def never(index: str, doc_id: str) -> Operation:
+    """Return an operation that is refused or a conflict: it asks whether this user may write to an index that has no write alias."""
+    action = {"_index": index, "_id": doc_id, "if_seq_no": 9_000_000_000_000_000, "if_primary_term": 1}
+    return Operation(doc_id, orjson.dumps({"index": action}), b"{}")
+
+
 class BulkLoop:
     """Sends operations to one server. Safe to use from one thread at a time."""
 

@@ -9,16 +9,17 @@ from typing import Literal
 from osembed import index as indexes
 from osembed import schema
 from osembed.client import OpenSearch, Server
-from osembed.errors import OsembedError
+from osembed.errors import AuthError, OsembedError
 from osembed.generation import missing
 from osembed.index import Pipeline, Targets
-from osembed.opensearch import reads
+from osembed.opensearch import changes, permissions, reads
 from osembed.opensearch.leftovers import find_leftovers, others
 from osembed.ranking import OLDEST_HYBRID
 
 Verdict = Literal["ok", "warning", "problem", "mended"]
 _NEEDED = ("opensearch-knn", reads.NEURAL_SEARCH)
 _HARMFUL = ("write block", "foreign index", "interrupted drop")
+_AT_WORK_S = 60  # a younger scratch index may be in use
 _LINKS = 16  # HNSW m of every profile
 
 
@@ -33,10 +34,13 @@ class Check:
 
 
 def examine(client: OpenSearch, server: Server, collection: str) -> list[Check]:
-    """Run all checks. Sees to the search pipeline and to who names it, and changes nothing else."""
+    """Run all checks. Sees to the search pipeline and to who names it, deletes forgotten scratch indexes, and changes nothing else.
+
+    What this user may not see is a warning, never "is not there".
+    """
     pipeline, check = _pipeline(client)
     found = [*_collection(client, collection, pipeline), *_leftovers(client, collection)]
-    return [*_server(client, server), check, *found, *_resources(client)]
+    return [*_server(client, server), *_permissions(client, collection), check, *found, *_resources(client)]
 
 
 def forecast_bytes(dimension: int, vectors: int) -> int:
@@ -47,7 +51,11 @@ def forecast_bytes(dimension: int, vectors: int) -> int:
 def _server(client: OpenSearch, server: Server) -> Iterator[Check]:
     kind = "embedded node" if server.embedded else "server"
     yield Check("server", "ok", f"OpenSearch {server.version_text}, {kind}, {server.url}")
-    found = reads.plugins(client)
+    try:
+        found = reads.plugins(client)
+    except AuthError as error:
+        yield _unseen("plugins", error)
+        return
     missing = [name for name in _NEEDED if name not in found]
     if "opensearch-knn" in missing:
         yield Check(
@@ -74,11 +82,48 @@ def _server(client: OpenSearch, server: Server) -> Iterator[Check]:
         )
 
 
+def _unseen(name: str, error: AuthError) -> Check:
+    return Check(name, "warning", f"not seen: {error.found}", "What is there is unknown; a user with the permission sees it.")
+
+
+def _permissions(client: OpenSearch, collection: str) -> Iterator[Check]:
+    """Say what this user may do in each role, and what is missing, ready to be pasted."""
+    try:
+        if not permissions.is_secured(client):
+            yield Check("permissions", "ok", "this server has no users: everybody may do everything")
+            return
+        lacks = permissions.find_lacks(client, collection, list(permissions.ROLES))
+    except OsembedError as error:
+        yield Check("permissions", "warning", f"not seen: {error.found}", error.hint)
+        return
+    for role, lack in lacks.items():
+        open_ = f"; could not be asked: {', '.join(action for _, action in lack.unknown)}" if lack.unknown else ""
+        if lack:
+            found = f"this user lacks {len(lack.missing)} of the permissions that a {role} of '{collection}' needs{open_}"
+            yield Check(role, "problem" if role == "reader" else "warning", found, lack.yaml)
+        else:
+            yield Check(role, "ok", f"this user has the permissions of a {role} of '{collection}'{open_}")
+    yield from _scratch(client, collection)
+
+
+def _scratch(client: OpenSearch, collection: str) -> Iterator[Check]:
+    try:
+        left = permissions.left_behind(client, collection)
+        for name, age in left.items():
+            if age > _AT_WORK_S:
+                changes.delete_index(client, name)
+                yield Check("scratch index", "mended", f"{name}, which a killed process had left behind, is deleted")
+    except AuthError as error:
+        yield _unseen("scratch index", error)
+
+
 def _pipeline(client: OpenSearch) -> tuple[Pipeline | None, Check]:
     """See to the search pipeline; None where it could not be found out whether the server can have it."""
     name = "search pipeline"
     try:
         found = indexes.ensure_pipeline(client)
+    except AuthError as error:
+        return None, _unseen(name, error)
     except OsembedError as error:
         return None, Check(name, "problem", error.found, "Run doctor as a user who may create search pipelines.")
     if found == "created":
@@ -118,9 +163,12 @@ def _collection(client: OpenSearch, collection: str, pipeline: Pipeline | None) 
         absent = missing(client, collection)
         yield Check("collection", "warning", absent.found.rstrip("."), absent.hint)
         return
-    if pipeline:
-        yield from _default_pipelines(client, targets, pipeline)
-    yield from _indexes(client, targets)
+    try:
+        if pipeline:
+            yield from _default_pipelines(client, targets, pipeline)
+        yield from _indexes(client, targets)
+    except AuthError as error:
+        yield _unseen("documents", error)
 
 
 def _indexes(client: OpenSearch, targets: Targets) -> Iterator[Check]:
@@ -158,7 +206,12 @@ def _leftovers(client: OpenSearch, collection: str) -> Iterator[Check]:
 
 
 def _resources(client: OpenSearch) -> Iterator[Check]:
-    for node in reads.cluster_nodes(client, "fs,jvm").values():
+    try:
+        nodes = reads.cluster_nodes(client, "fs,jvm")
+    except AuthError as error:
+        yield _unseen("disk and heap", error)
+        nodes = {}
+    for node in nodes.values():
         total = node["fs"]["total"]
         free, share = total["available_in_bytes"] / 2**30, total["available_in_bytes"] / total["total_in_bytes"]
         verdict: Verdict = "warning" if free < 2 or share < 0.05 else "ok"
@@ -176,8 +229,8 @@ def _resources(client: OpenSearch) -> Iterator[Check]:
 def _breaker(client: OpenSearch) -> Iterator[Check]:
     try:
         stats = reads.plugin_answer(client, "/_plugins/_knn/stats/circuit_breaker_triggered")
-    except OsembedError as error:
-        yield Check("k-NN memory", "warning", f"not seen: {error.found}", error.hint)
+    except AuthError as error:
+        yield _unseen("k-NN memory", error)
         return
     if stats is None:
         return

@@ -21,7 +21,7 @@ from osembed.index import Targets
 from osembed.journal import Journal, State
 from osembed.model_files import Model
 from osembed.models import DEFAULT_MODEL, open_model
-from osembed.opensearch import changes
+from osembed.opensearch import changes, permissions
 from osembed.opensearch.coordination.registration import (
     DEAD_S,
     Registration,
@@ -194,6 +194,7 @@ def missing(client: OpenSearch, collection: str) -> CollectionError:
 
 
 def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders) -> Opened:
+    permissions.require(client, collection, "writer")
     asked: dict[Level, str] = {"papers": wish.paper_model or DEFAULT_MODEL, "chunks": wish.chunk_model or DEFAULT_MODEL}
     models = {level: open_model(name) for level, name in asked.items()}
     profile = wish.profile or "lucene"

@@ -36,7 +36,7 @@ from osembed.paths import data_folder
 from osembed.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
 from osembed.read import DEAD_LETTER, Reader, Record, Rejected
 from osembed.schema import LEVELS, Level
-from osembed.store import chunk_id, paper_of
+from osembed.store import chunk_id, paper_of, require_writes
 from osembed.stream import staged
 
 if TYPE_CHECKING:
@@ -137,6 +137,11 @@ class Ingest:
             summary.models[level], summary.backends[level] = self._targets[level].meta.model, encoder.backend
         self._prove_sight()
         loop = BulkLoop(self._client, report=report)
+        try:
+            require_writes(self._client, self._targets, loop)
+        except BaseException:
+            loop.close()
+            raise
         prepared = staged(map(self._prepare, staged(self._windows(reader))))
         embedded = staged(map(self._embed, prepared))
         try:

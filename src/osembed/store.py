@@ -19,10 +19,12 @@ from osembed.client import OpenSearch
 from osembed.errors import ClusterError
 from osembed.fence import Turnstile
 from osembed.index import Target, Targets
-from osembed.opensearch import answers, changes, reads, sight
+from osembed.opensearch import answers, changes, permissions, reads, sight
 from osembed.opensearch.patience import settled
+from osembed.schema import JOURNAL
 from osembed.vectors import from_wire
 
+_NOBODY, _NEVER = "osembed-scratch", (9_000_000_000_000_000, 1)  # an id that nobody has, a version that no document reaches
 _HASHES = 1000  # input hashes that the chunks of one paper may carry: more than it may have chunks
 _STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count"]
 
@@ -95,6 +97,20 @@ def tally_chunks(client: OpenSearch, target: Target, paper_ids: Sequence[str]) -
         hashes = {entry["key"]: entry["doc_count"] for entry in answers.buckets(bucket["hashes"], target.index)}
         tallies[bucket["key"]] = Tally(hashes, int(bucket["highest"]["value"] or 0))
     return tallies
+
+
+def require_writes(client: OpenSearch, targets: Targets, loop: BulkLoop) -> None:
+    """Raise AuthError unless this user may write and delete documents and journal entries, before a paper is written in part.
+
+    One request, whose conditions hold for no document; what an ingest reads is asked by reading it.
+    """
+    if not permissions.is_secured(client):
+        return
+    operations = [bulk.never(JOURNAL, _NOBODY)]
+    for level, target in targets.items():
+        operations.append(bulk.put(target.write_alias, f"{_NOBODY}-{level}-put", {}, _NEVER))
+        operations.append(bulk.delete(target.write_alias, f"{_NOBODY}-{level}-delete", _NEVER))
+    loop.send(operations)
 
 
 def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: BulkLoop, ids: Sequence[str]) -> dict[str, bool]:

@@ -25,7 +25,7 @@ from osembed.migrate.gate import Gate, GateOptions, PinnedSearcher, judge
 from osembed.migrate.progress import Progress
 from osembed.migrate.swap import Crossing, GivenUp, Swapped, base_of, leave_known, lost_writes, swap
 from osembed.migrate.verify import Report, Side, kept_report, pair_of, verify
-from osembed.opensearch import changes, sight
+from osembed.opensearch import changes, permissions, sight
 from osembed.opensearch.coordination.lease import Lease, take_tokens
 from osembed.opensearch.patience import settled
 from osembed.schema import Level, staging_alias
@@ -290,6 +290,7 @@ class Leg:
                 self._converge(at)
                 if not self._complete():
                     return self._finished()
+                permissions.require(self._client, self._lease.state.collection, "migrator")  # not to find out under the fence
                 try:
                     done = swap(at)
                 except GivenUp as error:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from osembed import fence, schema
 from osembed import index as indexes
 from osembed.encoders import witness_passages
-from osembed.errors import BusyError, ClusterError, CollectionError, InputError, RefusedError
+from osembed.errors import AuthError, BusyError, ClusterError, CollectionError, InputError, RefusedError
 from osembed.generation import Wish, missing
 from osembed.index import Target
 from osembed.journal import Journal
@@ -23,7 +23,7 @@ from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult, make_
 from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
 from osembed.migrate.verify import Report, Side, kept_report, pair_of, verify
 from osembed.models import open_model
-from osembed.opensearch import reads, sight
+from osembed.opensearch import permissions, reads, sight
 from osembed.opensearch.coordination.dispose import dispose
 from osembed.opensearch.coordination.lease import Lease, claim, settle, take_tokens
 from osembed.opensearch.coordination.registration import telling
@@ -54,13 +54,20 @@ class Migration:
         return self._journal.read(f"report:{self._collection}") or {}
 
     def plan(self, wish: Wish) -> Plan | None:
-        """Forecast a migration; None where there is nothing to do. Creates nothing."""
+        """Forecast a migration; None where there is nothing to do. Creates nothing but, on a secured server, a scratch index for a moment."""
         with self._telling():
             return self._plan(wish)
 
     def _plan(self, wish: Wish) -> Plan | None:
-        route = find_route(self._client, self._server, self._collection, wish, self._encoders, self.state)
-        return make_plan(self._client, self._server, route, self._encoders) if route else None
+        lack = permissions.find_lack(self._client, self._collection, "migrator")
+        try:
+            route = find_route(self._client, self._server, self._collection, wish, self._encoders, self.state)
+            plan = make_plan(self._client, self._server, route, self._encoders) if route else None
+        except AuthError as error:
+            raise (permissions.refusal(lack) if lack else error) from error
+        if plan and lack:
+            plan.problems.insert(0, str(permissions.refusal(lack)))
+        return plan
 
     def run(self, wish: Wish, options: MigrateOptions) -> MigrateResult:
         """Migrate, or go on with what was interrupted.
@@ -73,6 +80,7 @@ class Migration:
             return self._run(wish, options)
 
     def _run(self, wish: Wish, options: MigrateOptions) -> MigrateResult:
+        self._settled(lambda: permissions.require(self._client, self._collection, "migrator"))
         under_way, route = self._settled(lambda: self._route(wish))
         if not under_way and route is None:
             return MigrateResult(self._collection, "nothing to do", {})
@@ -86,7 +94,7 @@ class Migration:
                 raise BusyError("The migration was ended by another process.", "", "Run the command again to begin a new one.")
             return new_state(route, token, state)
 
-        with self._claimed(begin) as lease:
+        with self._claimed(begin, asked=True) as lease:
             settle(lease)
             if lease.state.phase not in BEFORE_SWAP:
                 return self._result(lease)
@@ -222,8 +230,11 @@ class Migration:
         self._settled(prove)
 
     @contextmanager
-    def _claimed(self, begin: Callable[[MigrationState | None], MigrationState]) -> Iterator[Lease]:
+    def _claimed(self, begin: Callable[[MigrationState | None], MigrationState], *, asked: bool = False) -> Iterator[Lease]:
+        """Hold the lease, once this user is known to have all permissions (`asked`: it has been asked before)."""
         with self._telling():
+            if not asked:
+                self._settled(lambda: permissions.require(self._client, self._collection, "migrator"))
             lease = self._settled(lambda: claim(self._client, self._collection, begin))
             try:
                 yield lease

@@ -54,7 +54,8 @@ class Crossing:
 
 
 def swap(at: Crossing) -> Swapped:
-    """Swap once. Raises GivenUp when it was not possible in time; nothing has changed for readers and writers then."""
+    """Swap once. Raises GivenUp when it was not possible in time, AuthError when it is not allowed; nothing has changed for readers and
+    writers then."""
     lease, client = at.lease, at.client
     lease.check()
     state = lease.note("fencing", phase=_fencing(lease.state), fence=secrets.token_hex(8))

@@ -14,7 +14,7 @@ from osembed.client import OpenSearch
 from osembed.errors import AuthError, ClusterError, MissingError, RefusedError, UnsettledError
 from osembed.opensearch import answers, reads
 from osembed.opensearch.patience import asked, retry_seconds
-from osembed.opensearch.refusals import explain_failure, index_of
+from osembed.opensearch.refusals import explain_failure, index_of, on_index
 
 Action = dict[str, dict[str, Any]]
 _EXISTS = "resource_already_exists_exception"
@@ -72,7 +72,12 @@ def update_aliases(client: OpenSearch, actions: Sequence[Action], *, wait_s: flo
     """
     params: dict[str, Any] = {} if server_s is None else {"timeout": f"{max(1, int(server_s) - 1)}s", "request_timeout": server_s}
     send = lambda: client.indices.update_aliases(body={"actions": list(actions)}, params=dict(params))  # noqa: E731
-    _sure(send, lambda: _moved(client, actions), "The change of aliases", wait_s)
+    try:
+        _sure(send, lambda: _moved(client, actions), "The change of aliases", wait_s)
+    except AuthError as error:
+        if error.where or not error.actions:
+            raise
+        raise on_index(error, ", ".join(sorted({step["index"] for action in actions for step in action.values()}))) from error
 
 
 def block_writes(client: OpenSearch, names: Sequence[str], server_s: float) -> None:

@@ -38,7 +38,7 @@ _READ: Needs = {
     "journal": ("indices:data/read/get",),
 }
 _WRITE: Needs = {
-    "cluster": ("cluster:monitor/health", "cluster:monitor/state", "cluster:admin/search/pipeline/get", _PUT_PIPELINE, _BULK),
+    "cluster": ("cluster:monitor/health", "cluster:monitor/state", _BULK),
     "data": (
         _CREATE,
         "indices:admin/aliases",
@@ -50,7 +50,12 @@ _WRITE: Needs = {
         "indices:data/write/delete",
         *_CONTENT,
     ),
-    "journal": ("indices:admin/get", _CREATE, f"{_MGET}[shard]", *_CONTENT),
+    "journal": ("indices:admin/get", f"{_MGET}[shard]", *_CONTENT),
+}
+_FIRST: Needs = {
+    "cluster": ("cluster:admin/search/pipeline/get", _PUT_PIPELINE),
+    "scratch": (_DELETE,),
+    "journal": (_CREATE,),
 }
 _MOVE: Needs = {
     "cluster": ("cluster:monitor/nodes/info", "cluster:monitor/nodes/stats"),
@@ -65,7 +70,7 @@ def _joined(*parts: Needs) -> Needs:
 # The one table: the documentation, the tests and every question are made of it.
 NEEDS: dict[Role, Needs] = {
     "reader": _joined(_READ, {"cluster": ("cluster:monitor/nodes/info",)}),
-    "writer": _joined(_READ, _WRITE, {"scratch": (_DELETE,)}),
+    "writer": _joined(_READ, _WRITE, _FIRST),
     "migrator": _joined(_READ, _WRITE, _MOVE),
 }
 
@@ -142,7 +147,7 @@ class Lack:
     def yaml(self) -> str:
         """Return what is missing as a role, to be pasted into roles.yml."""
         needs: Needs = {scope: tuple(action for where, action in self.missing if where == scope) for scope in SCOPES}
-        return as_yaml(f"{self.collection}-{self.role}", _spec(needs, self.collection))
+        return as_yaml(f"{self.collection}-{self.role}", spec_of(needs, self.collection))
 
 
 def patterns(collection: str) -> dict[Scope, list[str]]:
@@ -156,7 +161,7 @@ def patterns(collection: str) -> dict[Scope, list[str]]:
 
 def role_spec(role: Role, collection: str) -> dict[str, Any]:
     """Return a role of a collection as the security plugin's API takes it."""
-    return _spec(NEEDS[role], collection)
+    return spec_of(NEEDS[role], collection)
 
 
 def as_yaml(name: str, spec: Mapping[str, Any]) -> str:
@@ -204,9 +209,9 @@ def find_lacks(client: OpenSearch, collection: str, roles: list[Role]) -> dict[R
     missing, unknown = _Questions(client, collection).ask(list(wanted))
     found = {}
     for role in roles:
-        needed = {(scope, action) for scope, actions in NEEDS[role].items() for action in actions}
-        lacking, unsure = (tuple(grant for grant in wanted if grant in needed & part) for part in (missing, unknown))
-        found[role] = Lack(role, collection, lacking, unsure)
+        needed = [(scope, action) for scope, actions in NEEDS[role].items() for action in actions]
+        lacking, open_ = ([grant for grant in needed if grant in among] for among in (missing, unknown))
+        found[role] = Lack(role, collection, tuple(lacking), tuple(open_))
     return found
 
 
@@ -318,7 +323,8 @@ def _scratch(client: OpenSearch, name: str) -> Iterator[str]:
             changes.delete_index(client, name)
 
 
-def _spec(needs: Needs, collection: str) -> dict[str, Any]:
+def spec_of(needs: Needs, collection: str) -> dict[str, Any]:
+    """Return needs as a role of the security plugin."""
     parts = [(names, needs.get(scope, ())) for scope, names in patterns(collection).items()]
     return {
         "cluster_permissions": list(needs.get("cluster", ())),

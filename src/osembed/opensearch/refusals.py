@@ -112,6 +112,13 @@ def forbidden(text: str, where: str) -> AuthError:
     return error
 
 
+def on_index(refused: AuthError, where: str) -> AuthError:
+    """Return a refusal with the indexes that it is about, where the request's path does not name them."""
+    error = AuthError(f"{refused.found.removesuffix('.')}{_on(where)}.", refused.why, refused.hint)
+    error.actions, error.where = refused.actions, where
+    return error
+
+
 def index_of(path: str) -> str:
     """Return the index that a request path names, "" for none."""
     first = unquote(path.split("?")[0].strip("/").split("/")[0])
