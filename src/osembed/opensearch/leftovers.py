@@ -75,7 +75,7 @@ def compare(seen: Survey, blocks: Mapping[str, list[str]], *, busy: bool, probe:
     """
     where = f"--collection {seen.collection}"
     drop, clear = f"osembed drop {where}", f"osembed drop --leftovers {where}"
-    if is_pending(seen.state):
+    if is_pending(seen.state) and not busy:
         yield Leftover("interrupted drop", seen.collection, f"'{seen.collection}' was to be dropped, and that was interrupted", drop)
     for found in seen.foreign:
         text = f"{found.index} carries an alias of '{seen.collection}' and is not provably osembed's"

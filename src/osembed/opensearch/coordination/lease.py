@@ -86,7 +86,7 @@ class Lease:
 
     def _lost(self) -> BusyError | DroppedError:
         known = self._journal.read(collection_key(self.state.collection)) or {}
-        if drops(known) != self._drops:
+        if drops(known) > self._drops:
             return dropped_error(self.state.collection, known)
         return BusyError(
             f"Another process has taken over the migration of '{self.state.collection}'.",

@@ -50,7 +50,7 @@ class Registration:
         if surely or self._heart.lost.is_set() or self._heart.silent_s > _SELF_S:
             sent = time.monotonic()
             state = self._journal.read(collection_key(self._collection)) or {}
-            if drops(state) != self._drops:
+            if drops(state) > self._drops:
                 self.dropped = True
                 raise dropped_error(self._collection, state)
             self._heart.confirm(sent)
@@ -61,7 +61,7 @@ class Registration:
         left: dict[str, State] = {}
 
         def strike(state: State) -> State | None:
-            self.dropped = drops(state) != self._drops
+            self.dropped = drops(state) > self._drops
             entries = state.get(self.kind, {})
             left.clear()
             left.update({token: entry for token, entry in entries.items() if token != self._token})
