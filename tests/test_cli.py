@@ -32,7 +32,7 @@ def test_a_whole_session(name, url, tmp_path):
     assert {hit["meta"]["topic"] for hit in found["hits"]} == {"animal navigation"}
     assert json.loads(run("similar", "ant-homing", *base, "--json").stdout)["hits"]
     printed = run("search", "ants", *base, "--print-request", "--level", "papers")
-    assert "curl -s" in printed.stdout
+    assert "curl --fail-with-body -sS" in printed.stdout
     assert "all-MiniLM-L6-v2" in run("status", *base).stdout
     assert len(json.loads(run("status", *base, "--json").stdout)) == 2
     assert run("doctor", *base).returncode == 0

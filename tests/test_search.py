@@ -221,10 +221,10 @@ def test_bad_questions_are_refused(examples, text, options, message):
 
 def send(words: list[str]) -> bytes:
     """Run a curl line; where there is no curl, send the same request."""
-    assert words[:2] == ["curl", "-s"]
+    assert words[:3] == ["curl", "--fail-with-body", "-sS"]
     if shutil.which("curl"):
         return subprocess.run(words, capture_output=True, check=True).stdout
-    request = urllib.request.Request(words[2], words[-1].encode(), {"content-type": "application/json"})
+    request = urllib.request.Request(words[3], words[-1].encode(), {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         return answer.read()
 
