@@ -146,9 +146,14 @@ def delete_document(client: OpenSearch, index: str, key: str, seen: tuple[int, i
     """Delete one document if it is still the version that was seen; nothing happens where it is gone. Raises ConflictError."""
     params = {"if_seq_no": seen[0], "if_primary_term": seen[1]}
     try:
-        client.delete(index=index, id=key, params=params)
-    except MissingError:
-        return
+        answers.written(client.delete(index=index, id=key, params=params), index, key)
+    except MissingError as error:
+        if not answers.absent(error) and _result_of(error) != "not_found":
+            raise
+
+
+def _result_of(error: MissingError) -> object:
+    return error.detail.get("result") if isinstance(error.detail, Mapping) else None
 
 
 def delete_index(client: OpenSearch, name: str) -> None:
