@@ -39,7 +39,7 @@ def test_every_option_shown_exists():
     }
     for page in PAGES:
         for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text()):
-            assert name in known | {"--help", "--wait"}, f"{page.name}: {name}"
+            assert name in known | {"--help", "--wait", "--fail-with-body"}, f"{page.name}: {name}"
 
 
 def test_every_command_and_option_has_help():

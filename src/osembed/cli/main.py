@@ -87,6 +87,11 @@ def _run() -> int:
     except BrokenPipeError:  # the reader of our output has left; that is its right
         _drop_output()
         return 0
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):  # click ends the process itself where a pipe is closed
+            raise
+        _drop_output()
+        return 0
     except OSError as error:
         if error.errno not in _FULL:
             raise
