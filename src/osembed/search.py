@@ -17,10 +17,20 @@ from osembed import filters, query, store
 from osembed import index as indexes
 from osembed.client import Access, OpenSearch, Server
 from osembed.encoders import Encoders
-from osembed.errors import ClusterError, CollectionError, InputError, ModelError, OsembedError, RefusedError, UnsettledError
+from osembed.errors import (
+    ClusterError,
+    CollectionError,
+    InputError,
+    ModelError,
+    OsembedError,
+    RefusedError,
+    UnavailableError,
+    UnsettledError,
+)
 from osembed.generation import missing
 from osembed.index import Target, Targets
 from osembed.opensearch import sight
+from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
 from osembed.paper import clean
 from osembed.ranking import Question, Ranked, Ranker, lack_of_hybrid
@@ -160,10 +170,13 @@ class Searcher:
 
     def _on_targets(self, attempt: Callable[[Targets], T]) -> T:
         """Run an attempt; when an index vanished between resolving and searching, or its shards were just then away, resolve again."""
+        began = time.monotonic()
         for pause in (*_PAUSES_S, None):
             try:
                 return attempt(self.targets())
-            except UnsettledError as error:
+            except (UnsettledError, UnavailableError) as error:
+                if isinstance(error, UnavailableError) and time.monotonic() - began >= retry_seconds():
+                    raise  # the whole request was tried again already
                 trouble: ClusterError = error
             except RefusedError as error:
                 if error.status == 400:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from osembed.errors import AuthError, BlockedError, ClusterError, InputError, LastingError, RefusedError, UnsettledError
+from osembed.errors import AuthError, BlockedError, ClusterError, InputError, LastingError, RefusedError, UnavailableError, UnsettledError
 
 T = TypeVar("T")
 Report = Callable[[str], None]
@@ -45,7 +45,7 @@ def asked(send: Callable[[], T], limit_s: float | None = None) -> T:
             refused = True
         except LastingError:
             raise
-        except UnsettledError:
+        except (UnsettledError, UnavailableError):
             if time.monotonic() - began >= limit:
                 raise
         time.sleep(pause)
