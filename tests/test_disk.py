@@ -110,6 +110,24 @@ def later(seconds: float, *steps: Callable[[], object]) -> Iterator[None]:
         timer.join()
 
 
+@contextmanager
+def keeping(step: Callable[[], object]) -> Iterator[None]:
+    """Do something again and again while the block runs: the server undoes it from time to time."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(0.1):
+            step()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def flood(disk: SmallDisk, node: SmallNode, alias: str) -> None:
     """Fill the disk beyond the flood stage, and wait until the server has noticed."""
     disk.fill(leave=8 * MB)
@@ -253,7 +271,8 @@ def test_the_breaker_of_vectors_is_waited_for(node, client, name, url, small, wr
     node.set(**{"knn.circuit_breaker.triggered": True})
     try:
         patient(1.5)
-        with pytest.raises(ClusterError, match="short of memory.*circuit breaker"):
+        triggered = keeping(lambda: node.set(**{"knn.circuit_breaker.triggered": True}))
+        with triggered, pytest.raises(ClusterError, match="short of memory.*circuit breaker"):
             collection.ingest(write([paper(n, 200) for n in range(4)]), small)
         patient(90)
         with later(1.5, lambda: node.set(**{"knn.circuit_breaker.triggered": False})):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
+from osembed import fence, schema
 from osembed import index as indexes
-from osembed import schema
 from osembed.audience import read_clients, unready
 from osembed.bulk import BulkLoop
 from osembed.client import OpenSearch, Server
@@ -22,13 +22,14 @@ from osembed.migrate import gate as gates
 from osembed.migrate import pairs, scan
 from osembed.migrate.copy import Copied, Copier, Lane, Outdated, Window
 from osembed.migrate.gate import Gate, GateOptions, PinnedSearcher, judge
+from osembed.migrate.lanes import make_lanes
 from osembed.migrate.progress import Progress
 from osembed.migrate.swap import Crossing, GivenUp, Swapped, base_of, leave_known, lost_writes, swap
 from osembed.migrate.verify import Report, Side, kept_report, pair_of, verify
-from osembed.opensearch import changes, permissions, sight
+from osembed.opensearch import changes, permissions, reads, sight
 from osembed.opensearch.coordination.lease import Lease, take_tokens
 from osembed.opensearch.patience import settled
-from osembed.schema import Level, staging_alias
+from osembed.schema import Level
 from osembed.state import MigrationState
 
 _FENCE_TRIES = 12
@@ -36,6 +37,7 @@ _LAG_S = 1.0  # a fence is raised when what is left takes less than this
 _SMALL = 32
 _NOTED_S = 5.0  # between notes of a verification's progress in the journal
 _NAMED = 10
+_LATE_S = 5.0  # for how long a block that was given up is watched for after the last try
 _OLD_ONLY = "they stand in the old model's index only, which `finish` deletes"
 _NEW_ONLY = "they stand in the new model's index only, which `abort` deletes"
 
@@ -280,11 +282,11 @@ class Leg:
 
     def _swap(self) -> MigrateResult:
         """Fence and swap, with back-off, until it is done in time."""
-        why = ""
+        why, late = "", False
         self._warn_unready()
         for number in range(_FENCE_TRIES):
             if number:
-                time.sleep(random.uniform(0.5, 1) * min(64.0, 2.0**number))
+                self._pause(random.uniform(0.5, 1) * min(64.0, 2.0**number), late)
                 take_tokens(self._lease, {level: self._lease.state.target(level) for level in self._lease.state.moves})
             with self._crossing() as at:
                 self._converge(at)
@@ -294,15 +296,26 @@ class Leg:
                 try:
                     done = swap(at)
                 except GivenUp as error:
-                    why = str(error)
+                    why, late = str(error), error.late
                     self._report(f"The swap was put off: {why}. Trying again.")
                     continue
                 return self._crossed(at, done, number + 1)
+        self._pause(_LATE_S, late)
         raise CollectionError(
             f"The swap was tried {_FENCE_TRIES} times: {why}.",
             "Everything is as before, and the new indexes are kept.",
             "When there are fewer writes: osembed migrate swap",
         )
+
+    def _pause(self, seconds: float, late: bool) -> None:
+        """Wait before another try; lift the block of the last one should the server have set it only now."""
+        ends, sources = time.monotonic() + seconds, [self._lease.state.source(level) for level in self._lease.state.moves]
+        while (left := ends - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+            if late:
+                with suppress(ClusterError):
+                    if reads.write_blocks(self._client, sources):
+                        fence.unblock(self._client, sources)
 
     def _warn_unready(self) -> None:
         """Tell which known clients lack the model that they are about to need: they would search by words only."""
@@ -377,22 +390,3 @@ def _named(documents: Mapping[str, str]) -> list[str]:
     """Return the first few of some documents with the reason of each."""
     more = [f"… and {len(documents) - _NAMED:,} more (--json names them all)"] if len(documents) > _NAMED else []
     return [*(f"{key}: {why}" for key, why in list(documents.items())[:_NAMED]), *more]
-
-
-def make_lanes(client: OpenSearch, state: MigrationState, encoders: Encoders) -> list[Lane]:
-    """Return the ways of a migration's levels as they stand, under the present holder's staging aliases."""
-    levels = list(state.moves)
-    sources = indexes.resolve_indexes(client, {level: state.source(level) for level in levels})
-    targets = indexes.resolve_indexes(client, {level: state.target(level) for level in levels})
-    leg, journal = 2 * state.generation + (1 if state.back else 0), Journal(client)
-    return [
-        Lane(
-            level,
-            sources[level],
-            targets[level],
-            staging_alias(state.collection, level, state.attempt),
-            encoders.of(targets[level].meta, journal),
-            leg,
-        )
-        for level in levels
-    ]

@@ -19,7 +19,8 @@ from osembed.errors import AuthError, BusyError, ClusterError, CollectionError, 
 from osembed.generation import Wish, missing
 from osembed.index import Target
 from osembed.journal import Journal
-from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult, make_lanes
+from osembed.migrate.lanes import make_lanes
+from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult
 from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
 from osembed.migrate.verify import Report, Side, kept_report, pair_of, verify
 from osembed.models import open_model

@@ -30,7 +30,14 @@ FENCE_S = 5.0
 
 
 class GivenUp(Exception):
-    """The fence was lifted again; the message says why."""
+    """The fence was lifted again; the message says why.
+
+    `late` says that the server may still set its write block: it was asked for, and not acknowledged in time.
+    """
+
+    def __init__(self, why: str, *, late: bool = False) -> None:
+        super().__init__(why)
+        self.late = late
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,11 @@ def swap(at: Crossing) -> Swapped:
     lease, client = at.lease, at.client
     lease.check()
     state = lease.note("fencing", phase=_fencing(lease.state), fence=secrets.token_hex(8))
-    began = time.monotonic()
+    began, blocked = time.monotonic(), False
+    sources = [state.source(level) for level in state.moves]
     try:
-        sources = [state.source(level) for level in state.moves]
         changes.block_writes(client, sources, FENCE_S)
+        blocked = True
         last = _catch_up_and_prove(at, began)
         lease.check()
         _in_time(began)
@@ -74,7 +82,7 @@ def swap(at: Crossing) -> Swapped:
                 raise
             if isinstance(error, GivenUp | OsembedError | Outdated):
                 why = error.found if isinstance(error, OsembedError) else error
-                raise GivenUp(f"{why} (writers waited {took:.1f} s)") from error
+                raise GivenUp(f"{why} (writers waited {took:.1f} s)", late=not blocked) from error
             raise
         last = 0  # in doubt, and it has happened
     took = time.monotonic() - began
