@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 from filelock import FileLock, Timeout
@@ -171,7 +172,7 @@ def _wait_ready(process: psutil.Process, url: str, report: Report) -> bool:
     """Wait until the node answers; False when it ended because its port was taken, NodeError when for another reason."""
     started, told = time.monotonic(), False
     while time.monotonic() - started < _START_SECONDS:
-        if _is_ready(url):
+        if _listens(process, url) and _is_ready(url):
             return True
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
             if any("BindHttpException" in line or "Address already in use" in line for line in logs(200)):
@@ -182,6 +183,16 @@ def _wait_ready(process: psutil.Process, url: str, report: Report) -> bool:
             told = True
         time.sleep(0.1)
     raise _did_not_start(f"it did not answer within {_START_SECONDS} s")
+
+
+def _listens(process: psutil.Process, url: str) -> bool:
+    """Whether this very process holds the port: another one, of another data folder, may have been faster and answer there."""
+    try:
+        return any(held.status == psutil.CONN_LISTEN and held.laddr.port == urlsplit(url).port for held in process.net_connections("inet"))
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:
+        return False
 
 
 def _did_not_start(reason: str) -> NodeError:
