@@ -5,8 +5,8 @@ Nothing outside this module, `changes` and the bulk loop calls the client. What 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import orjson
@@ -23,6 +23,7 @@ _MOST = 10_000  # hits of one search
 NO_PIPELINE = "_none"  # an index's default pipeline may be one that the server does not have (any more): every search would fail
 NEURAL_SEARCH = "opensearch-neural-search"  # the plugin that has hybrid queries and normalises their scores
 _FLOOD = "12"  # the number of the block that a full disk sets
+T = TypeVar("T")
 Body = Mapping[str, Any]
 Key = tuple[str, str | None]
 
@@ -32,7 +33,8 @@ def search(client: OpenSearch, index: str, body: Body, preference: str | None = 
     params = {"allow_partial_search_results": "false", "search_pipeline": NO_PIPELINE}
     if preference:
         params["preference"] = preference
-    return asked(lambda: answers.found(client.search(index=index, body=dict(body), params=dict(params)), index))
+    send = lambda: answers.found(client.search(index=index, body=dict(body), params=dict(params)), index)  # noqa: E731
+    return asked(lambda: _there(client, index, send))
 
 
 def search_shard(client: OpenSearch, index: str, shard: int, body: Body) -> Answer:
@@ -93,10 +95,19 @@ def documents(client: OpenSearch, index: str, keys: Sequence[Key], fields: Seque
         part = keys[start : start + _MGET]
         docs = [{"_id": key} if routing is None else {"_id": key, "routing": routing} for key, routing in part]
         ids = [key for key, _ in part]
-        found += asked(
-            lambda docs=docs, ids=ids: answers.documents(client.mget(index=index, body={"docs": docs}, params=dict(params)), index, ids)  # type: ignore[misc]
-        )
+        send = lambda docs=docs, ids=ids: answers.documents(client.mget(index=index, body={"docs": docs}, params=dict(params)), index, ids)  # noqa: E731
+        found += asked(lambda send=send: _there(client, index, send))  # type: ignore[misc]
     return found
+
+
+def _there(client: OpenSearch, index: str, send: Callable[[], T]) -> T:
+    """Send a read; "no such index" of a node that lags behind, after a restart or an election, is not believed while the manager has it."""
+    try:
+        return send()
+    except MissingError as error:
+        if indexes(client, [index], "*.settings.index.uuid"):
+            raise UnsettledError(f"A node does not know {index} yet, though the cluster has it.") from error
+        raise
 
 
 def copies(client: OpenSearch, index: str, ids: Sequence[str], fields: Sequence[str] | None = None) -> dict[str, list[Answer]]:

@@ -57,6 +57,8 @@ def explain(status: int, kind: str, detail: Any, path: str) -> ClusterError:
     if failures:  # a broadcast such as `_refresh`: no error of its own, the shards have it
         named = str(failures[0].get("index") or where)
         return explain_failure(failures[0].get("reason", {}), named, f"{len(failures)} shards of {where} failed")
+    if "create_block" in kind:  # set by the server while the disks of all nodes are too full, and lifted by itself
+        return UnavailableError(f"{where} cannot be created: the disks are full beyond the high watermark ({text}).", _DISK_WHY, _DISK_HINT)
     if "cluster_block" in kind or ("cluster_block" in str(detail)[:2000] and status in (403, 429)):
         return _blocked(status, kind, detail, where, text)
     if status == 403:
