@@ -91,14 +91,15 @@ def open_collection(client: OpenSearch, server: Server, collection: str, wish: W
     Raises IdentityError or InputError where the wish contradicts what is stored; nothing is created then.
     """
     schema.check_name(collection)
-    if indexes.resolve(client, collection) is None:
+    first = indexes.resolve(client, collection)
+    if first is None:
         return _open_first(client, server, collection, wish, encoders)
     entry, _ = enter(client, collection, "writers")
     try:
         targets = indexes.resolve(client, collection)  # while this entry beats, nobody drops it
         if targets is not None:
             check_wish(targets, wish)
-            return Opened(targets, entry, tuple(_mend(client, targets)))
+            return Opened(targets, entry, tuple(_mend(client, targets, first)))
     except BaseException:
         leave(entry)
         raise
@@ -112,9 +113,10 @@ def leave(entry: Registration) -> None:
         entry.close()
 
 
-def _mend(client: OpenSearch, targets: Targets) -> Iterator[str]:
-    """Restore what others left of a published collection; yield what was done, in words."""
-    yield from (f"_meta of {target.index} had been wiped; restored from the journal." for target in targets.values() if target.healed)
+def _mend(client: OpenSearch, targets: Targets, first: Targets) -> Iterator[str]:
+    """Restore what others left of a published collection; yield what was done, in words. (Its `_meta` was restored when it was first read.)"""
+    healed = {target.index for found in (first, targets) for target in found.values() if target.healed}
+    yield from (f"_meta of {index} had been wiped; restored from the journal." for index in sorted(healed))
     pipeline = indexes.ensure_pipeline(client)
     if pipeline == "created":
         yield f"The search pipeline {schema.PIPELINE} was missing; created again."
