@@ -285,7 +285,8 @@ def test_graphs_beyond_the_circuit_breaker_are_said(share, fits, started, proxy,
     def elsewhere(request):
         if request.path == "/":  # faiss is refused on the embedded node; nothing is created here
             return Fault("rewrite", rewrite=lambda answer: answer.replace(CLUSTER_NAME.encode(), b"theirs"))
-        return Fault("answer", body=orjson.dumps({"nodes": {"a": node, "b": node}})) if "_knn/stats" in request.path else None
+        answer = {"_nodes": {"total": 2, "successful": 2, "failed": 0}, "nodes": {"a": node, "b": node}}
+        return Fault("answer", body=orjson.dumps(answer)) if "_knn/stats" in request.path else None
 
     proxy.rules.append(elsewhere)
     plan = Collection(name, proxy.url).migration().plan(replace(small, profile="faiss"))
