@@ -12,6 +12,8 @@ from osembed.client import Access, connect
 from osembed.errors import AuthError, ClusterError
 from tests.proxy import Fault
 
+BREAKER = "Indexing knn vector fields is rejected as circuit breaker triggered. Check _opendistro/_knn/stats for detailed state"
+
 
 @pytest.fixture
 def index(client, name):
@@ -93,6 +95,32 @@ def test_one_bad_document_costs_itself(client, index, loop):
     assert outcome.done == 10
     assert set(outcome.rejected) == {"long", "word"}
     assert "dimension" in outcome.rejected["long"].lower()
+
+
+def fail_item(reason: str, cause: str) -> Fault:
+    """The server takes the request, and says of its first item that it was refused."""
+
+    def rewrite(body: bytes) -> bytes:
+        answer = json.loads(body)
+        item = next(iter(answer["items"][0].values()))
+        error = {"type": "mapper_parsing_exception", "reason": reason, "caused_by": {"type": "x", "reason": cause}}
+        answer["items"][0] = {"index": {"_id": item["_id"], "_index": item["_index"], "status": 400, "error": error}}
+        return json.dumps(answer).encode()
+
+    return Fault("rewrite", rewrite=rewrite)
+
+
+def test_a_breaker_behind_a_long_quotation_is_waited_for(index, loop, proxy):
+    """The refused value stands before its cause, however long it is: the cause decides."""
+    proxy.once("_bulk", fail_item("failed to parse field [v], value: " + "A" * 5000, BREAKER))
+    outcome = loop.send(writes(index, 3))
+    assert (outcome.done, outcome.rejected, proxy.fired) == (3, {}, 1)
+
+
+def test_a_paper_about_breakers_is_no_breaker(index, loop, proxy):
+    """What the server quotes of a paper decides nothing."""
+    proxy.once("_bulk", fail_item(f"failed to parse field [n], value: {BREAKER}", "For input string"))
+    assert set(loop.send(writes(index, 3)).rejected) == {"d0"}
 
 
 def test_conflicts_are_handed_back(client, index, loop):

@@ -44,6 +44,7 @@ MIN_BYTES = 64 * 2**10
 MAX_OPERATION = 90 * 2**20  # http.max_content_length is 100 MB by default
 _IN_FLIGHT = 2
 _SERVER_S = 30.0  # how long the server may wait for a shard that is away: less than the client waits for the answer
+_QUOTED = 200  # characters of a reason that people are shown
 _FILTER = (
     "errors,items.*._id,items.*._index,items.*.status,items.*._seq_no,items.*._primary_term,"
     "items.*.error.type,items.*.error.reason,items.*.error.caused_by"
@@ -327,7 +328,7 @@ def _verdict(operation: Operation, item: Mapping[str, Any]) -> tuple[str, str]:
         return "blocked", text
     if status in (401, 403):
         return "forbidden", text
-    if status == 429 or status >= 500 or is_shortage(status, f"{kind} {text}"):
+    if status == 429 or status >= 500 or is_shortage(status, f"{kind} {_cause(error)}"):
         return "again", text
     return "rejected", text
 
@@ -337,9 +338,15 @@ def _shortage(item: Mapping[str, Any], text: str, where: str) -> ClusterError:
     return shortage(int(item.get("status", 500)), kind, text, where)
 
 
+def _cause(error: Mapping[str, Any]) -> str:
+    """Return why an item failed, whole. The reason around a cause quotes the refused value, which may be long, or a paper's own words."""
+    return str((error.get("caused_by") or {}).get("reason") or error.get("reason") or "")
+
+
 def _item_reason(error: Mapping[str, Any]) -> str:
-    cause = error.get("caused_by") or {}
-    return ": ".join(str(part) for part in (error.get("reason"), cause.get("reason")) if part)[:400]
+    """Return why an item failed as people are told: what was refused, cut, and its cause."""
+    refused, cause = str(error.get("reason") or "")[:_QUOTED], _cause(error)[:_QUOTED]
+    return refused if cause == refused else ": ".join(part for part in (refused, cause) if part)
 
 
 def _action(kind: str, alias: str, doc_id: str, seen: tuple[int, int] | None, routing: str | None = None) -> bytes:
