@@ -27,11 +27,12 @@ TEXT = "Cells divide and grow in warm water while light falls on the leaves of s
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave older servers out of a run that does not ask for them: each takes a download and a minute."""
-    if "servers" not in config.option.markexpr:
-        for item in items:
-            if item.get_closest_marker("servers"):
-                item.add_marker(pytest.mark.skip(reason="older secured servers: scripts/test -m servers"))
+    """Leave out what a run does not ask for: exhaustive tests, each with a shorter twin that always runs, and older servers."""
+    for item in items:
+        if item.get_closest_marker("slow") and not os.environ.get("OSEMBED_SLOW"):
+            item.add_marker(pytest.mark.skip(reason="exhaustive: OSEMBED_SLOW=1 scripts/test -m slow"))
+        if item.get_closest_marker("servers") and "servers" not in config.option.markexpr:
+            item.add_marker(pytest.mark.skip(reason="older secured servers: scripts/test -m servers"))
     for item in items:  # files run side by side; those that need the secured server share one
         secured = "secured" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("secured" if secured else item.path.stem))
@@ -44,6 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ["OSEMBED_HOME"] = str(folder)
     os.environ.setdefault("OSEMBED_RETRY_SECONDS", "5")
     os.environ["OSEMBED_NODE_HEAP"] = "768m"
+    os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")  # half the work to start a server
     signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, programs they start would ignore it
     yield folder
     node.stop()

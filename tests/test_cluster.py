@@ -116,7 +116,6 @@ def _until_noticed(work: Callable[[], object]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("OSEMBED_SLOW"), reason="exhaustive: set OSEMBED_SLOW=1")
 @pytest.mark.parametrize("phase", list(PHASES))
 @pytest.mark.parametrize("who", ["data", "manager"])
 def test_each_killed_in_each_phase(who, phase, cluster, models, monkeypatch):

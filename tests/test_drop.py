@@ -249,7 +249,6 @@ def test_killed_at_a_request_and_run_again(migrating, collection, client, url, n
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("OSEMBED_SLOW"), reason="exhaustive: set OSEMBED_SLOW=1")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_killed_at_every_request(fault, collection, client, url, name, small, write):
     """The same at every request, until a drop ends without being killed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 from dataclasses import replace
@@ -315,7 +314,6 @@ def test_killed_anywhere_and_run_again(fault, client, name, small, write, url):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("OSEMBED_SLOW"), reason="exhaustive: set OSEMBED_SLOW=1")
 @pytest.mark.parametrize("fault", ["before", "applied"])
 def test_killed_everywhere_and_run_again(fault, client, name, small, write, url):
     """The same at every request."""

@@ -5,7 +5,6 @@ A sample that rotates by the day runs always; `OSEMBED_SLOW=1 scripts/test -m sl
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -127,7 +126,6 @@ def test_f1_killed_just_after_its_deletion(step, client, name, url, models, star
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("OSEMBED_SLOW"), reason="exhaustive: set OSEMBED_SLOW=1")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_f1_killed_at_every_request(fault, client, name, small, write, url, models, start):
     """The same at every request, until a run ends without being killed."""

@@ -6,7 +6,6 @@ certificate) is the client's, in `test_server.py`; F8 (a GPU that is lost) needs
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 
@@ -217,7 +216,6 @@ def test_f16_a_server_that_answers_503_for_a_while_ends_no_migration(since, star
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("OSEMBED_SLOW"), reason="exhaustive: set OSEMBED_SLOW=1")
 def test_f16_503_from_any_request_on(started, proxy, client, name, models, hasty):
     """Wherever in a migration the outage begins, it ends no run: a rotating sample of its requests, there and back again."""
     expected, there = contents(client, name).keys(), [models.mirror, models.bert]

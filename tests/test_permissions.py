@@ -190,7 +190,6 @@ def test_a_scratch_index_left_by_a_killed_process_is_known(stage, monkeypatch):
     assert indexes(stage) == {foreign}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_is_enough(role, stage):
     """A user with exactly a role does all that the role is for."""

@@ -7,7 +7,6 @@ it takes a second instead of ten. `test_migrate_kill.py` kills real processes.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import uuid
 from collections import Counter
@@ -272,14 +271,7 @@ def _options(**changes):
 @pytest.mark.usefixtures("known_models")
 @pytest.mark.parametrize(
     ("examples", "steps"),
-    [
-        (6, 15),
-        pytest.param(
-            60,
-            25,
-            marks=[pytest.mark.slow, pytest.mark.skipif(not os.environ.get("OSEMBED_SLOW"), reason="exhaustive: set OSEMBED_SLOW=1")],
-        ),
-    ],
+    [(6, 15), pytest.param(60, 25, marks=pytest.mark.slow)],
 )
 def test_any_order_of_events(examples, steps, url, models, write):
     """Random orders of all of the above; what is reached is counted, so that the test cannot pass by doing nothing."""
