@@ -99,7 +99,7 @@ def test_without_a_manager_commands_say_so_and_complete_when_there_is_one(cluste
         timer.start()
     patient = Collection(name, cluster.url, report=told.append)
     assert patient.ingest(more).indexed == 4
-    assert any("no elected manager" in text for text in told)
+    assert any("no elected manager" in text for text in told), told
     assert patient.migrate(str(models.mirror), gate=GateOptions(skip=True), gentle=False).phase == "swapped"
     cluster.wait_nodes(3)
     assert patient.status()[0].documents == 8

@@ -12,11 +12,11 @@ import orjson
 import psutil
 import pytest
 
-from osembed import audience
+from osembed import audience, fence
 from osembed import index as indexes
 from osembed.client import Access, connect
 from osembed.collection import Collection, choose_models
-from osembed.errors import BusyError, CollectionError, InputError, ModelError
+from osembed.errors import BusyError, CollectionError, InputError, ModelError, UnavailableError
 from osembed.generation import Wish
 from osembed.migrate import leg, swap
 from osembed.migrate.copy import Copier, pack
@@ -349,6 +349,23 @@ def test_f27_a_swap_whose_answer_is_lost(started, proxy, client, name, models):
     proxy.rules.append(lambda request: Fault(kinds.pop(0)) if is_swap(request) and kinds else None)
     done = migrate(Collection(name, proxy.url), models.mirror)
     assert (done.phase, done.fences, kinds) == ("swapped", 2, [])
+    assert not blocked(client, name)
+
+
+def test_a_client_that_dies_while_it_lifts_a_fence(started, client, name, models, monkeypatch):
+    """It took the staging aliases and did not come to lift the block: the migrator does, before it waits for its next try."""
+    seen: list[bool] = []
+
+    def take_and_die() -> None:
+        state = started.migration().state
+        sight = fence.look(client, state)
+        assert fence.hand_over(client, state, sight, sight.attempt + 1, {level: move.green for level, move in state.moves.items()})
+        raise UnavailableError("The server is away.")
+
+    before_first(monkeypatch, swap, "actions", take_and_die)
+    before_first(monkeypatch, leg.Leg, "_pause", lambda: seen.append(bool(blocked(client, name))))
+    done = migrate(started, models.mirror)
+    assert (done.phase, done.fences, seen) == ("swapped", 2, [False])
     assert not blocked(client, name)
 
 

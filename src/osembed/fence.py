@@ -178,28 +178,29 @@ def wait_writable(client: OpenSearch, collection: str, report: Callable[[str], N
 
     Lifts a fence whose owner is gone. Raises BusyError for a block that no migration set and nobody lifts.
     """
-    journal, began = Journal(client), time.monotonic()
-    nonce, since = "", began
+    journal = Journal(client)
+    nonce, stood = "", 0.0  # for how long the same fence was seen; a server that does not answer lets nobody act, so that does not count
     while True:
         state = read_state(settled(lambda: journal.read(migration_key(collection)), report=report))
         if not settled(lambda: _blocked(client, collection), report=report):
             return
-        now = time.monotonic()
         fence = state.fence if state else ""
         if fence != nonce:
-            nonce, since = fence, now
-        if state and fence and now - since > _DEAD_S:
+            nonce, stood = fence, 0.0
+        if state and fence and stood > _DEAD_S:
             report(f"Whoever was swapping '{collection}' is gone; lifting its fence.")
             with suppress(OsembedError):  # another client may be doing the same
                 rescue(client, state)
-            since = time.monotonic()
-        elif not fence and now - since > _FOREIGN_S:
+            stood = 0.0
+        elif not fence and stood > _FOREIGN_S:
             raise BusyError(
                 f"'{collection}' refuses writes (a write block on its index), and no migration set the block.",
                 "Somebody made it read-only. What was acknowledged is kept.",
                 "Lift the block or wait for whoever set it, then run the same command again.",
             )
-        time.sleep(random.uniform(0.02, 0.15))
+        pause = random.uniform(0.02, 0.15)
+        time.sleep(pause)
+        stood += pause
 
 
 def rescue(client: OpenSearch, state: MigrationState) -> None:

@@ -185,9 +185,8 @@ def _withdraw(lease: Lease) -> bool:
             raise foreign(state, "an alias was moved while the fence stood")
         held = {level: seen.holds(level) for level in state.moves}
         mine = {level: (state.target(level), staging_alias(state.collection, level, state.attempt)) for level in state.moves}
-        if held != mine:  # somebody lifted it for us, or took over: theirs is the word
-            lease.update(fence="")
-            return True
+        if held != mine:  # a client is lifting it for us and may not get to the end, or another holder took over: theirs is the word then
+            lease.update()
         try:
             if fence.lift(lease.client, state, seen):
                 lease.update(phase="return" if state.back else "ready", attempt=max(lease.state.attempt, seen.attempt + 1))

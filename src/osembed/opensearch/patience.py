@@ -67,13 +67,13 @@ def settled(
     Args:
         attempt: may run several times.
         stopped: called in between; may raise to end the waiting.
-        report: told once what is being waited for.
+        report: told what is being waited for, and told again when that changes.
         progress: what it returns changes when an attempt that failed has brought the work forward: then the wait begins anew.
         only: the errors that are waited for.
 
     Raises LastingError when nothing came of it for too long.
     """
-    began, pause, tries, limit, seen = 0.0, 0.1, 0, patience_seconds(), progress()
+    began, pause, tries, limit, seen, told = 0.0, 0.1, 0, patience_seconds(), progress(), ""
     while True:
         try:
             return attempt()
@@ -87,8 +87,9 @@ def settled(
         if waited > limit:
             raise lasting(f"The server does not settle for {waited:.0f} s", trouble) from trouble
         tries += 1
-        if tries == _TOLD_AT:
-            report(f"Waiting for the server, up to {limit:.0f} s: {trouble.found}")
+        if tries >= _TOLD_AT and trouble.found != told:
+            told = trouble.found
+            report(f"Waiting for the server, up to {limit:.0f} s: {told}")
         stopped()
         time.sleep(pause)
         pause = min(2.0, pause * 2)
