@@ -369,14 +369,23 @@ def test_a_client_that_dies_while_it_lifts_a_fence(started, client, name, models
     assert not blocked(client, name)
 
 
-def test_f28_not_acknowledged_is_no_failure(started, proxy, name, models):
-    """acknowledged: false of a block, a creation, a swap: the state decides."""
+def test_f28_not_acknowledged_is_no_failure(started, proxy, client, name, models):
+    """acknowledged: false of a creation, a mapping, a swap, always: the state decides. Of a block, once: it is lifted, and asked for again."""
+    blocks: list[str] = []
 
     def unacknowledged(answer: bytes) -> bytes:
         return answer.replace(b'acknowledged":true', b'acknowledged":false')
 
-    proxy.rules.append(lambda request: Fault("rewrite", rewrite=unacknowledged) if request.method in ("PUT", "POST") else None)
-    assert migrate(Collection(name, proxy.url), models.mirror).phase == "swapped"
+    def rule(request):
+        if "_block" in request.path:
+            blocks.append(request.path)
+        doubted = request.method in ("PUT", "POST") and ("_block" not in request.path or len(blocks) == 1)
+        return Fault("rewrite", rewrite=unacknowledged) if doubted else None
+
+    proxy.rules.append(rule)
+    done = migrate(Collection(name, proxy.url), models.mirror)
+    assert (done.phase, done.fences, len(blocks)) == ("swapped", 2, 2)
+    assert not blocked(client, name)
 
 
 def test_f24_partial_answers_are_not_believed(started, proxy, name, models, client):
