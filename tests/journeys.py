@@ -136,6 +136,12 @@ def _after(stage: Stage, papers: Collection) -> Any:
     return papers.migration().abort()
 
 
+def _drop(_: Stage, papers: Collection) -> Any:
+    done = papers.drop(papers.plan_drop())
+    assert done.phase == "dropped"
+    return done
+
+
 def _options(**options: Any) -> Any:
     from osembed.migrate.leg import MigrateOptions
 
@@ -154,6 +160,7 @@ MIGRATOR = [
     Step("verify --repair", lambda _, papers: (papers.repair(), papers.verify())),
     Step("migrate finish", lambda _, papers: papers.migration().finish(0)),
     Step("migrate and abort", _after),
+    Step("drop", _drop),
 ]
 JOURNEYS = {"reader": READER, "writer": WRITER, "migrator": MIGRATOR}
 

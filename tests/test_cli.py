@@ -142,6 +142,16 @@ def test_models_are_listed():
     assert rows["multi-qa-mpnet-base-dot-v1"]["similarity"] == "dot"
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["ingest", "--help"], ["models"], ["models", "--json"]])
+def test_a_reader_that_has_left_is_no_failure(arguments):
+    """Nobody reads the output: exit 0, and not a word."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command(*arguments), stdout=writing, stderr=subprocess.PIPE, timeout=60)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_reader_that_leaves_is_no_error(url):
     """Output into a pipe that closes early ends quietly (F7)."""
     done = subprocess.run(

@@ -436,7 +436,7 @@ def test_a_write_block_that_stays_is_said(client, name, small, write, url, monke
     ingest(collection, [paper(0)], write, small)
     target = indexes.resolve(client, name)["chunks"].index
     client.indices.put_settings(index=target, body={"index.blocks.write": True})
-    with pytest.raises(BusyError, match="no migration set the block"):
+    with pytest.raises(BusyError, match="no swap is under way"):
         ingest(collection, [paper(1)], write)
     client.indices.put_settings(index=target, body={"index.blocks.write": None})
     assert ingest(collection, [paper(1)], write).indexed == 1

@@ -87,6 +87,7 @@ def test_progress_begins_the_wait_anew():
         (429, "circuit_breaking_exception", "[parent] Data too large", "short of memory .* circuit breaker"),
         (503, "cluster_manager_not_discovered_exception", "", "no elected manager"),
         (503, "cluster_block_exception", "blocked by: [SERVICE_UNAVAILABLE/2/no cluster-manager];", "no elected manager"),
+        (500, "node_not_connected_exception", "[one][127.0.0.1:9300] Node not connected", "A node that is needed for a is away"),
         (503, "unavailable_shards_exception", "[a][0] primary shard is not active Timeout: [1m]", "A shard of a is away"),
         (503, "<html><body>Service unavailable</body></html>", "", "The server answers 503 on a.$"),
     ],

@@ -23,13 +23,13 @@ from osembed.errors import BusyError, MissingError, OsembedError, RefusedError
 from osembed.journal import Journal
 from osembed.opensearch import changes, reads
 from osembed.opensearch.changes import Action
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import patience_seconds, settled
 from osembed.schema import Level, alias_name, staging_alias
 from osembed.state import MigrationState, migration_key, read_state, write_state
 
 _DEAD_S = 10.0  # a fence that stands unchanged for so long has lost its owner: owners give up after five seconds
 _WAITS = 100
-_FOREIGN_S = 20.0  # how long a block that no migration set is waited for
+_FOREIGN_S = 20.0  # how long a block is waited for that no migrator cares for
 _SEE = "*.aliases,*.settings.index.uuid,*.settings.index.blocks"
 
 
@@ -176,31 +176,39 @@ class Turnstile:
 def wait_writable(client: OpenSearch, collection: str, report: Callable[[str], None] = lambda _: None) -> None:
     """Return when a collection that refused a write may take it: the fence was lifted, or its aliases moved to new indexes.
 
-    Lifts a fence whose owner is gone. Raises BusyError for a block that no migration set and nobody lifts.
+    Lifts a fence whose owner is gone. Raises BusyError for a block that no swap needs and nobody lifts.
     """
-    journal = Journal(client)
-    nonce, stood = "", 0.0  # for how long the same fence was seen; a server that does not answer lets nobody act, so that does not count
+    journal, seen, stood, waited = Journal(client), "", 0.0, 0.0  # only time in which the server answers is counted: else nobody can act
     while True:
         state = read_state(settled(lambda: journal.read(migration_key(collection)), report=report))
         if not settled(lambda: _blocked(client, collection), report=report):
             return
-        fence = state.fence if state else ""
-        if fence != nonce:
-            nonce, stood = fence, 0.0
-        if state and fence and stood > _DEAD_S:
+        if _owner(state) != seen:
+            seen, stood = _owner(state), 0.0
+        if state and state.fence and stood > _DEAD_S:
             report(f"Whoever was swapping '{collection}' is gone; lifting its fence.")
             with suppress(OsembedError):  # another client may be doing the same
                 rescue(client, state)
             stood = 0.0
-        elif not fence and stood > _FOREIGN_S:
+        elif not (state and state.fence) and (stood > _FOREIGN_S or waited > patience_seconds()):
             raise BusyError(
-                f"'{collection}' refuses writes (a write block on its index), and no migration set the block.",
+                f"'{collection}' refuses writes: a write block stands on its index, and no swap is under way.",
                 "Somebody made it read-only. What was acknowledged is kept.",
                 "Lift the block or wait for whoever set it, then run the same command again.",
             )
         pause = random.uniform(0.02, 0.15)
         time.sleep(pause)
-        stood += pause
+        stood, waited = stood + pause, waited + pause
+
+
+def _owner(state: MigrationState | None) -> str:
+    """Return what stays the same while nobody cares for a block: the fence, or else the last beat of a migrator.
+
+    A swap that was put off may leave a block that the server set too late; while its migrator is alive it is the migrator that lifts it.
+    """
+    if state is None:
+        return ""
+    return state.fence or (f"{state.lease['token']}/{state.lease['beat']}" if state.lease else "")
 
 
 def rescue(client: OpenSearch, state: MigrationState) -> None:

@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,37 @@ class Terminated(BaseException):
     """SIGTERM, raised in the main thread so that everything unwinds as for Ctrl-C."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class ReaderLeft(Exception):
+    """The reader of our output has closed it."""
+
+
+class Commands(click.Group):
+    """A group that tells a closed output from a failure: click and rich both end the process as if the command had failed."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the command line; may print help."""
+        with _leaving():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _leaving():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _leaving() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderLeft from error
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        raise ReaderLeft from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="osembed")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -84,12 +115,7 @@ def _run() -> int:
     except Terminated:
         complain("Terminated. What was acknowledged is kept; the same command goes on from here.")
         return 143
-    except BrokenPipeError:  # the reader of our output has left; that is its right
-        _drop_output()
-        return 0
-    except SystemExit as error:
-        if not isinstance(error.__context__, BrokenPipeError):  # click ends the process itself where a pipe is closed
-            raise
+    except (ReaderLeft, BrokenPipeError):  # that is the reader's right
         _drop_output()
         return 0
     except OSError as error:

@@ -137,7 +137,7 @@ class _Level:
     def _catch_up(self) -> None:
         """Go through what changed, from mark to mark: after an answer that was incomplete it goes on from there."""
         client, index, marks = self._client, self._target.index, self._kept.marks
-        points = scan.checkpoints(client, index)
+        points = scan.whole_checkpoints(client, index)
         changes.refresh(client, index)
         for shard, point in points.items():
             for page in scan.scan(client, index, shard, marks.get(str(shard), -1), point, size=PAGE[self._level]):

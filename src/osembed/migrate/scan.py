@@ -57,6 +57,20 @@ def checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
     return found
 
 
+def whole_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
+    """Return each shard's checkpoint once all that the shard has now stands at or below it; what is written meanwhile is not waited for."""
+    first = settled(lambda: checkpoints(client, index))
+
+    def reached() -> dict[int, Checkpoint]:
+        now = checkpoints(client, index)
+        for number, at in now.items():
+            if number in first and at.term == first[number].term and at.safe < first[number].highest:
+                raise UnsettledError(f"Not all that shard {number} of {index} has is on all of its copies yet.")
+        return now
+
+    return settled(reached)
+
+
 def scan(  # noqa: PLR0913 - where, from where to where, how much
     client: OpenSearch, index: str, shard: int, after: int, at: Checkpoint, *, size: int, excluded: Sequence[str] = ()
 ) -> Iterator[list[Found]]:

@@ -60,6 +60,7 @@ _FIRST: Needs = {
 _MOVE: Needs = {
     "cluster": ("cluster:monitor/nodes/info", "cluster:monitor/nodes/stats"),
     "data": ("indices:admin/mappings/get", "indices:admin/block/add", "indices:admin/block/add[s]", _DELETE),
+    "journal": ("indices:data/write/delete",),
 }
 
 
@@ -112,7 +113,7 @@ _SHARD_ASKS: dict[str, Ask] = {
     "indices:data/write/bulk[s]": ("DELETE", f"/%s/_doc/{_NOBODY}?{_NEVER}", None),
     "indices:admin/block/add[s]": ("PUT", "/%s/_block/write", None),
 }
-_WRITE_DOCUMENT: Ask = ("PUT", f"/%s/_doc/{_NOBODY}?{_NEVER}", {})  # the journal's documents are never deleted
+_WRITE_DOCUMENT: Ask = ("PUT", f"/%s/_doc/{_NOBODY}?{_NEVER}", {})  # a writer may not delete in the journal
 _BLOCKING = "indices:admin/block/add[s]"
 _secured: WeakKeyDictionary[OpenSearch, bool] = WeakKeyDictionary()
 

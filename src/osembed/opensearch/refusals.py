@@ -34,6 +34,7 @@ _NO_SHARD = (
     "shard_not_found",
     "illegal_index_shard_state",
 )
+_NO_NODE = ("node_not_connected", "node_disconnected", "node_closed", "connect_transport")
 _NO_MANAGER = ("no cluster-manager", "no cluster_manager", "no master")
 _DISK_WHY = "What was acknowledged is kept."
 _DISK_HINT = (
@@ -142,16 +143,16 @@ def reason_of(detail: Any) -> str:
 
 
 def is_shortage(status: int, text: str) -> bool:
-    """Whether the server says that it lacks disk or memory, be the status what it may: that may be gone later.
+    """Whether the server says that it lacks disk, memory or a node, be the status what it may: that may be gone later.
 
     A 400 quotes what it refuses, and a paper may be about full disks: there only the breaker's own sentence counts.
     """
     said = text.lower()
-    return any(word in said for word in _BREAKER) or (not 400 <= status < 500 and any(word in said for word in _DISK))
+    return any(word in said for word in _BREAKER) or (not 400 <= status < 500 and any(word in said for word in (*_DISK, *_NO_NODE)))
 
 
 def shortage(status: int, kind: str, text: str, where: str) -> UnavailableError:
-    """Return the error for what may be gone later: says whether disk, memory, the manager or a shard is what the server lacks.
+    """Return the error for what may be gone later: says whether disk, memory, the manager, a node or a shard is what the server lacks.
 
     Args:
         status: of the answer, or of one item of it.
@@ -174,6 +175,12 @@ def shortage(status: int, kind: str, text: str, where: str) -> UnavailableError:
             f"The server is short of memory{_on(where)}: a circuit breaker refused the request{_told(text)}.",
             "It would have taken more memory than its settings allow.",
             "Wait until it is less busy, give its nodes more heap, or raise the breaker's limit; then run the same command again.",
+        )
+    if any(word in said for word in _NO_NODE):
+        return UnavailableError(
+            f"A node that is needed{_for(where)} is away{_told(text)}.",
+            "It was ended, or the others do not reach it.",
+            "Start the missing nodes, then run the same command again.",
         )
     if any(word in said for word in _NO_SHARD):
         return UnavailableError(
@@ -214,6 +221,10 @@ def _full(where: str) -> str:
 
 def _told(text: str) -> str:
     return f" ({text})" if text else ""
+
+
+def _for(where: str) -> str:
+    return f" for {where}" if where else ""
 
 
 def _of(where: str) -> str:
