@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 from typing import get_args
@@ -200,10 +201,11 @@ def test_an_ingest_leaves_no_entry_behind(live, client, name, small, write):
     assert (state["writers"], state["loaders"]) == ({}, {})
 
 
-def test_a_dead_migration_goes_too(live, client, url, name, models):
+def test_a_dead_migration_goes_too(live, client, proxy, url, name, models):
     """A migrator that beats is in the way (3); killed, both generations are listed and go."""
-    migrating = ["migrate", "--model", str(models.mirror), "--no-gate", "--rate", "0.2", "--collection", name, "--url", url]
-    process = spawn(*migrating)
+    go_on = threading.Event()
+    proxy.once("/_bulk", Fault("lost", before=lambda: go_on.wait(120)))
+    process = spawn("migrate", "--model", str(models.mirror), "--no-gate", "--collection", name, "--url", proxy.url)
     try:
         wait_indexes(client, name, 4)
         refused = shell(name, url, "--yes")
@@ -211,6 +213,7 @@ def test_a_dead_migration_goes_too(live, client, url, name, models):
     finally:
         process.kill()
         process.wait()
+        go_on.set()
     listed = shell(name, url)
     assert listed.returncode == 2
     assert all(index in listed.stderr for index in there(client, name))
