@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from osembed.collection import Collection
+from osembed.errors import LastingError
 from osembed.migrate import scan
 from osembed.migrate.gate import GateOptions
 from osembed.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
 from tests.conftest import EXAMPLES, paper
 from tests.oracle import contents
+from tests.proxy import Fault
 
 UNJUDGED = GateOptions(skip=True)
 
@@ -108,6 +112,33 @@ def test_a_migration_that_has_not_copied_yet_is_not_verified(ready):
         lambda state: {**state, "moves": {level: {**move, "marks": {}} for level, move in state["moves"].items()}},
     )
     assert "ids and origins" in {check.name for check in migration.verify().checks if check.verdict == "failed"}
+
+
+def test_a_shard_that_does_not_confirm_its_writes_is_named(collection, small, write, models, proxy, name, monkeypatch):
+    """For a moment: waited for. For good: verification and migration end with its name, and do not pass for having been shown nothing."""
+    collection.ingest(write([paper(n, 200) for n in range(4)]), small)
+    monkeypatch.setenv("OSEMBED_PATIENCE_SECONDS", "3")
+    left = [4]
+
+    def unconfirmed(answer: bytes) -> bytes:
+        return re.sub(rb'"global_checkpoint":\d+', b'"global_checkpoint":-1', answer)
+
+    def rule(request):
+        if "_stats" not in request.path or not left[0]:
+            return None
+        left[0] -= 1
+        return Fault("rewrite", rewrite=unconfirmed)
+
+    proxy.rules.append(rule)
+    behind = Collection(name, proxy.url)
+    assert behind.verify(full=True).passed
+    assert not left[0]
+    left[0] = 10**6
+    for work in (lambda: behind.verify(full=True), lambda: behind.migrate(str(models.mirror), gate=UNJUDGED, gentle=False)):
+        with pytest.raises(LastingError, match=f"Shard 0 of {name}.* does not confirm all of its writes.*_cluster/reroute"):
+            work()
+    left[0] = 0
+    assert behind.migrate(str(models.mirror), gate=UNJUDGED, gentle=False).phase == "swapped"
 
 
 def test_an_empty_collection_is_said_to_be_empty(collection, small, write):

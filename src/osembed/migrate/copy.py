@@ -179,7 +179,7 @@ class Copier:
         """Yield what changed, shard by shard; a last window without documents carries the mark over the holes."""
         for lane in self._lanes:
             index = lane.source.index
-            at = scan.checkpoints(self._client, index)
+            at = scan.whole_checkpoints(self._client, index)
             changes.refresh(self._client, index)
             for shard, point in sorted(at.items()):
                 mark = marks[lane.level].get(str(shard), -1)

@@ -7,7 +7,9 @@ can enter a window. So `mark < _seq_no ≤ checkpoint` is complete without scrol
 
 from __future__ import annotations
 
+import json
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,7 @@ from osembed.opensearch import answers, changes, reads
 from osembed.opensearch.patience import settled
 
 _BUCKETS = 2000
+_CONFIRMED_S = 2.0  # writes on their way are confirmed within moments
 _LISTED = 5000
 
 
@@ -58,17 +61,31 @@ def checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
 
 
 def whole_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
-    """Return each shard's checkpoint once all that the shard has now stands at or below it; what is written meanwhile is not waited for."""
-    first = settled(lambda: checkpoints(client, index))
+    """Return each shard's checkpoint once all that the shard has now stands at or below it; what is written meanwhile is not waited for.
 
-    def reached() -> dict[int, Checkpoint]:
+    Raises UnsettledError where that is not so in time. After a write that failed half-way a shard may confirm nothing more until it is
+    started again: a scan up to its checkpoint would then be complete and see nothing.
+    """
+    first, ends = checkpoints(client, index), time.monotonic() + _CONFIRMED_S
+    now = first
+    while True:
+        behind = [number for number, at in now.items() if at.term == first[number].term and at.safe < first[number].highest]
+        if not behind:
+            return now
+        if time.monotonic() > ends:
+            raise _unconfirmed(index, behind[0], now[behind[0]])
+        time.sleep(0.05)
         now = checkpoints(client, index)
-        for number, at in now.items():
-            if number in first and at.term == first[number].term and at.safe < first[number].highest:
-                raise UnsettledError(f"Not all that shard {number} of {index} has is on all of its copies yet.")
-        return now
 
-    return settled(reached)
+
+def _unconfirmed(index: str, shard: int, at: Checkpoint) -> UnsettledError:
+    command = {"cancel": {"index": index, "shard": shard, "node": "NODE", "allow_primary": True}}
+    return UnsettledError(
+        f"Shard {shard} of {index} does not confirm all of its writes: it has operation {at.highest} and confirms {at.safe}.",
+        "A write that failed half-way, on a full disk say, leaves a shard so. Nothing is lost.",
+        f"Restart the node that holds it (`GET _cat/shards/{index}`), or start the shard again: POST _cluster/reroute "
+        f'{json.dumps({"commands": [command]})}. Then run the same command again.',
+    )
 
 
 def scan(  # noqa: PLR0913 - where, from where to where, how much

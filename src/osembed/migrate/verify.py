@@ -232,7 +232,7 @@ def _documents(client: OpenSearch, side: Side, full: bool, seen: _Watched) -> li
 def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[Found]]:
     index, size = side.target.index, PAGE[side.level]
     if full:
-        for shard, point in scan.whole_checkpoints(client, index).items():
+        for shard, point in settled(lambda: scan.whole_checkpoints(client, index)).items():
             yield from scan.settled_scan(client, index, shard, -1, point, size=size)
         return
     yield from scan.sample(client, index, SAMPLE, size)
