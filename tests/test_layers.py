@@ -29,7 +29,7 @@ HOUSE = [
     {"index", "bulk"},
     {"opensearch.permissions", "opensearch.sight"},
     {"journal"},
-    {"opensearch.changes"},
+    {"opensearch.changes", "opensearch.checkpoints"},
     {"opensearch.reads"},
     {"state"},
     {"passage"},

@@ -26,6 +26,7 @@ from osembed.index import Target
 from osembed.migrate import scan
 from osembed.migrate.scan import Found
 from osembed.opensearch import changes, reads
+from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Witnesses
 from osembed.passage import stored_passage
@@ -179,7 +180,7 @@ class Copier:
         """Yield what changed, shard by shard; a last window without documents carries the mark over the holes."""
         for lane in self._lanes:
             index = lane.source.index
-            at = scan.whole_checkpoints(self._client, index)
+            at = whole_checkpoints(self._client, index)
             changes.refresh(self._client, index)
             for shard, point in sorted(at.items()):
                 mark = marks[lane.level].get(str(shard), -1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from osembed.client import OpenSearch
 from osembed.migrate import scan
 from osembed.opensearch import answers, changes, reads
+from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.schema import Level
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _counted(client: OpenSearch, chunks: str) -> Iterator[dict[str, int]]:
 
 def _without_chunks(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[str, str]]:
     """Yield the papers that count chunks and have none."""
-    for shard, point in scan.whole_checkpoints(client, papers).items():
+    for shard, point in whole_checkpoints(client, papers).items():
         for page in scan.settled_scan(client, papers, shard, -1, point, size=_PAGE, excluded=("embedding", "body", "abstract")):
             ids = [doc.id for doc in page if doc.fields.get("chunk_count")]
             body = {

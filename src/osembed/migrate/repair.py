@@ -27,6 +27,7 @@ from osembed.migrate import integrity, scan
 from osembed.migrate.copy import OWN, PAGE
 from osembed.migrate.scan import Found
 from osembed.opensearch import changes, reads, sight
+from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.patience import settled
 from osembed.passage import stored_passage
 from osembed.schema import LEVELS, Level
@@ -137,7 +138,7 @@ class _Level:
     def _catch_up(self) -> None:
         """Go through what changed, from mark to mark: after an answer that was incomplete it goes on from there."""
         client, index, marks = self._client, self._target.index, self._kept.marks
-        points = scan.whole_checkpoints(client, index)
+        points = whole_checkpoints(client, index)
         changes.refresh(client, index)
         for shard, point in points.items():
             for page in scan.scan(client, index, shard, marks.get(str(shard), -1), point, size=PAGE[self._level]):

@@ -7,9 +7,7 @@ can enter a window. So `mark < _seq_no ≤ checkpoint` is complete without scrol
 
 from __future__ import annotations
 
-import json
 import secrets
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,20 +15,11 @@ from typing import Any
 from osembed.client import OpenSearch
 from osembed.errors import ClusterError, UnsettledError
 from osembed.opensearch import answers, changes, reads
+from osembed.opensearch.checkpoints import Checkpoint, checkpoints
 from osembed.opensearch.patience import settled
 
 _BUCKETS = 2000
-_CONFIRMED_S = 2.0  # writes on their way are confirmed within moments
 _LISTED = 5000
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where a shard's primary stands: all operations up to `safe` are on every in-sync copy, `highest` was given out last."""
-
-    safe: int
-    highest: int
-    term: int
 
 
 @dataclass(frozen=True)
@@ -43,49 +32,6 @@ class Found:
     version: int
     routing: str | None
     fields: dict[str, Any]
-
-
-def checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
-    """Return each shard's checkpoint. Raises UnsettledError where a primary is missing or has just moved."""
-    terms = reads.primary_terms(client, index)
-    shards = reads.stats(client, index, "docs", level="shards").get("shards", {})
-    found = {}
-    for number, copies in shards.items():
-        primary = next((copy for copy in copies if copy["routing"]["primary"]), None)
-        if primary and int(number) in terms:
-            at = primary["seq_no"]
-            found[int(number)] = Checkpoint(int(at["global_checkpoint"]), int(at["max_seq_no"]), terms[int(number)])
-    if set(found) != set(terms) or reads.primary_terms(client, index) != terms:
-        raise UnsettledError(f"{len(terms) - len(found)} of {len(terms)} primaries of {index} do not answer, or one has just moved.")
-    return found
-
-
-def whole_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
-    """Return each shard's checkpoint once all that the shard has now stands at or below it; what is written meanwhile is not waited for.
-
-    Raises UnsettledError where that is not so in time. After a write that failed half-way a shard may confirm nothing more until it is
-    started again: a scan up to its checkpoint would then be complete and see nothing.
-    """
-    first, ends = checkpoints(client, index), time.monotonic() + _CONFIRMED_S
-    now = first
-    while True:
-        behind = [number for number, at in now.items() if at.term == first[number].term and at.safe < first[number].highest]
-        if not behind:
-            return now
-        if time.monotonic() > ends:
-            raise _unconfirmed(index, behind[0], now[behind[0]])
-        time.sleep(0.05)
-        now = checkpoints(client, index)
-
-
-def _unconfirmed(index: str, shard: int, at: Checkpoint) -> UnsettledError:
-    command = {"cancel": {"index": index, "shard": shard, "node": "NODE", "allow_primary": True}}
-    return UnsettledError(
-        f"Shard {shard} of {index} does not confirm all of its writes: it has operation {at.highest} and confirms {at.safe}.",
-        "A write that failed half-way, on a full disk say, leaves a shard so. Nothing is lost.",
-        f"Restart the node that holds it (`GET _cat/shards/{index}`), or start the shard again: POST _cluster/reroute "
-        f'{json.dumps({"commands": [command]})}. Then run the same command again.',
-    )
 
 
 def scan(  # noqa: PLR0913 - where, from where to where, how much

@@ -17,10 +17,11 @@ from osembed import fence
 from osembed.bulk import BulkLoop
 from osembed.client import OpenSearch
 from osembed.errors import AuthError, ClusterError, CollectionError, MissingError, OsembedError
-from osembed.migrate import pairs, scan
+from osembed.migrate import pairs
 from osembed.migrate.copy import Copier, Lane, Outdated
 from osembed.opensearch import changes, sight
 from osembed.opensearch.changes import Action
+from osembed.opensearch.checkpoints import checkpoints, whole_checkpoints
 from osembed.opensearch.coordination.lease import Lease, foreign, settle, swapped
 from osembed.opensearch.patience import settled
 from osembed.schema import Level, alias_name, staging_alias, write_alias
@@ -114,13 +115,14 @@ def _catch_up_and_prove(at: Crossing, began: float) -> int:
     """Under the fence: copy what is left, repair deletes, prove the live sets equal, note where a way back would begin."""
     client, lease = at.client, at.lease
     for lane in at.lanes:
-        while any(point.safe != point.highest for point in scan.checkpoints(client, lane.source.index).values()):
+        while any(point.safe != point.highest for point in checkpoints(client, lane.source.index).values()):
             _in_time(began)
             time.sleep(0.02)
     sight.prove(client, [lane.source.place for lane in at.lanes], quiet=True)
     last = at.copier.catch_up(lambda: {level: move.marks for level, move in lease.state.moves.items()}).written
     _in_time(began)
     for lane in at.lanes:
+        whole_checkpoints(client, lane.target.index)  # what it shows has to be what it keeps
         changes.refresh(client, lane.target.index)
         last += _prove(at, lane, began)
     if len(lease.state.failed) > at.allow_failed:
@@ -128,7 +130,7 @@ def _catch_up_and_prove(at: Crossing, began: float) -> int:
     if lease.state.back:
         return last
     for lane in at.lanes:
-        here, there = scan.checkpoints(client, lane.target.index), scan.checkpoints(client, lane.source.index)
+        here, there = checkpoints(client, lane.target.index), checkpoints(client, lane.source.index)
         bases = {str(shard): (here[shard].highest, there[shard].highest) for shard in here}
         lease.update(partial(_with_bases, lane.level, bases))
     return last
@@ -247,6 +249,6 @@ def _alias(settings: dict[str, Any]) -> dict[str, Any]:
 def lost_writes(client: OpenSearch, lane: Lane, bases: dict[str, tuple[int, int]]) -> int:
     """Return how many operations reached the old index after it was proven equal: 0 unless somebody lifted the block by hand."""
     with suppress(MissingError):
-        now = settled(lambda: scan.checkpoints(client, lane.source.index))
+        now = settled(lambda: checkpoints(client, lane.source.index))
         return sum(max(0, now[int(shard)].highest - base[1]) for shard, base in bases.items() if int(shard) in now)
     return 0

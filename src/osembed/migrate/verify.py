@@ -21,6 +21,7 @@ from osembed.migrate.copy import OWN, PAGE, Lane, pack
 from osembed.migrate.progress import Progress
 from osembed.migrate.scan import Found
 from osembed.opensearch import answers, changes, reads
+from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.patience import settled
 from osembed.passage import stored_passage
 from osembed.schema import Level
@@ -232,7 +233,7 @@ def _documents(client: OpenSearch, side: Side, full: bool, seen: _Watched) -> li
 def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[Found]]:
     index, size = side.target.index, PAGE[side.level]
     if full:
-        for shard, point in settled(lambda: scan.whole_checkpoints(client, index)).items():
+        for shard, point in settled(lambda: whole_checkpoints(client, index)).items():
             yield from scan.settled_scan(client, index, shard, -1, point, size=size)
         return
     yield from scan.sample(client, index, SAMPLE, size)

@@ -20,6 +20,7 @@ from osembed.client import OpenSearch
 from osembed.errors import AuthError, UnsettledError
 from osembed.journal import Journal
 from osembed.opensearch import changes, reads
+from osembed.opensearch.checkpoints import unconfirmed
 
 _TRIES = 20
 _LIMITED = "DLS is activated"  # the security plugin's words when it refuses to profile a search
@@ -27,6 +28,16 @@ _NOT_SHOWN = ("embedding",)  # the server may give a vector back in other digits
 _SOURCE = "document-level security (dls)"
 _FIELDS = "field-level security (fls) or masked_fields"
 Sent = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A primary: up to which operation it confirms its writes, the highest that it has, and how many live documents."""
+
+    number: int
+    safe: int
+    highest: int
+    documents: int
 
 
 @dataclass(frozen=True)
@@ -70,9 +81,10 @@ def is_limited(client: OpenSearch, names: Sequence[str]) -> bool:
 def hidden_documents(client: OpenSearch, names: Sequence[str], *, quiet: bool = False) -> dict[str, int]:
     """Return how many documents of each index this user does not see: those of the statistics against those that a search finds.
 
-    Raises AuthError where this user may not read the statistics.
+    Raises AuthError where this user may not read the statistics, UnsettledError where a shard shows more than it confirms.
     """
     hidden: dict[str, int] = {}
+    behind: dict[str, _Shard | None] = {}
     fewest = dict.fromkeys(names, 0)
     for attempt in range(_TRIES):
         left = [name for name in names if name not in hidden]
@@ -85,11 +97,15 @@ def hidden_documents(client: OpenSearch, names: Sequence[str], *, quiet: bool = 
         after = _shards(client, left)
         for name in left:
             mine = [shard for shard in before if shard[0] == name]
-            surplus = sum(after[shard][1] - visible[shard] for shard in mine)
-            written = sum(after[shard][0] - before[shard][0] for shard in mine)
-            if not written and surplus >= 0:
+            surplus = sum(after[shard].documents - visible[shard] for shard in mine)
+            written = sum(after[shard].highest - before[shard].highest for shard in mine)
+            behind[name] = next((after[shard] for shard in mine if not written and after[shard].safe < after[shard].highest), None)
+            if not written and surplus >= 0 and not behind[name]:
                 hidden[name] = surplus
             fewest[name] = max(fewest[name], surplus - written)
+    for name, shard in behind.items():
+        if shard:
+            raise unconfirmed(name, shard.number, shard.safe, shard.highest)
     if quiet and len(hidden) < len(fewest):
         raise UnsettledError(f"The documents of {', '.join(names)} could not be counted: they keep changing.", "Nothing should be writing now.")
     return {**fewest, **hidden}
@@ -184,15 +200,18 @@ class Witnesses:
         self._journal.change(_key(place.uuid), step)
 
 
-def _shards(client: OpenSearch, names: Sequence[str]) -> dict[tuple[str, int], tuple[int, int]]:
-    """Return (index, shard) → (highest sequence number, live documents) of each primary."""
+def _shards(client: OpenSearch, names: Sequence[str]) -> dict[tuple[str, int], _Shard]:
+    """Return (index, shard) → what the statistics say of its primary."""
     found = {}
     for name, stats in reads.stats_of(client, names, "docs", level="shards").items():
         for number, copies in stats.get("shards", {}).items():
             primary = next((copy for copy in copies if copy["routing"]["primary"]), None)
             if primary is None:
                 raise UnsettledError(f"The primary of shard {number} of {name} does not answer.")
-            found[name, int(number)] = (int(primary["seq_no"]["max_seq_no"]), int(primary["docs"]["count"]))
+            at = primary["seq_no"]
+            found[name, int(number)] = _Shard(
+                int(number), int(at["global_checkpoint"]), int(at["max_seq_no"]), int(primary["docs"]["count"])
+            )
     return found
 
 
