@@ -44,6 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("home")
     os.environ["OSEMBED_HOME"] = str(folder)
     os.environ.setdefault("OSEMBED_RETRY_SECONDS", "5")
+    os.environ.setdefault("OSEMBED_PATIENCE_SECONDS", "120")
     os.environ["OSEMBED_NODE_HEAP"] = "768m"
     os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")  # half the work to start a server
     signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, programs they start would ignore it

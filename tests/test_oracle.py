@@ -36,7 +36,9 @@ def test_the_oracle_is_content_without_a_migration(url, name, small):
     log = Log()
     oracle.logs.append(log)
     with second_process(url, name, log), oracle.running():
-        time.sleep(4)
+        ends = time.monotonic() + 60
+        while time.monotonic() < ends and not (oracle.acknowledged > 50 and oracle.searches > 10 and oracle.samples > 50):
+            time.sleep(0.5)
     assert oracle.acknowledged > 50
     assert oracle.searches > 10
     assert oracle.samples > 50

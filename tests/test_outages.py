@@ -65,8 +65,9 @@ def test_f18_the_journal_is_away_for_a_while(started, proxy, name, models, clien
     assert contents(client, name).keys() == expected
 
 
-def test_f18_the_journal_is_away_for_good(started, proxy, name, models, client):
+def test_f18_the_journal_is_away_for_good(started, proxy, name, models, client, monkeypatch):
     """Without the journal the run ends with its reason; the next one goes on from the last mark that was kept."""
+    monkeypatch.setenv("OSEMBED_PATIENCE_SECONDS", "5")
     gone = threading.Event()
 
     def away(request):
@@ -196,7 +197,7 @@ def hasty(monkeypatch) -> None:
 @pytest.mark.parametrize("since", ["", JOURNAL, "_mget", "_bulk", "_aliases"])
 def test_f16_a_server_that_answers_503_for_a_while_ends_no_ingest(since, proxy, client, name, small, write, hasty):
     """From the first request, while it opens the collection, reads, writes or publishes: the ingest waits and goes on by itself."""
-    away(proxy, since)
+    away(proxy, since, 4.0)
     told: list[str] = []
     summary = Collection(name, proxy.url, report=told.append).ingest(write([paper(n, 200) for n in range(4)]), small)
     assert (summary.indexed, summary.rejected, summary.published, proxy.fired > 0) == (4, 0, True, True)

@@ -250,6 +250,6 @@ def test_patience_counts_from_the_trouble(monkeypatch):
             raise UnsettledError("away")
         return "done"
 
-    assert patience.settled(attempt, moved=lambda: tries[0]) == "done"
+    assert patience.settled(attempt, progress=lambda: tries[0]) == "done"
     with pytest.raises(UnsettledError, match="does not settle"):
         patience.settled(lambda: (clock.__setitem__(0, clock[0] + 6), tries.__setitem__(0, 0), attempt()))

@@ -271,7 +271,7 @@ def _options(**changes):
 @pytest.mark.usefixtures("known_models")
 @pytest.mark.parametrize(
     ("examples", "steps"),
-    [(6, 15), pytest.param(60, 25, marks=pytest.mark.slow)],
+    [(2, 12), pytest.param(60, 25, marks=pytest.mark.slow)],
 )
 def test_any_order_of_events(examples, steps, url, models, write):
     """Random orders of all of the above; what is reached is counted, so that the test cannot pass by doing nothing."""
@@ -282,4 +282,4 @@ def test_any_order_of_events(examples, steps, url, models, write):
     wanted = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=health, database=None)
     run_state_machine_as_test(Migrations, settings=settings(wanted, print_blob=True))
     print(dict(reached))
-    assert sum(reached.values()) > 20
+    assert sum(reached.values()) > 3 * examples

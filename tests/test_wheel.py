@@ -38,14 +38,14 @@ def test_the_wheel_holds_the_tree(wheel):
 
 def test_the_wheel_works_alone(wheel, tmp_path, url, name):
     """Installed into an empty environment (its dependencies lent by this one), it shows help, ingests and searches."""
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment = tmp_path / "env"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = environment / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True, capture_output=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True, capture_output=True, env=env)
     # Lend the installed dependencies without their .pth files, so that this repository's editable install stays out.
     site = next((environment / "lib").glob("python*")) / "site-packages"
     (site / "lent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
     def osembed(*arguments: str) -> str:
         done = subprocess.run(

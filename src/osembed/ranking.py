@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from osembed import filters, query, store
 from osembed.client import OpenSearch, Server
+from osembed.errors import RefusedError
 from osembed.fusion import Fused, fuse
 from osembed.index import Target, Targets
 from osembed.opensearch import reads
+from osembed.opensearch.refusals import BROKEN_QUERY
 from osembed.results import DEPTHS, WINDOW, Mode, SearchOptions
 from osembed.schema import Level
 
@@ -46,25 +48,37 @@ class Question:
     where: Sequence[filters.Condition]
 
 
+_CANNOT_LIMIT = "This server has no hybrid queries for users with document-level security"
+
+
 class Ranker:
     """Ranks one collection's papers. Safe to share between threads."""
 
     def __init__(self, client: OpenSearch, server: Server) -> None:
         self._client, self._server = client, server
         self.native: bool | None = None
+        self._limited = False
 
     @property
-    def fuses_here(self) -> bool:
-        """Whether hybrid queries of one level, which the server could fuse, are fused on the client."""
-        return not self._is_native()
+    def lack(self) -> str:
+        """Say why hybrid queries of one level are fused on the client; "" where the server fuses them."""
+        return "" if self._is_native() else _CANNOT_LIMIT if self._limited else lack_of_hybrid(self._server)
+
+    def give_up_native(self) -> None:
+        """Fuse on the client from now on: neural-search 3.6 fails at the filter that document-level security puts around a query."""
+        self.native, self._limited = False, True
 
     def window(self, question: Question, targets: Targets) -> list[Ranked]:
         """Rank at most WINDOW papers; deeper once where chunks of few papers filled a leg."""
         ranked: list[Ranked] = []
         for depth in DEPTHS:
-            if question.mode == "hybrid" and question.options.level != "both" and self._is_native():
-                ranked, full = self._rank_native(question, depth, targets)
-            else:
+            rank = self._rank_native if question.mode == "hybrid" and question.options.level != "both" and self._is_native() else self._rank_legs
+            try:
+                ranked, full = rank(question, depth, targets)
+            except RefusedError as error:
+                if error.kind != BROKEN_QUERY or rank != self._rank_native:
+                    raise
+                self.give_up_native()
                 ranked, full = self._rank_legs(question, depth, targets)
             if len(ranked) >= WINDOW or not full:
                 break

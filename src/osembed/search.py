@@ -33,7 +33,7 @@ from osembed.opensearch import sight
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
 from osembed.paper import clean
-from osembed.ranking import Question, Ranked, Ranker, lack_of_hybrid
+from osembed.ranking import Question, Ranked, Ranker
 from osembed.request import Request, make_request
 from osembed.results import WINDOW, Hit, Passage, SearchOptions, SearchResult
 
@@ -138,20 +138,25 @@ class Searcher:
         text = _checked(text)
         targets = self.targets()
         question, notices = self._ask(text, options, targets)
-        lack = lack_of_hybrid(self._server) if question.mode == "hybrid" and self.ranker.fuses_here else ""
+        if question.mode == "hybrid" and not self.ranker.lack and self._sees_a_part():
+            self.ranker.give_up_native()
+        lack = self.ranker.lack if question.mode == "hybrid" else ""
         return make_request(question, targets, access, lack, notices)
 
     def sight_notice(self) -> str:
         """Return what is to be said of figures that a user measures who sees a part; "" for one who sees all documents."""
-        if not sight.is_limited(self._client, [target.index for target in self.targets().values()]):
+        if not self._sees_a_part():
             return ""
         return "All figures are as far as this user sees: document-level security hides papers from it, or would."
 
     def fusion_notice(self) -> str:
         """Say that this server leaves the fusion of one level to the client; "" where it does it itself."""
-        if not self.ranker.fuses_here:
+        if not self.ranker.lack:
             return ""
-        return f"{lack_of_hybrid(self._server)}: words and meaning were joined on the client, by the same formula."
+        return f"{self.ranker.lack}: words and meaning were joined on the client, by the same formula."
+
+    def _sees_a_part(self) -> bool:
+        return sight.is_limited(self._client, [target.index for target in self.targets().values()])
 
     def targets(self) -> Targets:
         """Return the collection's indexes, resolved at most a second ago."""

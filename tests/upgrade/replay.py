@@ -14,6 +14,7 @@ from typing import Any
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import NotFoundError
 
+from osembed.errors import MissingError
 from tests.upgrade.stored import JOURNAL, OF_COLLECTION, OF_INDEX, SHARED, Request, find_indexes
 
 COLLECTIONS = ("up-live", "up-half", "up-swapped", "up-fenced", "up-loading")
@@ -64,14 +65,14 @@ def forget(client: OpenSearch, collections: Sequence[str]) -> None:
             keys += [f"{kind}:{entry['settings']['index.uuid']}" for kind in OF_INDEX]
             client.indices.delete(index=index)
         for key in keys:
-            with suppress(NotFoundError):
+            with suppress(NotFoundError, MissingError):
                 client.delete(index=JOURNAL, id=key)
 
 
 def _is_there(client: OpenSearch, path: str) -> bool:
     try:
         client.transport.perform_request("GET", path)
-    except NotFoundError:
+    except (NotFoundError, MissingError):
         return False
     return True
 

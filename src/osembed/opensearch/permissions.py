@@ -33,12 +33,12 @@ _PUT_PIPELINE = "cluster:admin/search/pipeline/put"
 _BULK, _MGET = "indices:data/write/bulk", "indices:data/read/mget"
 _CONTENT = ("indices:data/write/index", "indices:data/write/bulk[s]")
 _READ: Needs = {
-    "cluster": ("cluster:monitor/main", "indices:data/read/msearch", _MGET),
+    "cluster": ("cluster:monitor/main", "cluster:monitor/nodes/info", "indices:data/read/msearch", _MGET),
     "data": ("indices:admin/get", "indices:data/read/search", f"{_MGET}[shard]"),
     "journal": ("indices:data/read/get",),
 }
 _WRITE: Needs = {
-    "cluster": ("cluster:monitor/health", "cluster:monitor/state", _BULK),
+    "cluster": ("cluster:monitor/health", "cluster:monitor/state", "cluster:admin/search/pipeline/get", _BULK),
     "data": (
         _CREATE,
         "indices:admin/aliases",
@@ -53,12 +53,12 @@ _WRITE: Needs = {
     "journal": ("indices:admin/get", f"{_MGET}[shard]", *_CONTENT),
 }
 _FIRST: Needs = {
-    "cluster": ("cluster:admin/search/pipeline/get", _PUT_PIPELINE),
+    "cluster": (_PUT_PIPELINE,),
     "scratch": (_DELETE,),
     "journal": (_CREATE,),
 }
 _MOVE: Needs = {
-    "cluster": ("cluster:monitor/nodes/info", "cluster:monitor/nodes/stats"),
+    "cluster": ("cluster:monitor/nodes/stats",),
     "data": ("indices:admin/mappings/get", "indices:admin/block/add", "indices:admin/block/add[s]", _DELETE),
     "journal": ("indices:data/write/delete",),
 }
@@ -70,7 +70,7 @@ def _joined(*parts: Needs) -> Needs:
 
 # The one table: the documentation, the tests and every question are made of it.
 NEEDS: dict[Role, Needs] = {
-    "reader": _joined(_READ, {"cluster": ("cluster:monitor/nodes/info",)}),
+    "reader": _joined(_READ),
     "writer": _joined(_READ, _WRITE, _FIRST),
     "migrator": _joined(_READ, _WRITE, _MOVE),
 }
@@ -229,7 +229,8 @@ def is_secured(client: OpenSearch) -> bool:
 def left_behind(client: OpenSearch, collection: str) -> dict[str, int]:
     """Return the scratch indexes of a collection, with the seconds that each has been there: what a killed process left, or one at work."""
     found = reads.matching(client, f"{collection}-scratch-*", "*.settings.index.creation_date,*.mappings._meta")
-    names = [name for name, info in found.items() if is_scratch(collection, name) and "osembed_scratch" in info["mappings"].get("_meta", {})]
+    marked = [name for name, info in found.items() if "osembed_scratch" in info.get("mappings", {}).get("_meta", {})]
+    names = [name for name in marked if is_scratch(collection, name)]
     now = reads.server_clock(client) if names else 0
     return {name: now - int(found[name]["settings"]["index"]["creation_date"]) // 1000 for name in names}
 

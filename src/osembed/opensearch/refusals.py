@@ -21,6 +21,7 @@ from osembed.errors import (
 _ACTIONS = re.compile(r"no permissions for \[((?:[^\[\]]|\[[^\]]*\])*)\]")  # actions have brackets of their own: …/bulk[s]
 _USER = re.compile(r"User \[name=([^,\]]+)")
 _LONGEST = 400
+BROKEN_QUERY = "class_cast_exception"  # what a plugin says that does not understand the query it is given
 _AWAY = (429, 502, 503, 504)
 _NAME = re.compile(r"[a-z_]+")
 _FLOOD = ("flood", "read-only-allow-delete", "read_only_allow_delete")
@@ -89,6 +90,8 @@ def explain_failure(reason: Any, where: str, found: str, status: int = 0) -> Clu
         return forbidden(text, where)
     if "index_not_found_exception" in kinds:
         return MissingError(f"{where} is gone: {text}.", status=404, kind="index_not_found_exception", detail=reason)
+    if BROKEN_QUERY in kinds:  # the same query fails each time
+        return RefusedError(f"{found}: {text}.", "", "See the server's log.", status=500, kind=BROKEN_QUERY, detail=reason)
     said = " ".join((*kinds, text)).lower()
     if is_shortage(status, said) or any(word in said for word in _NO_SHARD):
         return shortage(status, " ".join(kinds), text, where)
