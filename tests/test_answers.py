@@ -256,6 +256,19 @@ def test_a_block_counts_only_when_every_shard_has_it(fault, index, url):
         client.index(index=index, id="after", body={"n": 9})
 
 
+def test_a_block_of_another_index_is_not_taken_for_its_own(index, client):
+    """The server lists the blocks of all indexes, whichever are asked for; a name that stands for none has none."""
+    other = f"{index}-other"
+    client.indices.create(index=other, body={"aliases": {f"{other}-alias": {}}})
+    client.indices.put_settings(index=other, body={"index.blocks.write": True})
+    try:
+        assert reads.write_blocks(client, [index]) == {}
+        assert reads.write_blocks(client, [f"{index}-nowhere"]) == {}
+        assert reads.write_blocks(client, [f"{other}-alias"]).keys() == {other}
+    finally:
+        client.indices.delete(index=other)
+
+
 def test_a_name_that_is_missing_is_missing(client, index):
     """What is keyed by index says so when the index is not there, in each reader."""
     for call in (reads.description, reads.properties, reads.primary_terms, lambda c, i: reads.stats(c, i, "docs")):

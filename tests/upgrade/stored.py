@@ -15,6 +15,8 @@ from urllib.parse import quote
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import NotFoundError
 
+from osembed.errors import MissingError
+
 JOURNAL, PIPELINE = "osembed-journal", "/_search/pipeline/osembed-hybrid-v1"
 SHARED = (PIPELINE, f"/{JOURNAL}")  # by all collections of a cluster
 OF_COLLECTION = ("clients", "collection", "gate", "migration", "report")  # kinds of journal entries, by what follows the colon
@@ -106,7 +108,7 @@ def _entries(client: OpenSearch, keys: Sequence[str]) -> Iterator[tuple[str, dic
     for key in keys:
         try:
             yield key, client.get(index=JOURNAL, id=key)["_source"]
-        except NotFoundError:
+        except (NotFoundError, MissingError):
             continue
 
 

@@ -239,12 +239,15 @@ def state_mappings(client: OpenSearch, names: Sequence[str]) -> dict[str, dict[s
 def write_blocks(client: OpenSearch, names: Sequence[str]) -> dict[str, list[str]]:
     """Return index → its write blocks in words, of those that have one; not that of a full disk, which the server lifts by itself.
 
-    From the cluster state, not the settings: a block that was not completed stands there only, and no setting lifts it.
+    From the cluster state, not the settings: a block that was not completed stands there only, and no setting lifts it. The server lists the
+    blocks of all indexes, whichever are asked for; only the routing table is that of those that the names stand for.
     """
-    path = f"/_cluster/state/blocks/{quote(','.join(names))}?ignore_unavailable=true&expand_wildcards=all"
+    path = f"/_cluster/state/blocks,routing_table/{quote(','.join(names))}?ignore_unavailable=true&expand_wildcards=all"
     found = asked(lambda: _state(client.transport.perform_request("GET", path)))
+    meant, blocked = found["routing_table"]["indices"], found["blocks"].get("indices", {})
     held: dict[str, list[str]] = {}
-    for index, blocks in found["blocks"].get("indices", {}).items():
+    for index in sorted(meant.keys() & blocked.keys()):
+        blocks = blocked[index]
         said = [block["description"] for number, block in blocks.items() if number != _FLOOD and "write" in block.get("levels", [])]
         if said:
             held[index] = said
@@ -304,6 +307,6 @@ def pages(hits: Sequence[Answer]) -> Iterator[tuple[str, str | None]]:
 
 
 def _state(answer: Any) -> Answer:
-    if not isinstance(answer, dict) or "blocks" not in answer:
+    if not isinstance(answer, dict) or not {"blocks", "routing_table"} <= answer.keys():
         raise UnsettledError("The server does not say which indexes are blocked.")
     return dict(answer)
