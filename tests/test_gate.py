@@ -157,7 +157,8 @@ def test_papers_without_chunks_are_no_known_items(filled, models, client):
         client.index(index=filled.name, id=f"own{number}", body={"title": f"A title of theirs {number}", "body": "By others."})
     client.indices.refresh(index=filled.name)
     filled.migrate(str(models.mirror), swap=False, gate=UNJUDGED, gentle=False)
-    assert judged(filled).metrics[0].blue == judged(filled).metrics[0].green > 0
+    found = judged(filled).metrics[0]
+    assert found.blue == pytest.approx(found.green) and found.blue > 0  # means of the same values, added in another order
 
 
 def test_where_only_papers_move_their_vectors_are_judged(filled, models):

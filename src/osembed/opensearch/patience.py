@@ -17,7 +17,8 @@ T = TypeVar("T")
 Report = Callable[[str], None]
 _RETRY_S = 20.0
 _PATIENCE_S = 600.0
-_TOLD_AT = 3  # tries: what is over in a moment is not worth a word
+_TOLD_AT = 3  # tries, or
+_TOLD_S = 1.0  # seconds: what is over in a moment is not worth a word
 
 
 def retry_seconds() -> float:
@@ -87,7 +88,7 @@ def settled(
         if waited > limit:
             raise lasting(f"The server does not settle for {waited:.0f} s", trouble) from trouble
         tries += 1
-        if tries >= _TOLD_AT and trouble.found != told:
+        if (tries >= _TOLD_AT or waited >= _TOLD_S) and trouble.found != told:
             told = trouble.found
             report(f"Waiting for the server, up to {limit:.0f} s: {told}")
         stopped()
