@@ -112,7 +112,8 @@ def test_without_a_manager_commands_say_so_and_complete_when_there_is_one(comman
 
     patient, away = Collection(name, cluster.url, report=report), ["one", "two"]
     assert work(patient)
-    assert told and not away
+    assert told
+    assert not away
     cluster.wait_nodes(3)
     assert patient.status()[0].documents == (8 if command == "ingest" else 4)
 

@@ -45,7 +45,9 @@ class Setting:
         client = collection.client
         for target in collection._searcher.resolve().values():
             client.indices.refresh(index=target.index)
-        client.update(index=f"{name}-chunks", id="p3#0", body={"doc": {"text": "Something else stands here now."}}, params={"refresh": "true"})
+        client.update(
+            index=f"{name}-chunks", id="p3#0", body={"doc": {"text": "Something else stands here now."}}, params={"refresh": "true"}
+        )
 
 
 ACTS: dict[str, Act] = {

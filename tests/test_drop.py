@@ -54,7 +54,9 @@ def impatient(monkeypatch) -> None:
 
 def there(client, name: str) -> set[str]:
     """The indexes that are called after a collection, or stand behind its aliases."""
-    return set(client.indices.get(index=f"{name},{name}-*,staging-{name}-*", params={"expand_wildcards": "all", "ignore_unavailable": "true"}))
+    return set(
+        client.indices.get(index=f"{name},{name}-*,staging-{name}-*", params={"expand_wildcards": "all", "ignore_unavailable": "true"})
+    )
 
 
 def shared(client) -> tuple:

@@ -115,7 +115,9 @@ def test_a_first_ingest_is_refused_before_anything_is_created(stage):
     assert first.act(stage, stage.collection(user)).indexed == 4
 
 
-@pytest.mark.parametrize("grant", [("data", "indices:data/write/delete"), ("journal", "indices:data/write/bulk[s]")], ids=lambda grant: grant[0])
+@pytest.mark.parametrize(
+    "grant", [("data", "indices:data/write/delete"), ("journal", "indices:data/write/bulk[s]")], ids=lambda grant: grant[0]
+)
 def test_an_ingest_into_a_collection_is_refused_before_a_paper_is_written_in_part(grant, stage):
     """Deletes come after the new chunks, notes after both: both are asked before. Once they are given the same command completes."""
     before, changed = filled(stage), JOURNEYS["writer"][2]

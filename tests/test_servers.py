@@ -109,7 +109,9 @@ class Bypass:
                 status, answer = self._place.node.request("DELETE", path)
                 mark = None
             else:
-                status, answer = self._place.node.request("PUT", path, {"title": f"X {key}", "body": f"{mark} in the water", "paper_id": key})
+                status, answer = self._place.node.request(
+                    "PUT", path, {"title": f"X {key}", "body": f"{mark} in the water", "paper_id": key}
+                )
             if status in (200, 201) or (mark is None and status == 404):
                 self.kept[key] = mark
             elif status != 403:  # the fence of a swap
@@ -119,7 +121,9 @@ class Bypass:
         """What was acknowledged and is not there, or was deleted and is."""
         client, name = self._place.client, self._place.name
         client.indices.refresh(index=name)
-        hits = client.search(index=name, body={"size": 1000, "query": {"prefix": {"paper_id": "x"}}}, search_pipeline="_none")["hits"]["hits"]
+        hits = client.search(index=name, body={"size": 1000, "query": {"prefix": {"paper_id": "x"}}}, search_pipeline="_none")["hits"][
+            "hits"
+        ]
         found = {hit["_id"]: hit["_source"]["body"].split()[0] for hit in hits}
         return [f"{key}: {found.get(key)}, not {mark}" for key, mark in self.kept.items() if found.get(key) != mark]
 
@@ -251,7 +255,9 @@ def outlive_kills(place: Place, models, write) -> None:
     place.run("migrate", "--model", str(models.mirror), "--no-gate")
     after = contents(place.client, place.name)
     assert {key: doc[:2] for key, doc in after.items()} == {key: doc[:2] for key, doc in before.items()}
-    assert {doc[2] for doc in after.values()} == {target.meta.identity.hash for target in indexes.resolve(place.client, place.name).values()}
+    assert {doc[2] for doc in after.values()} == {
+        target.meta.identity.hash for target in indexes.resolve(place.client, place.name).values()
+    }
     place.run("verify", "--full")
 
 

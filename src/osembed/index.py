@@ -152,7 +152,9 @@ def _create(client: OpenSearch, name: str, body: Mapping[str, Any]) -> bool:
     except MissingError:
         raise
     except RefusedError as error:
-        raise CollectionError(f"The index {name} could not be created.", error.found, "Mend that, then run the same command again.") from error
+        raise CollectionError(
+            f"The index {name} could not be created.", error.found, "Mend that, then run the same command again."
+        ) from error
 
 
 def _with_form(client: OpenSearch, server: Server, meta: IndexMeta) -> IndexMeta:

@@ -65,7 +65,9 @@ class Journal:
             newer = [{"term": {"kind": kind}}, {"range": {"_seq_no": {"gt": last}}}]
             order = [{"_seq_no": {"order": "asc", "unmapped_type": "long"}}]
             try:
-                hits = reads.search(self._client, JOURNAL, {"size": _PAGE, "query": {"bool": {"filter": newer}}, "sort": order})["hits"]["hits"]
+                hits = reads.search(self._client, JOURNAL, {"size": _PAGE, "query": {"bool": {"filter": newer}}, "sort": order})["hits"][
+                    "hits"
+                ]
             except MissingError:
                 return found
             found.update({hit["_id"]: hit["_source"]["state"] for hit in hits})

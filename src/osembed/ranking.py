@@ -72,7 +72,11 @@ class Ranker:
         """Rank at most WINDOW papers; deeper once where chunks of few papers filled a leg."""
         ranked: list[Ranked] = []
         for depth in DEPTHS:
-            rank = self._rank_native if question.mode == "hybrid" and question.options.level != "both" and self._is_native() else self._rank_legs
+            rank = (
+                self._rank_native
+                if question.mode == "hybrid" and question.options.level != "both" and self._is_native()
+                else self._rank_legs
+            )
             try:
                 ranked, full = rank(question, depth, targets)
             except RefusedError as error:

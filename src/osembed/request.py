@@ -83,7 +83,9 @@ def _notices(question: Question, access: Access, lack: str) -> list[str]:
             "differently. osembed itself joins both rankings on the client."
         )
     if question.mode == "hybrid" and question.options.level == "both":
-        notices.append("The default ranking joins two indexes on the client. This is the request on chunks; --level papers prints the other.")
+        notices.append(
+            "The default ranking joins two indexes on the client. This is the request on chunks; --level papers prints the other."
+        )
     unset = unset_variables(access)
     if unset:
         notices.append(f"The curl line takes user and password from the environment: set {' and '.join(unset)}.")

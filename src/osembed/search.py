@@ -191,7 +191,9 @@ class Searcher:
                 trouble = error
             self._resolved = None
             if pause is None:
-                raise ClusterError(f"The server cannot search now: {trouble.found}", "", "See `osembed doctor`, then try again.") from trouble
+                raise ClusterError(
+                    f"The server cannot search now: {trouble.found}", "", "See `osembed doctor`, then try again."
+                ) from trouble
             time.sleep(pause)
         raise AssertionError("unreachable")
 

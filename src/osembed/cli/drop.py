@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.connection
-@click.option("--leftovers", is_flag=True, help="Delete only what interrupted work has left (`osembed doctor` lists it); the collection stays.")
+@click.option(
+    "--leftovers", is_flag=True, help="Delete only what interrupted work has left (`osembed doctor` lists it); the collection stays."
+)
 @click.option("--yes", is_flag=True, help="Do not ask. Counts on the command line only.")
 @options.as_json
 def drop(leftovers: bool, yes: bool, as_json: bool, **given: Any) -> None:

@@ -220,7 +220,8 @@ def _ask(client: OpenSearch, blue: PinnedSearcher, green: PinnedSearcher, option
 def _compare(answers: _Answers, options: GateOptions, mode: str) -> Gate:
     grades, asked = answers.judged.judgments, len(answers.found)
     values = {
-        name: [(metric(old, grades[key]), metric(new, grades[key])) for key, _, old, new in answers.found] for name, metric in METRICS.items()
+        name: [(metric(old, grades[key]), metric(new, grades[key])) for key, _, old, new in answers.found]
+        for name, metric in METRICS.items()
     }
     metrics = [_verdict(name, both, options.max_drop.get(name)) for name, both in values.items()] if asked else []
     doubt = _doubt(answers, options, mode, metrics)

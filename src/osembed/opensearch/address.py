@@ -58,7 +58,10 @@ def _fault(text: str, parts: SplitResult) -> tuple[str, str] | None:
     if parts.scheme not in ("http", "https") or not host:
         return f"'{shown(text)}' is not a server URL.", _EXAMPLE
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
-        return "The server URL has an '@' behind the host name.", "Set the password as OSEMBED_PASSWORD, or write / ? # in it as %2F %3F %23."
+        return (
+            "The server URL has an '@' behind the host name.",
+            "Set the password as OSEMBED_PASSWORD, or write / ? # in it as %2F %3F %23.",
+        )
     if parts.query or parts.fragment or text.endswith(("?", "#")):
         return f"The server URL {shown(text)} has a query or a fragment behind it.", "Leave out everything from the '?' or '#' on."
     if ":" not in host and not _HOST_NAME.fullmatch(host):

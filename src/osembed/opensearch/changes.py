@@ -107,7 +107,7 @@ def lift_block(client: OpenSearch, names: Sequence[str]) -> None:
         raise UnsettledError(
             f"The write block of {', '.join(left)} could not be lifted.",
             "Writes are refused until it is.",
-            f"As an administrator: PUT {left[0]}/_block/write, then PUT {left[0]}/_settings {{\"index.blocks.write\": null}}",
+            f'As an administrator: PUT {left[0]}/_block/write, then PUT {left[0]}/_settings {{"index.blocks.write": null}}',
         )
 
 

@@ -65,5 +65,5 @@ def unconfirmed(index: str, shard: int, safe: int, highest: int) -> UnsettledErr
         f"Shard {shard} of {index} does not confirm all of its writes: it has operation {highest} and confirms {safe}.",
         "A write that failed half-way, on a full disk say, leaves a shard so; what is not confirmed is gone when the shard starts again.",
         f"Restart the node that holds it (`GET _cat/shards/{index}`), or start the shard again: POST _cluster/reroute "
-        f'{json.dumps({"commands": [command]})}. Then run the same command again.',
+        f"{json.dumps({'commands': [command]})}. Then run the same command again.",
     )

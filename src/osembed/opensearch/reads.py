@@ -192,7 +192,12 @@ def matching(client: OpenSearch, pattern: str, only: str = "") -> dict[str, Any]
 
     Several names and patterns are joined by commas; names that are not there are left out.
     """
-    params = {"expand_wildcards": "all", "allow_no_indices": "true", "ignore_unavailable": "true", **({"filter_path": only} if only else {})}
+    params = {
+        "expand_wildcards": "all",
+        "allow_no_indices": "true",
+        "ignore_unavailable": "true",
+        **({"filter_path": only} if only else {}),
+    }
     return dict(asked(lambda: client.indices.get(index=pattern, params=dict(params))) or {})
 
 

@@ -108,7 +108,9 @@ def hidden_documents(client: OpenSearch, names: Sequence[str], *, quiet: bool = 
         if shard:
             raise unconfirmed(name, shard.number, shard.safe, shard.highest)
     if quiet and len(hidden) < len(fewest):
-        raise UnsettledError(f"The documents of {', '.join(names)} could not be counted: they keep changing.", "Nothing should be writing now.")
+        raise UnsettledError(
+            f"The documents of {', '.join(names)} could not be counted: they keep changing.", "Nothing should be writing now."
+        )
     return {**fewest, **hidden}
 
 
@@ -149,7 +151,9 @@ class Witnesses:
                 chosen.append(key)
         return chosen
 
-    def leave(self, place: Place, sent: Sent, versions: Mapping[str, tuple[int, int]], routings: Mapping[str, str | None] | None = None) -> None:
+    def leave(
+        self, place: Place, sent: Sent, versions: Mapping[str, tuple[int, int]], routings: Mapping[str, str | None] | None = None
+    ) -> None:
         """Make witnesses of documents that were written just now.
 
         Args:

@@ -122,7 +122,10 @@ def cause_text(error: object) -> str:
 def _explain_verification(error: ssl.SSLCertVerificationError, access: Access, seen: Seen) -> ClusterError:
     if error.verify_code in _UNKNOWN_AUTHORITY:
         if access.ca_cert:
-            found, hint = f"is not signed by an authority in {access.ca_cert}", "Name the file of the authority that signed it: --ca-cert FILE."
+            found, hint = (
+                f"is not signed by an authority in {access.ca_cert}",
+                "Name the file of the authority that signed it: --ca-cert FILE.",
+            )
         else:
             found, hint = "is signed by an unknown authority", "Name that authority's file: --ca-cert FILE or OSEMBED_CA_CERT."
         return ClusterError(f"The certificate of {access.url} {found}.", _SOMEBODY_ELSE, hint)
@@ -153,7 +156,10 @@ def _explain_dates(code: int, access: Access, seen: Seen) -> ClusterError:
     hint = f"Have it issued anew, or set the clock right: here it is {_written(seen.at)}."
     found = f"The certificate of {access.url}"
     if start and end and start <= seen.at <= end:
-        found, hint = f"An authority's certificate behind that of {access.url}", f"Have the authority renewed. Here it is {_written(seen.at)}."
+        found, hint = (
+            f"An authority's certificate behind that of {access.url}",
+            f"Have the authority renewed. Here it is {_written(seen.at)}.",
+        )
     if code == _EXPIRED:
         when = f" on {_written(end)}" if end and end < seen.at else ""
         return ClusterError(f"{found} expired{when}.", _SOMEBODY_ELSE, hint)
