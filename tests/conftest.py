@@ -33,9 +33,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="exhaustive: OSEMBED_SLOW=1 scripts/test -m slow"))
         if item.get_closest_marker("servers") and "servers" not in config.option.markexpr:
             item.add_marker(pytest.mark.skip(reason="older secured servers: scripts/test -m servers"))
-    for item in items:  # files run side by side; those that need the secured server share one
-        secured = "secured" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("secured" if secured else item.path.stem))
 
 
 @pytest.fixture(scope="session", autouse=True)
