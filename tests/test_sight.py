@@ -204,16 +204,19 @@ def test_forbidden_is_not_there_is_none(world, write, small):
     assert world.contents() == before
 
 
-def test_a_reader_searches_a_part(world, tmp_path):
-    """Searching under document-level security is allowed: that is what it is for. Figures are as far as the user sees, and say so."""
+@pytest.mark.parametrize(("rule", "said"), [("documents", "dls"), ("text", "fls")])
+def test_a_reader_searches_a_part(rule, said, world, tmp_path):
+    """Searching under document- or field-level security is allowed: that is what it is for. Figures are as far as the user sees, and say so."""
     user = world.node.grant("reader", world.name)
     spec = role_spec("reader", world.name)
-    spec["index_permissions"][0] |= RULES["documents"]
+    spec["index_permissions"][0] |= RULES["documents"] if rule == "documents" else {"fls": ["~title"]}
     world.node.set_role(user, spec)
     found = world.as_user(user).search("study species", size=20)
-    assert {hit.id for hit in found.hits} == {"p0", "p4", "p5", "p6", "p7"}
+    assert {hit.id for hit in found.hits} == ({"p0", "p4", "p5", "p6", "p7"} if rule == "documents" else {f"p{n}" for n in range(8)})
     (tmp_path / "qrels").mkdir()
     (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "study of species 5"}')
     (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp5\t1\n")
-    assert any("as far as this user sees" in text for text in world.as_user(user).evaluate(tmp_path).notices)
+    assert any(said in text for text in world.as_user(user).evaluate(tmp_path).notices)
+    assert said in world.as_user(user).status()[0].limits
     assert world.admin.evaluate(tmp_path).notices == ()
+    assert world.admin.status()[0].limits == ""

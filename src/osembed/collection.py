@@ -24,7 +24,7 @@ from osembed.ingest import Ingest, IngestOptions, Summary
 from osembed.migrate.leg import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
 from osembed.models import PRESETS
-from osembed.opensearch import changes
+from osembed.opensearch import changes, sight
 from osembed.opensearch.coordination.registration import telling
 from osembed.opensearch.patience import settled
 from osembed.results import SearchOptions, SearchResult
@@ -42,7 +42,11 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LevelStatus:
-    """One level of a collection as it stands in the cluster."""
+    """One level of a collection as it stands in the cluster.
+
+    Attributes:
+        limits: the security settings that keep a part of it from this user, whose figures then count what it sees; "" for none.
+    """
 
     level: str
     alias: str
@@ -54,6 +58,7 @@ class LevelStatus:
     dimension: int
     built_by: str
     graph_mb: float
+    limits: str
 
 
 def choose_models(model: str | None = None, paper: str | None = None, chunk: str | None = None, preset: str | None = None) -> Wish:
@@ -229,7 +234,7 @@ class Collection:
         targets = indexes.resolve(self.client, self.name)
         if targets is None:
             raise missing(self.client, self.name)
-        rows = []
+        rows, limits = [], sight.limits(self.client, {level: target.index for level, target in targets.items()})
         for level, target in targets.items():
             meta, count = target.meta, indexes.doc_count(self.client, target.index)
             rows.append(
@@ -244,6 +249,7 @@ class Collection:
                     dimension=meta.identity.dimension,
                     built_by=meta.provenance.get("backend", "?"),
                     graph_mb=round(forecast_bytes(meta.identity.dimension, count) / 2**20, 1),
+                    limits=limits,
                 )
             )
         return rows

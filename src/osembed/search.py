@@ -144,10 +144,9 @@ class Searcher:
         return make_request(question, targets, access, lack, notices)
 
     def sight_notice(self) -> str:
-        """Return what is to be said of figures that a user measures who sees a part; "" for one who sees all documents."""
-        if not self._sees_a_part():
-            return ""
-        return "All figures are as far as this user sees: document-level security hides papers from it, or would."
+        """Return what is to be said of figures that a user measures who sees a part; "" for one who sees all."""
+        found = sight.limits(self._client, {level: target.index for level, target in self.targets().items()})
+        return f"All figures are as far as this user sees: {found} limits it." if found else ""
 
     def fusion_notice(self) -> str:
         """Say that this server leaves the fusion of one level to the client; "" where it does it itself."""

@@ -8,7 +8,7 @@ import click
 
 from osembed.cli import options
 from osembed.cli.meter import Meter
-from osembed.cli.output import print_checks, print_json, print_repair, print_table, safe
+from osembed.cli.output import notice, print_checks, print_json, print_repair, print_table, safe
 
 
 @click.command()
@@ -51,6 +51,8 @@ def status(as_json: bool, **given: Any) -> None:
         for row in rows
     ]
     print_table(columns, table, right=["documents", "graph MB"])
+    if rows[0].limits:
+        notice(f"As far as this user sees: {rows[0].limits} limits it.")
 
 
 @click.command()

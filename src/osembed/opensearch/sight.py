@@ -21,6 +21,7 @@ from osembed.errors import AuthError, UnsettledError
 from osembed.journal import Journal
 from osembed.opensearch import changes, reads
 from osembed.opensearch.checkpoints import unconfirmed
+from osembed.schema import Level, read_mapping
 
 _TRIES = 20
 _LIMITED = "DLS is activated"  # the security plugin's words when it refuses to profile a search
@@ -76,6 +77,19 @@ def is_limited(client: OpenSearch, names: Sequence[str]) -> bool:
             return True
         raise
     return False
+
+
+def limits(client: OpenSearch, names: Mapping[Level, str]) -> str:
+    """Return which security settings keep documents, or fields that are searched, from this user; "" where none does.
+
+    For figures that a reader may measure all the same: it asks for no more than the rights to search and to read the mapping, and therefore
+    does not notice masked values.
+    """
+    found = [_SOURCE] if is_limited(client, list(names.values())) else []
+    shown = reads.indexes(client, list(names.values()), "*.mappings.properties")
+    if any(_searched(level) - set(_mapped(shown.get(index, {}).get("mappings", {}))) for level, index in names.items()):
+        found.append("field-level security (fls)")
+    return " and ".join(found)
 
 
 def hidden_documents(client: OpenSearch, names: Sequence[str], *, quiet: bool = False) -> dict[str, int]:
@@ -236,6 +250,12 @@ def _mapped(mappings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _mapped(field, f"{prefix}{name}.")
         else:
             yield prefix + name
+
+
+def _searched(level: Level) -> set[str]:
+    """Return the fields of a level that hold text."""
+    properties = read_mapping(f"{level}.json")["mappings"]["properties"]
+    return {name for name, field in properties.items() if field.get("type") == "text"}
 
 
 def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
