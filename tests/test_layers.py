@@ -39,6 +39,7 @@ HOUSE = [
     {"identity", "vectors"},
     {"paper"},
     {"read", "metadata", "stream", "presence"},
+    {"papers"},
     {"client"},
     {"models", "node", "opensearch.answers", "opensearch.tls"},
     {"opensearch.trust", "opensearch.curl"},

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from osembed.embed.tokens import Tokeniser
 from osembed.model_files import ModelSpec
 from osembed.paper import Paper
+from osembed.papers.words import word_spans
 from osembed.schema import ChunkRule
 
-_WORD = re.compile(r"\S+")
 _SENTENCE_END = re.compile(r"""[.!?…。！？]["'”’)\]]*$""")
 _SEARCH_BACK = 0.2  # of a window, in which a sentence end is looked for
 _LEAST_SHARE = 0.25  # of the model's window that a long title leaves to the text
@@ -37,7 +37,7 @@ def cut(papers: Sequence[Paper], rule: ChunkRule, spec: ModelSpec, tokeniser: To
         Per paper its chunks in order, and how many words lie beyond the last allowed chunk.
     """
     texts = [paper.text for paper in papers]
-    words = [[match.span() for match in _WORD.finditer(text)] for text in texts]
+    words = [word_spans(text, by_script=rule.cutting > 1) for text in texts]
     if not rule.fit:
         return [_cut_text(text, spans, _fixed_windows(len(spans), rule), rule) for text, spans in zip(texts, words, strict=True)]
     frames = tokeniser.count([spec.passage(paper.title, "a") for paper in papers])
@@ -50,7 +50,7 @@ def cut(papers: Sequence[Paper], rule: ChunkRule, spec: ModelSpec, tokeniser: To
 
 def start_of(text: str, words: int) -> str:
     """Return the first words of a text, as they stand."""
-    for number, match in enumerate(_WORD.finditer(text), 1):
+    for number, match in enumerate(re.finditer(r"\S+", text), 1):  # by white space in any script: it is part of what is hashed
         if number == words:
             return text[: match.end()]
     return text

@@ -21,7 +21,7 @@ from osembed.index import Targets
 from osembed.journal import Journal, State
 from osembed.model_files import Model
 from osembed.models import DEFAULT_MODEL, open_model
-from osembed.opensearch import changes, permissions
+from osembed.opensearch import changes, permissions, reads
 from osembed.opensearch.coordination.registration import (
     DEAD_S,
     Registration,
@@ -33,6 +33,7 @@ from osembed.opensearch.coordination.registration import (
     watch_entries,
 )
 from osembed.opensearch.patience import settled
+from osembed.papers.languages import ENGLISH, analyzers_of, choose_analyzer, language_name, needs_plugins
 from osembed.schema import ChunkRule, IndexMeta, Level
 
 _OF_DROPS = ("drops", "dropped", "floor")  # what a drop leaves in the collection's journal entry; `floor` is the first generation since
@@ -48,6 +49,7 @@ class Wish:
     chunk_overlap: int | None = None
     max_chunks: int | None = None
     profile: str | None = None
+    language: str | None = None
     shards: int | None = None
     replicas: int | None = None
 
@@ -62,6 +64,8 @@ class Wish:
             )
         if self.profile and self.profile not in schema.PROFILES:
             raise InputError(f"There is no mapping profile '{self.profile}'.", "", f"Use {' or '.join(schema.PROFILES)}.")
+        if self.language is not None:
+            object.__setattr__(self, "language", language_name(self.language))  # the name, where a code was given
 
     def rule(self) -> ChunkRule:
         """Return the chunking rule of a new collection: windows that the model sees whole, or fixed ones where words are given."""
@@ -152,6 +156,12 @@ def check_wish(targets: Targets, wish: Wish) -> None:
         )
     if wish.profile and wish.profile != meta.profile:
         raise InputError(f"'{meta.collection}' has the mapping profile {meta.profile}.", "", "Leave --profile out.")
+    if wish.language and meta.analyzer not in analyzers_of(wish.language):
+        raise InputError(
+            f"The words of '{meta.collection}' are analysed as {meta.analyzer}, not as {wish.language}.",
+            "One collection has one language; its words would not be found.",
+            f"Leave --language out; to change it: osembed migrate --language {wish.language}; to keep both: --collection NAME.",
+        )
 
 
 def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], None] = lambda _: None) -> bool:
@@ -201,7 +211,11 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
     models = {level: open_model(name) for level, name in asked.items()}
     profile = wish.profile or "lucene"
     check_profile(server, profile)
-    metas = {level: describe(collection, level, model, wish.rule(), profile, encoders) for level, model in models.items()}
+    analyzer = analyzer_for(client, wish.language or ENGLISH)
+    metas = {
+        level: replace(describe(collection, level, model, wish.rule(), profile, encoders), analyzer=analyzer)
+        for level, model in models.items()
+    }
     journal = Journal(client)
     is_there = bool(unpublished(client, collection))
     entry, state = enter(client, collection, "loaders", lambda before: _plan(_living(before, is_there), metas, asked))
@@ -272,6 +286,11 @@ def describe(collection: str, level: Level, model: Model, rule: ChunkRule, profi
     if model.spec.assumed:
         provenance["assumed"] = ", ".join(model.spec.assumed)
     return IndexMeta(collection, level, 1, identify(model), rule, profile, provenance)
+
+
+def analyzer_for(client: OpenSearch, language: str) -> str:
+    """Return the best analyzer that a server has for a language."""
+    return choose_analyzer(language, reads.plugins(client) if needs_plugins(language) else frozenset())
 
 
 def check_profile(server: Server, profile: str) -> None:

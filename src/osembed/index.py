@@ -127,6 +127,8 @@ def create_like(client: OpenSearch, server: Server, source: Target, meta: IndexM
     found = reads.description(client, source.index)
     body = schema.index_body(_with_form(client, server, meta), [alias])
     properties = {**found["mappings"]["properties"], "embedding": body["mappings"]["properties"]["embedding"]}
+    if meta.analyzer != source.meta.analyzer:  # else an analyzer that an operator chose stays
+        properties |= schema.analysed(properties, meta.analyzer)
     body["mappings"] = {**found["mappings"], "properties": properties, "_meta": body["mappings"]["_meta"]}
     settings = {name.removeprefix("index."): value for name, value in found["settings"].items()}
     kept = {name: value for name, value in settings.items() if not name.startswith(_OF_ONE_INDEX)}

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from osembed.metadata import flatten
+from osembed.papers.words import count_words
 from osembed.read import Record, Rejected
 
 MAX_ID_BYTES = 480  # the server takes 512; a chunk's id adds its number
@@ -53,7 +54,7 @@ class Paper:
     @property
     def word_count(self) -> int:
         """Words of abstract and body."""
-        return len(self.text.split())
+        return count_words(self.text)
 
     @property
     def input_hash(self) -> str:

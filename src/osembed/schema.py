@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any, Literal
 
 from osembed.errors import CollectionError, InputError
 from osembed.identity import Identity, read_identity
+from osembed.papers.languages import ENGLISH
 
 Level = Literal["papers", "chunks"]
 LEVELS: tuple[Level, Level] = ("papers", "chunks")
 PROFILES = ("lucene", "lucene-sq", "faiss")
 JOURNAL = "osembed-journal"
 PIPELINE = "osembed-hybrid-v1"
-META_VERSION = 1
+TEXT_FIELDS = ("title", "abstract", "body", "text", "content")
+META_VERSION = 2  # 1: words between white space, always English
 # Set while no reader alias points to an index; what is wanted afterwards stands in the journal.
 LOAD_SETTINGS = {"refresh_interval": "-1", "number_of_replicas": 0}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
@@ -31,17 +34,23 @@ class ChunkRule:
         overlap: words that two neighbouring windows share.
         max_chunks: most chunks of a paper; what lies beyond is reported as unseen.
         fit: whether windows shrink to what the model reads whole, ending at sentences; else fixed windows of `words`.
+        cutting: what a word is. 1: what stands between white space; 2: also the phrases of scripts without spaces.
     """
 
     words: int = 512
     overlap: int = 50
     max_chunks: int = 400
     fit: bool = True
+    cutting: int = 2
 
 
 @dataclass(frozen=True)
 class IndexMeta:
-    """What an index says of itself in `_meta.osembed`."""
+    """What an index says of itself in `_meta.osembed`.
+
+    Attributes:
+        analyzer: how the server cuts the words of its texts and of queries.
+    """
 
     collection: str
     level: Level
@@ -50,6 +59,7 @@ class IndexMeta:
     chunking: ChunkRule
     profile: str
     provenance: dict[str, str]
+    analyzer: str = ENGLISH
 
     @property
     def model(self) -> str:
@@ -94,10 +104,18 @@ def index_body(meta: IndexMeta, aliases: list[str]) -> dict[str, Any]:
     vector = {"type": "knn_vector", "dimension": meta.identity.dimension, "space_type": meta.identity.space}
     vector.update(read_mapping("profiles.json")[meta.profile])
     body["mappings"]["properties"]["embedding"] = vector
+    body["mappings"]["properties"] |= analysed(body["mappings"]["properties"], meta.analyzer)
     body["mappings"]["_meta"] = {"osembed": write_meta(meta)}
     body["settings"]["index"].update(load_settings(meta.profile))
     body["aliases"] = {name: {"is_hidden": True, "is_write_index": True} for name in aliases}
     return body
+
+
+def analysed(properties: Mapping[str, Any], analyzer: str) -> dict[str, Any]:
+    """Return osembed's own text fields out of a mapping's properties, analysed in this way."""
+    return {
+        name: {**field, "analyzer": analyzer} for name, field in properties.items() if field.get("type") == "text" and name in TEXT_FIELDS
+    }
 
 
 def load_settings(profile: str) -> dict[str, Any]:
@@ -130,9 +148,10 @@ def read_meta(stored: dict[str, Any]) -> IndexMeta:
         level=stored["level"],
         generation=int(stored["generation"]),
         identity=read_identity(stored["identity"]),
-        chunking=ChunkRule(**stored["chunking"]),
+        chunking=ChunkRule(**{"cutting": 1, **stored["chunking"]}),
         profile=stored["profile"],
         provenance=dict(stored["provenance"]),
+        analyzer=stored.get("analyzer", ENGLISH),
     )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @options.option("--chunk-overlap", type=int, metavar="N", help="Words that neighbouring chunks share (per 512).")
 @options.option("--max-chunks", type=int, metavar="N", help="Most chunks of a paper.")
 @options.option("--profile", metavar="lucene|lucene-sq|faiss", help="The k-NN engine of a new collection.")
+@options.option("--language", metavar="NAME", help="The language of a new collection's words, like german or de.")
 @options.option("--shards", type=int, metavar="N", help="Primary shards of a new collection.")
 @options.option("--replicas", type=int, metavar="N", help="Replicas of a new collection, once it is loaded.")
 @options.option("--dead-letters", metavar="FILE", help="Where rejected records go.")

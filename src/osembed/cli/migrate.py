@@ -27,6 +27,7 @@ _where = options.stacked(
     options.option(
         "--profile", metavar="lucene|lucene-sq|faiss", help="Another mapping profile; vectors of the same model are carried over."
     ),
+    options.option("--language", metavar="NAME", help="Another language, like german or de; vectors are carried over likewise."),
 )
 _pace = options.stacked(
     options.option("--rate", default=0.0, metavar="N", help="At most N documents per second."),
@@ -189,9 +190,9 @@ def _step(given: dict[str, Any], as_json: bool, name: str) -> int:
 def _wish(given: dict[str, Any]) -> Any:
     from osembed.collection import choose_models
 
-    profile = given.pop("profile")
+    profile, language = given.pop("profile"), given.pop("language")
     names = [given.pop(name) for name in ("model", "paper_model", "chunk_model", "preset")]
-    return replace(choose_models(*names), profile=profile)
+    return replace(choose_models(*names), profile=profile, language=language)
 
 
 def _open(given: dict[str, Any]) -> tuple[Collection, MigrateOptions]:

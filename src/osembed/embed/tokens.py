@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osembed.model_files import Model
+from osembed.papers.words import is_unspaced
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -90,9 +91,9 @@ class Tokeniser:
     def before(self, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> list[NDArray[np.int64]]:
         """Return, per text, how many tokens stand before each of its words, and how many in all, ascending: [words + 1].
 
-        `spans` holds the words of each text, [start, end) between white space.
+        `spans` holds the words of each text, [start, end).
         """
-        if self._table:
+        if self._table and not any(map(is_unspaced, texts)):  # else words touch, and a token may belong to two
             lengths = self._table.lengths([text[start:end] for start, end in words] for text, words in zip(texts, spans, strict=True))
             return [np.cumsum([0, *row]) for row in lengths]
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)

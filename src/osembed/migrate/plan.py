@@ -15,7 +15,7 @@ from osembed.client import OpenSearch, Server
 from osembed.doctor import forecast_bytes
 from osembed.encoders import Encoders, model_of, spec_of, witness_passages
 from osembed.errors import AuthError, InputError, ModelError
-from osembed.generation import Wish, check_profile, describe, missing
+from osembed.generation import Wish, analyzer_for, check_profile, describe, missing
 from osembed.identity import identify
 from osembed.index import Target, Targets
 from osembed.migrate.copy import PAGE
@@ -104,20 +104,22 @@ def find_route(
     if targets is None:
         raise missing(client, collection)
     names: dict[Level, str | None] = {"papers": wish.paper_model, "chunks": wish.chunk_model}
-    if not any(names.values()) and wish.profile is None:
-        raise InputError("No model and no profile were given.", "A migration needs to know where to.", "osembed migrate --model MODEL")
+    if not any(names.values()) and wish.profile is None and wish.language is None:
+        raise InputError("No model, profile or language was given.", "A migration needs to know where to.", "osembed migrate --model MODEL")
     models: dict[Level, Model] = {}
     metas: dict[Level, IndexMeta] = {}
     generation = max(*(target.meta.generation for target in targets.values()), before.generation if before else 0) + 1
     for level, target in targets.items():
         meta, name = target.meta, names[level]
         profile = wish.profile or meta.profile
+        analyzer = analyzer_for(client, wish.language) if wish.language else meta.analyzer
         model = open_model(name) if name else None
-        if (model is None or identify(model) == meta.identity) and profile == meta.profile:
+        if (model is None or identify(model) == meta.identity) and (profile, analyzer) == (meta.profile, meta.analyzer):
             continue
         check_profile(server, profile)
         models[level] = model or model_of(target.meta)
-        metas[level] = replace(describe(collection, level, models[level], meta.chunking, profile, encoders), generation=generation)
+        described = describe(collection, level, models[level], meta.chunking, profile, encoders)
+        metas[level] = replace(described, analyzer=analyzer, generation=generation)
     return Route(collection, targets, models, metas, generation) if metas else None
 
 

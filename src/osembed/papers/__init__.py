@@ -1,0 +1,1 @@
+"""Files to papers: readers, records, words, languages. Knows no model and no server."""

@@ -1,0 +1,95 @@
+"""The language of papers: which analyzer its words need, and how it is recognised.
+
+An analyzer is a property of an index's mapping: it cuts words and strips their endings the same way in papers and in queries.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Set
+from functools import cache
+from typing import TYPE_CHECKING
+
+from osembed.errors import InputError
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
+ENGLISH = "english"
+# OpenSearch's own language analyzers by ISO 639-1 code:
+# https://docs.opensearch.org/latest/analyzers/language-analyzers/index/
+_BUILT_IN = {
+    "ar": "arabic", "hy": "armenian", "eu": "basque", "bn": "bengali", "bg": "bulgarian", "ca": "catalan", "cs": "czech",
+    "da": "danish", "nl": "dutch", "en": ENGLISH, "et": "estonian", "fi": "finnish", "fr": "french", "gl": "galician", "de": "german",
+    "el": "greek", "hi": "hindi", "hu": "hungarian", "id": "indonesian", "ga": "irish", "it": "italian", "lv": "latvian",
+    "lt": "lithuanian", "no": "norwegian", "fa": "persian", "pt": "portuguese", "ro": "romanian", "ru": "russian", "es": "spanish",
+    "sv": "swedish", "tr": "turkish", "th": "thai",
+}  # fmt: skip
+# Languages that a plugin knows better: (plugin, its analyzer); without it, what every server has.
+_PLUGGED = {
+    "zh": ("chinese", "analysis-smartcn", "smartcn", "cjk"),
+    "ja": ("japanese", "analysis-kuromoji", "kuromoji", "cjk"),
+    "ko": ("korean", "analysis-nori", "nori", "cjk"),
+    "pl": ("polish", "analysis-stempel", "polish", "standard"),
+    "uk": ("ukrainian", "analysis-ukrainian", "ukrainian", "standard"),
+}
+_CODES = {name: code for code, name in _BUILT_IN.items()} | {name: code for code, (name, *_) in _PLUGGED.items()}
+_SAMPLE_CHARS = 2000
+_CERTAIN = 0.9
+
+
+def language_name(text: str) -> str:
+    """Return a language's name from its name or ISO 639-1 code, in any case. Raises InputError with the nearest one."""
+    asked = text.strip().lower()
+    if asked in _CODES:
+        return asked
+    for code, name in ((code, name) for name, code in _CODES.items()):
+        if asked == code:
+            return name
+    near = difflib.get_close_matches(asked, _CODES, 1, 0.6)
+    known = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(sorted(_CODES))}."
+    raise InputError(f"There is no analyzer for the language '{text}'.", "", known)
+
+
+def analyzers_of(language: str) -> tuple[str, ...]:
+    """Return the analyzers that suit a language, the best first."""
+    code = _CODES[language]
+    return _PLUGGED[code][2:] if code in _PLUGGED else (language,)
+
+
+def choose_analyzer(language: str, plugins: Set[str]) -> str:
+    """Return the best analyzer for a language on a server with these plugins."""
+    code = _CODES[language]
+    if code not in _PLUGGED:
+        return language
+    _, plugin, best, otherwise = _PLUGGED[code]
+    return best if plugin in plugins else otherwise
+
+
+def needs_plugins(language: str) -> bool:
+    """Whether the choice of an analyzer depends on a server's plugins."""
+    return _CODES[language] in _PLUGGED
+
+
+def recognise(texts: Iterable[str]) -> str:
+    """Return the language of most of these texts; English where it is not certain of any."""
+    votes: Counter[str] = Counter()
+    for text in texts:
+        code, share = _identifier().classify(text[:_SAMPLE_CHARS])
+        if share >= _CERTAIN:
+            votes[code] += 1
+    if not votes:
+        return ENGLISH
+    best = votes.most_common(1)[0][0]
+    return next(name for name, code in _CODES.items() if code == best)
+
+
+@cache
+def _identifier() -> LanguageIdentifier:
+    """Load the model once; it knows more languages than there are analyzers, and mistakes Chinese for its dialects."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(set(_CODES.values()) & set(identifier.labels))
+    return identifier
