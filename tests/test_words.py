@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def test_words_are_all_of_a_text_but_its_spaces(text):
     spans = word_spans(text)
     assert "".join(text[start:end] for start, end in spans) == "".join(text.split())
     assert all(start < end for start, end in spans)
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
     assert [text[start:end] for start, end in word_spans(text, by_script=False)] == text.split()
 
 
@@ -43,7 +45,7 @@ def test_long_texts_without_spaces_are_cut(text, rule):
     assert beyond == 0
     assert len(chunks) > 4 or (rule.fit and text in (THAI, LAO))  # which this model reads as a few unknown tokens
     assert (chunks[0].start, chunks[-1].end) == (0, len(body))
-    assert all(after.start <= before.end for before, after in zip(chunks, chunks[1:], strict=False))
+    assert all(after.start <= before.end for before, after in itertools.pairwise(chunks))
     if rule.fit:
         read = TOKENISER.tokenise([MODEL.spec.passage("", chunk.text) for chunk in chunks]).counts
         assert max(read) <= MODEL.spec.max_length
