@@ -38,7 +38,7 @@ HOUSE = [
     {"schema"},
     {"identity", "vectors"},
     {"paper"},
-    {"read", "metadata", "stream", "presence"},
+    {"papers", "metadata", "stream", "presence"},
     {"client"},
     {"models", "node", "opensearch.answers", "opensearch.tls"},
     {"opensearch.trust", "opensearch.curl"},

@@ -13,7 +13,8 @@ import zstandard
 
 from osembed.errors import InputError
 from osembed.paper import MAX_ID_BYTES, Paper, clean, to_paper
-from osembed.read import DEAD_LETTER, Reader, Record, Rejected
+from osembed.papers.readers.reader import Reader
+from osembed.papers.records import DEAD_LETTER, Record, Rejected
 
 BODY = "word " * 120
 
@@ -98,7 +99,8 @@ def test_bad_text_files(tmp_path):
 
 def test_giants_are_rejected_and_the_rest_is_read(tmp_path, monkeypatch):
     """A record over the limit costs itself, however it is packed (F39)."""
-    monkeypatch.setattr("osembed.read.MAX_RECORD", 1000)
+    for module in ("text", "jsonl", "table"):
+        monkeypatch.setattr(f"osembed.papers.readers.{module}.MAX_RECORD", 1000)
     lines = json.dumps({"id": 1, "text": "x" * 5000}) + "\n" + json.dumps({"id": 2}) + "\n"
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     (tmp_path / "b.txt").write_text("T\n" + "x" * 5000)

@@ -32,9 +32,10 @@ from osembed.opensearch import changes, sight
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Witnesses
 from osembed.paper import Paper, to_paper
+from osembed.papers.readers.reader import Reader
+from osembed.papers.records import DEAD_LETTER, Record, Rejected
 from osembed.paths import data_folder
 from osembed.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
-from osembed.read import DEAD_LETTER, Reader, Record, Rejected
 from osembed.schema import LEVELS, Level
 from osembed.store import chunk_id, paper_of, require_writes
 from osembed.stream import staged

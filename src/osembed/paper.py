@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from osembed.metadata import flatten
-from osembed.read import Record, Rejected
+from osembed.papers.records import Record, Rejected
 
 MAX_ID_BYTES = 480  # the server takes 512; a chunk's id adds its number
 _NAMES = {
