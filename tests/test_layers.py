@@ -37,6 +37,7 @@ HOUSE = [
     {"embed"},
     {"schema"},
     {"identity", "vectors"},
+    {"intake"},
     {"paper"},
     {"papers", "metadata", "stream", "presence"},
     {"client"},

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import IO
 
-from osembed.papers.readers.folders import PACKED, TEXT, kind_of
-from osembed.papers.records import MAX_RECORD, Record, Rejected
+from osembed.papers.records import MAX_RECORD, Place, Record, Rejected, decoded, too_large
+
+_MARK = b"\xef\xbb\xbf"
 
 
-def read_text(content: IO[bytes], file: Path, root: Path, name: str) -> Record | Rejected:
+def read_text(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
     """Read a text file as a record."""
     data = content.read(MAX_RECORD + 1)
     if len(data) > MAX_RECORD:
-        return Rejected(f"larger than {MAX_RECORD >> 20} MB", name, {})
-    try:
-        text = _decode(data)
-    except UnicodeDecodeError as error:
-        return Rejected(f"not UTF-8 at byte {error.start}", name, {})
+        yield Rejected(too_large(MAX_RECORD), place.name, {})
+        return
+    text, guessed = decoded(data.removeprefix(_MARK))
     title, _, body = text.strip().partition("\n")
-    title = title.lstrip("#").strip() if kind_of(file) == ".md" else title.strip()
-    inside = file.relative_to(root) if root != file else Path(file.name)
-    plain = inside.name
-    for suffix in reversed(inside.suffixes):
-        if suffix.lower() in TEXT + PACKED:
-            plain = plain.removesuffix(suffix)
-    return Record({"id": (inside.parent / plain).as_posix(), "title": title, "body": body.strip()}, name)
+    fields = {"id": place.stem, "title": title.strip(), "body": body.strip()}
+    yield Rejected("not UTF-8", place.name, fields, f"read as {guessed}") if guessed else Record(fields, place.name)
 
 
-def _decode(data: bytes) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16")
-    return data.decode("utf-8-sig")
+def read_markdown(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
+    """Read a Markdown file as a record: its title is a heading."""
+    for record in read_text(content, place):
+        if record.fields:
+            record.fields["title"] = record.fields["title"].lstrip("#").strip()
+        yield record
