@@ -16,6 +16,7 @@ from osembed.papers.fields import FORMER_NAMES, TEXTS, USUAL, former_name, name_
 from osembed.papers.records import Record, Rejected
 
 _KINDS = {bool: "true or false", list: "a list", dict: "an object"}
+_MAX_DEPTH = 20
 MAX_ID_BYTES = 480  # the server takes 512; a chunk's id adds its number
 # Control characters but tab and newline, and surrogates that no UTF-8 can hold.
 _UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\ufeff]")
@@ -126,12 +127,11 @@ def _to_id(value: Any, taken: Mapping[str, Any]) -> str:
     return unicodedata.normalize("NFC", " ".join(clean(str(value)).split()))
 
 
-def to_text(value: Any) -> str:
-    """Return a text field as one string; lists of paragraphs, or of sections with a `text`, are joined."""
-    if isinstance(value, list):
-        return "\n\n".join(filter(None, map(to_text, value)))
-    if isinstance(value, Mapping):
-        return "\n\n".join(filter(None, (to_text(value.get("heading")), to_text(value.get("text")))))
+def to_text(value: Any, depth: int = 0) -> str:
+    """Return a text field as one string; lists of paragraphs, or of sections with a `text`, are joined, down to a depth that texts have."""
+    if isinstance(value, list | Mapping):
+        parts = value if isinstance(value, list) else (value.get("heading"), value.get("text"))
+        return "\n\n".join(filter(None, (to_text(part, depth + 1) for part in parts))) if depth < _MAX_DEPTH else ""
     return "" if value is None else str(value)
 
 

@@ -73,7 +73,7 @@ def find(path: str, skip: Skip) -> Iterator[Found | Rejected]:
 
 def _walk(root: Path, skip: Skip) -> Iterator[Found | Rejected]:
     """Find the files below a folder. Links to folders are not followed, so that none is met twice."""
-    real, closed = root.resolve(), list[OSError]()
+    real, closed = Path(os.path.realpath(root)), list[OSError]()
     for folder, subfolders, names in os.walk(root, onerror=closed.append):
         for name in [name for name in subfolders if os.path.islink(os.path.join(folder, name))]:
             skip("links to folders", shown(root, Path(folder, name)))
@@ -81,7 +81,7 @@ def _walk(root: Path, skip: Skip) -> Iterator[Found | Rejected]:
         for file in (Path(folder, name) for name in sorted(names)):
             try:
                 why = _unfit(file, real)
-            except (OSError, RuntimeError) as error:  # a link to nothing or to itself; gone meanwhile
+            except OSError as error:  # a link to nothing or to itself; gone meanwhile
                 yield _lost(root, file, error)
                 continue
             if why:
@@ -111,7 +111,7 @@ def _unfit(file: Path, root: Path) -> str:
         return f"{printable(file.suffix) or 'no'} suffix"
     if file.name.lower().partition(".")[0] in _NO_PAPERS:
         return "readme, notice or licence files"
-    if not file.resolve().is_relative_to(root):
+    if not Path(os.path.realpath(file)).is_relative_to(root):
         return "links that leave the folder"
     if not stat.S_ISREG(file.stat().st_mode):
         return "devices and pipes"

@@ -12,6 +12,7 @@ from osembed.papers.fields import name_of
 from osembed.papers.records import DEAD_LETTER, MAX_RECORD, Place, Record, Rejected, decoded, too_large
 
 _SKIPPED_AT_ONCE = 2**20
+_UNREAD = ("not JSON", "not a JSON object", "not UTF-8")
 
 
 def read_lines(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
@@ -25,7 +26,7 @@ def read_lines(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
                 line = content.readline(_SKIPPED_AT_ONCE)
             yield Rejected(too_large(MAX_RECORD), where, {})
         elif line.strip():
-            yield read_line(line.removeprefix(b"\xef\xbb\xbf"), where, place.names)
+            yield read_line(line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"), where, place.names)
 
 
 def read_line(line: bytes, where: str, names: Mapping[str, str]) -> Record | Rejected:
@@ -43,17 +44,18 @@ def read_line(line: bytes, where: str, names: Mapping[str, str]) -> Record | Rej
 
 def _unread(line: bytes, reason: str, where: str) -> Rejected:
     """Keep a line as text, so that it can be mended."""
-    text, guessed = decoded(line.rstrip(b"\r\n"))
+    text, guessed = decoded(line)
     return Rejected("not UTF-8", where, {"raw": text}, f"read as {guessed}") if guessed else Rejected(reason, where, {"raw": text})
 
 
 def _mended(letter: dict[str, Any], line: bytes, where: str, names: Mapping[str, str]) -> Record | Rejected:
     """Read a dead letter that is fed in again: what counts is the record inside. One that nobody mended stays what it is."""
-    inner, source, check = letter.get("record"), str(letter.get("source") or where), str(letter.get("check") or "")
+    reason, source, check = str(letter[DEAD_LETTER])[:200], str(letter.get("source") or where), str(letter.get("check") or "")
+    inner = letter.get("record")
     fields = inner if isinstance(inner, dict) else {}
     if check or not fields:
-        return Rejected(str(letter[DEAD_LETTER])[:200], source, fields, check)
-    if fields.keys() == {"raw"} and isinstance(fields["raw"], str):
+        return Rejected(reason, source, fields, check)
+    if reason.startswith(_UNREAD) and fields.keys() == {"raw"} and isinstance(fields["raw"], str):
         return read_line(fields["raw"].encode("utf-8", "replace"), source, names)
     return _record(fields, line, source, names, ("record",))
 
