@@ -21,7 +21,8 @@ from osembed.embed.load import has_bf16
 from osembed.embed.tokens import Tokeniser
 from osembed.models import open_model
 from osembed.paper import to_paper
-from osembed.read import Reader, Record
+from osembed.papers.readers.reader import Reader
+from osembed.papers.records import Record
 from osembed.schema import ChunkRule
 
 ROUNDS = 5

@@ -12,7 +12,7 @@ import pytest
 
 from osembed import index as indexes
 from osembed.collection import Collection
-from osembed.errors import BusyError, CollectionError, IdentityError, InputError
+from osembed.errors import BusyError, CollectionError, IdentityError, InputError, NoPapersError
 from osembed.generation import Wish
 from osembed.identity import identify, text_hash
 from osembed.model_files import read_model
@@ -281,7 +281,7 @@ def test_backends_must_reproduce_the_witness_vectors(collection, client, small, 
 
 def test_a_long_run_of_faults_loses_nothing(proxy, client, name, small, write, url, monkeypatch):
     """Every third read or write is lost, unanswered or refused: the result equals that of an undisturbed run."""
-    monkeypatch.setattr("osembed.ingest._WINDOW_PAPERS", 4)
+    monkeypatch.setattr("osembed.intake._WINDOW_PAPERS", 4)
     kinds = [Fault("lost"), Fault("unanswered"), Fault("answer", 503, b"{}"), Fault("answer", 429, b'{"error": {"reason": "busy"}}')]
 
     risky: list[int] = []
@@ -444,7 +444,7 @@ def test_a_write_block_that_stays_is_said(client, name, small, write, url, monke
 
 def test_memory_is_bounded_by_windows(collection, small, write, monkeypatch):
     """Many papers pass in many windows; no window holds more than its share."""
-    monkeypatch.setattr("osembed.ingest._WINDOW_PAPERS", 10)
+    monkeypatch.setattr("osembed.intake._WINDOW_PAPERS", 10)
     steps: list[int] = []
     collection.ingest([write([paper(n) for n in range(45)])], small, lambda summary: steps.append(summary.indexed))
     assert len(steps) >= 5
@@ -458,3 +458,69 @@ def test_example_folder_and_jsonl_are_the_same_papers(collection, client, small)
     summary = collection.ingest([str(EXAMPLES / "papers")])
     assert (summary.read, summary.embedded) == (45, 0)
     assert {key.split("/")[1]: doc["text_hash"] for key, doc in dump(client, collection.name).items()} == whole
+
+
+def test_duplicates_settle_in_one_state(collection, client, small, write, monkeypatch):
+    """Windows apart, or in one: the last wins in every run, the second run writes nothing, each loser is counted once and named."""
+    monkeypatch.setattr("osembed.intake._WINDOW_PAPERS", 2)
+    records = [paper(1, title="first"), *(paper(n) for n in range(2, 7)), paper(1, title="second"), paper(7), paper(1, title="last")]
+    first = ingest(collection, records, write, small)
+    before = dump(client, collection.name)
+    assert before[f"{collection.name}/p1"]["title"] == "last"
+    assert (first.read, first.indexed, first.unchanged, first.rejected) == (9, 7, 0, 2)
+    assert first.superseded == ["p1"]
+    for _ in range(2):
+        again = ingest(collection, records, write)
+        assert (again.read, again.indexed, again.unchanged, again.rejected, again.embedded) == (9, 0, 7, 2, 0)
+        assert dump(client, collection.name) == before
+    swapped = ingest(collection, records[-1:] + records[1:-1] + records[:1], write)  # the input has changed: now the first is the last
+    assert (swapped.indexed, swapped.unchanged, swapped.rejected) == (1, 6, 2)
+    assert dump(client, collection.name)[f"{collection.name}/p1"]["title"] == "first"
+    only = ingest(collection, records[6:7], write)  # its other records are gone, and so is what it waited for
+    assert (only.indexed, only.rejected) == (1, 0)
+    assert dump(client, collection.name)[f"{collection.name}/p1"]["title"] == "second"
+
+
+def test_superseded_records_do_not_come_back(collection, client, small, write, tmp_path):
+    """Their dead letters, fed in again unmended, stay dead letters: an old version must not win after all."""
+    letters = str(tmp_path / "dead.jsonl")
+    ingest(collection, [paper(1, title="old"), paper(1, title="new")], write, small, dead_letters=letters)
+    assert orjson.loads((tmp_path / "dead.jsonl").read_bytes())["record"]["title"] == "old"
+    with pytest.raises(NoPapersError, match="1 superseded"):
+        collection.ingest([letters])
+    assert dump(client, collection.name)[f"{collection.name}/p1"]["title"] == "new"
+
+
+def test_nothing_is_created_for_an_input_without_papers(name, small, write, tmp_path):
+    """A mistyped path, too short a paper: said before a server is even looked for."""
+    unreachable = Collection(name, "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="There is no"):
+        unreachable.ingest(tmp_path / "missing", small)
+    with pytest.raises(NoPapersError, match="1 fewer than 100 words") as refused:
+        ingest(unreachable, [paper(1, 5)], write, small)
+    assert refused.value.exit_code == 1
+
+
+def test_papers_stored_under_the_former_rule_are_named(collection, client, small, tmp_path):
+    """CSV ids were numbers once: what is stored under 2101.0001 and is 2101.00010 now is named, with the way out."""
+    text = paper(1)["text"]
+    (tmp_path / "old.csv").write_text(f'id,title,text\nx2101.0001,Ants,"{text}"\n')
+    collection.ingest(tmp_path / "old.csv", small)
+    old = dump(client, collection.name)[f"{collection.name}/x2101.0001"]
+    client.index(index=collection.name, id="2101.0001", body={**old, "paper_id": "2101.0001", "ingested_at": "2020-01-01"}, refresh=True)
+    (tmp_path / "new.csv").write_text(f'id,title,text\n2101.00010,Ants,"{text}"\n0704.0010,Bees,"{text} bees"\n')
+    summary = collection.ingest(tmp_path / "new.csv")
+    assert (summary.indexed, summary.doubled, summary.doubled_count) == (2, {"2101.0001": "2101.00010"}, 1)
+    collection.delete(list(summary.doubled))
+    again = collection.ingest(tmp_path / "new.csv")
+    assert (again.unchanged, again.doubled) == (2, {})
+
+
+def test_progress_counts_what_is_settled(collection, small, write, monkeypatch):
+    """Not what has been read ahead: half of the papers written is half of the bytes."""
+    monkeypatch.setattr("osembed.intake._WINDOW_PAPERS", 5)
+    steps: list[tuple[int, float]] = []
+    collection.ingest([write([paper(n) for n in range(20)])], small, lambda summary: steps.append((summary.indexed, summary.done)))
+    assert steps[-1] == (20, 1.0)
+    for indexed, done in steps:
+        assert done == pytest.approx(indexed / 20, abs=0.05)

@@ -9,11 +9,12 @@ import os
 import sys
 
 import pytest
-import zstandard
 
 from osembed.errors import InputError
 from osembed.paper import MAX_ID_BYTES, Paper, clean, to_paper
-from osembed.read import DEAD_LETTER, Reader, Record, Rejected
+from osembed.papers.readers.packed import zstd
+from osembed.papers.readers.reader import Reader
+from osembed.papers.records import DEAD_LETTER, Record, Rejected
 
 BODY = "word " * 120
 
@@ -46,7 +47,7 @@ def test_json_lines_plain_and_packed(tmp_path):
     lines = b'{"id": 1, "title": "T"}\n\n{"id": "2"}\n'
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + lines)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines))
-    (tmp_path / "c.jsonl.zst").write_bytes(zstandard.compress(lines))
+    (tmp_path / "c.jsonl.zst").write_bytes(zstd.compress(lines))
     for name in ("a.jsonl", "b.jsonl.gz", "c.jsonl.zst"):
         records = read(tmp_path / name)
         assert [record.fields for record in records] == [{"id": 1, "title": "T"}, {"id": "2"}]
@@ -57,7 +58,7 @@ def test_csv_gives_numbers_back_their_type(tmp_path):
     """CSV knows only strings; years become numbers, codes with leading zeros do not."""
     (tmp_path / "a.csv").write_text('id,title,text,year,score,code\n7,"A, b","line\nline",2015,1.5,007\nbroken,row\n')
     first, second = read(tmp_path / "a.csv")
-    assert first.fields == {"id": 7, "title": "A, b", "text": "line\nline", "year": 2015, "score": 1.5, "code": "007"}
+    assert first.fields == {"id": "7", "title": "A, b", "text": "line\nline", "year": 2015, "score": 1.5, "code": "007"}
     assert isinstance(second, Rejected)
     assert "columns" in second.reason
 
@@ -91,14 +92,15 @@ def test_bad_text_files(tmp_path):
     (tmp_path / "wide.txt").write_bytes("Titel\nKörper".encode("utf-16"))
     (tmp_path / "z.txt.gz").write_bytes(gzip.compress(b"Title\n" + b"x" * 999)[:-20])
     found = {record.source.split("/")[-1]: record for record in read(tmp_path)}
-    assert found["bad.txt"].reason == "not UTF-8 at byte 11"
+    assert (found["bad.txt"].reason, found["bad.txt"].check) == ("not UTF-8", "read as cp1252")
     assert found["wide.txt"].fields["title"] == "Titel"
     assert "cannot be read" in found["z.txt.gz"].reason
 
 
 def test_giants_are_rejected_and_the_rest_is_read(tmp_path, monkeypatch):
     """A record over the limit costs itself, however it is packed (F39)."""
-    monkeypatch.setattr("osembed.read.MAX_RECORD", 1000)
+    for module in ("text", "jsonl"):
+        monkeypatch.setattr(f"osembed.papers.readers.{module}.MAX_RECORD", 1000)
     lines = json.dumps({"id": 1, "text": "x" * 5000}) + "\n" + json.dumps({"id": 2}) + "\n"
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     (tmp_path / "b.txt").write_text("T\n" + "x" * 5000)

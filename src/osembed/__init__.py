@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from osembed.errors import OsembedError
     from osembed.evaluate import Evaluation
     from osembed.generation import Wish
-    from osembed.ingest import Summary
+    from osembed.intake import Summary
     from osembed.results import Hit, Passage, SearchResult
 
 _HOMES = {
@@ -25,7 +25,7 @@ _HOMES = {
     "OsembedError": "errors",
     "Passage": "results",
     "SearchResult": "results",
-    "Summary": "ingest",
+    "Summary": "intake",
     "Wish": "generation",
     "choose_models": "collection",
 }

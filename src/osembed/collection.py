@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,8 @@ from osembed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
 from osembed.evaluate import Evaluation, evaluate, read_judged
 from osembed.generation import Wish, finish_loading, leave, missing, open_collection
-from osembed.ingest import Ingest, IngestOptions, Summary
+from osembed.ingest import Ingest
+from osembed.intake import IngestOptions, Intake, Summary
 from osembed.migrate.leg import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
 from osembed.models import PRESETS
@@ -121,20 +122,22 @@ class Collection:
             options: fields of IngestOptions, such as min_words=50.
 
         Raises:
+            InputError: an input is not there, or (NoPapersError) nothing of it is a paper; nothing was started or created.
             IdentityError, InputError: the wish contradicts the collection; nothing was written.
             ClusterError: the server took nothing for ten minutes; what was acknowledged is kept.
             DroppedError: somebody dropped the collection meanwhile; nothing of it is made anew.
         """
-        chosen, inputs = _build(IngestOptions, options), _several(paths)
-        self._reach()
-        self._announcer.start()
         wanted = wish or Wish()
-        with self._telling():
+        # The input first: for one that is not there nothing is started, created or bound to a model.
+        with closing(Intake(_several(paths), _build(IngestOptions, options), self.name)) as intake, self._telling():
+            intake.look()
+            self._reach()
+            self._announcer.start()
             opened = settled(lambda: open_collection(self.client, self.server, self.name, wanted, self._encoders), report=self._report)
             for notice in opened.notices:
                 self._report(notice)
             try:
-                summary = Ingest(self.client, opened, self._encoders, chosen).run(inputs, progress, self._report)
+                summary = Ingest(self.client, opened, self._encoders, intake).run(progress, self._report)
             except BaseException:
                 leave(opened.entry)
                 raise

@@ -2,6 +2,7 @@
 
 OsembedError            exit code 1
 ├── InputError          2  an option, a query, a filter or a file that cannot be used as given
+│   └── NoPapersError   1  an input of which no record is a paper
 ├── ModelError          1  model files missing, damaged, unsafe or not understood
 ├── IdentityError       1  two models, or a model and a collection, that must not be mixed
 ├── NodeError           1  the embedded OpenSearch could not be installed, started or stopped
@@ -41,6 +42,12 @@ class InputError(OsembedError):
     """Something the caller gave cannot be used as given."""
 
     exit_code = 2
+
+
+class NoPapersError(InputError):
+    """An input was read to its end, and nothing of it can be indexed."""
+
+    exit_code = 1
 
 
 class ModelError(OsembedError):

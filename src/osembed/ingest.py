@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
-import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -22,100 +18,36 @@ from osembed import index as indexes
 from osembed.bulk import BulkLoop, Operation, Outcome
 from osembed.client import OpenSearch
 from osembed.encoders import Encoders
-from osembed.errors import InputError, MissingError, OutputError
+from osembed.errors import MissingError
 from osembed.fence import Turnstile
 from osembed.generation import Opened
 from osembed.identity import text_hash
 from osembed.index import Targets
+from osembed.intake import Batch, Intake, Summary
 from osembed.journal import Journal
 from osembed.opensearch import changes, sight
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Witnesses
-from osembed.paper import Paper, to_paper
-from osembed.paths import data_folder
+from osembed.paper import Paper
+from osembed.papers.records import Rejected
 from osembed.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
-from osembed.read import DEAD_LETTER, Reader, Record, Rejected
 from osembed.schema import LEVELS, Level
-from osembed.store import chunk_id, paper_of, require_writes
+from osembed.store import chunk_id, paper_of, read_documents, require_writes
 from osembed.stream import staged
 
 if TYPE_CHECKING:
     from osembed.embed.encoder import Encoder
 
 T = TypeVar("T")
-DEFAULT_MIN_WORDS = 100
-_WINDOW_PAPERS = 256
-_WINDOW_CHARS = 400_000
 _REDOS = 12
-
-
-@dataclass(frozen=True)
-class IngestOptions:
-    """How an ingest reads its input.
-
-    Attributes:
-        min_words: fewest words of abstract and body together.
-        names: osembed's field → the name that the input uses, such as {"title": "name"}.
-        dead_letters: file for what was rejected; by default one in osembed's data folder, made only when needed.
-    """
-
-    min_words: int = DEFAULT_MIN_WORDS
-    names: Mapping[str, str] = field(default_factory=dict)
-    dead_letters: str | None = None
-
-    def __post_init__(self) -> None:
-        unknown = set(self.names) - {"id", "title", "abstract", "body", "meta"}
-        if unknown:
-            raise InputError(
-                f"There is no field '{sorted(unknown)[0]}' to map.",
-                "",
-                "Use id, title, abstract, body or meta, like title=name.",
-            )
-
-
-@dataclass
-class Summary:
-    """What an ingest did; read = indexed + unchanged + rejected.
-
-    Attributes:
-        reasons: why papers were rejected, counted.
-        embedded: passages that went through a model, `tokens` the tokens it read of them.
-        unseen: tokens of chunks beyond the model's window: no model sees them.
-        beyond: words after the last allowed chunk, which no model sees either.
-        dropped: metadata fields that did not agree with the mapping, counted; their papers were kept.
-        seconds: wall time, and within it per stage: tokenise, forward, serialise, server (stages overlap).
-        published: False while another process still loads this first generation.
-    """
-
-    collection: str
-    read: int = 0
-    indexed: int = 0
-    unchanged: int = 0
-    rejected: int = 0
-    chunks: int = 0
-    embedded: int = 0
-    tokens: int = 0
-    unseen: int = 0
-    beyond: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("wall", "tokenise", "forward", "serialise", "server"), 0.0))
-    skipped: dict[str, int] = field(default_factory=dict)
-    models: dict[str, str] = field(default_factory=dict)
-    backends: dict[str, str] = field(default_factory=dict)
-    dead_letters: str | None = None
-    published: bool = True
-    done: float = 0.0
-
-
 Progress = Callable[[Summary], None]
 
 
 class Ingest:
     """One run over one input."""
 
-    def __init__(self, client: OpenSearch, opened: Opened, encoders: Encoders, options: IngestOptions) -> None:
-        self._client, self._encoders, self._options = client, encoders, options
+    def __init__(self, client: OpenSearch, opened: Opened, encoders: Encoders, intake: Intake) -> None:
+        self._client, self._encoders, self._intake = client, encoders, intake
         self._collection = opened.targets["papers"].meta.collection
         self._targets, self._entry = opened.targets, opened.entry
         self._journal = Journal(client)
@@ -124,14 +56,14 @@ class Ingest:
         self._blocked: set[str] = set()
         self._ended = threading.Event()
         self._report: Callable[[str], None] = lambda _: None
-        self._letters = DeadLetters(options.dead_letters, self._collection)
         self._witnesses = Witnesses(client)
-        self.summary = Summary(self._collection)
+        self._late = False
+        self.summary = intake.summary
 
-    def run(self, paths: Sequence[str], progress: Progress, report: Callable[[str], None]) -> Summary:
+    def run(self, progress: Progress, report: Callable[[str], None]) -> Summary:
         """Read, embed and write; return when every paper is settled. Does not publish."""
-        reader, self._report = Reader(paths), report
-        summary, started = self.summary, time.monotonic()
+        self._report, self._started = report, time.monotonic()
+        summary = self.summary
         for level in LEVELS:
             encoder = self._encoder(level)
             summary.models[level], summary.backends[level] = self._targets[level].meta.model, encoder.backend
@@ -139,30 +71,35 @@ class Ingest:
         loop = BulkLoop(self._client, report=report)
         try:
             require_writes(self._client, self._targets, loop)
-        except BaseException:
+            self._stream(self._intake.windows(), loop, progress)
+            self._late = True
+            self._stream(self._intake.late_windows(), loop, progress)
+            self._refresh()
+            if summary.indexed:
+                self._prove_sight()  # a rule may hide just what was written now
+        finally:
             loop.close()
-            raise
-        prepared = staged(map(self._prepare, staged(self._windows(reader))))
+        self._intake.finish()
+        summary.seconds["wall"] = time.monotonic() - self._started
+        return summary
+
+    def _stream(self, batches: Iterator[Batch], loop: BulkLoop, progress: Progress) -> None:
+        """Let batches pass through all stages."""
+        prepared = staged(map(self._prepare_batch, staged(batches)))
         embedded = staged(map(self._embed, prepared))
         try:
             for window in embedded:
                 self._write(window, loop)
                 self._write_again(loop)
-                summary.done = reader.bytes_read / reader.bytes_total if reader.bytes_total else 0.0
-                summary.seconds["wall"] = time.monotonic() - started
-                progress(summary)
-            self._refresh()
-            if summary.indexed:
-                self._prove_sight()  # a rule may hide just what was written now
-        finally:
+                self.summary.done = self._intake.share(window.bytes_read)
+                self.summary.seconds["wall"] = time.monotonic() - self._started
+                progress(self.summary)
+        except BaseException:
             self._ended.set()  # an interrupted run does not wait for a window to be embedded that nobody will write
+            raise
+        finally:
             for stage in (embedded, prepared):
                 stage.close()
-            loop.close()
-            summary.dead_letters = self._letters.close()
-        summary.skipped = reader.skipped
-        summary.seconds["wall"] = time.monotonic() - started
-        return summary
 
     def _prove_sight(self) -> None:
         """Refuse to compare papers with a collection of which this user sees a part."""
@@ -181,24 +118,10 @@ class Ingest:
             with suppress(MissingError):
                 self._settled(lambda level=level: changes.refresh(self._client, self._targets[level].index))  # type: ignore[misc]
 
-    def _windows(self, records: Iterable[Record | Rejected]) -> Iterator[list[Paper]]:
-        """Gather papers into windows; of two with one id in a window the later wins."""
-        window: dict[str, Paper] = {}
-        chars = 0
-        for record in records:
-            self.summary.read += 1
-            paper = record if isinstance(record, Rejected) else to_paper(record, self._options.names, self._options.min_words)
-            if isinstance(paper, Rejected):
-                self._reject(paper)
-                continue
-            if paper.id in window:
-                self._count_rejected("duplicate id: a later record of this input won")
-            window[paper.id] = paper
-            chars += len(paper.text)
-            if len(window) >= _WINDOW_PAPERS or chars >= _WINDOW_CHARS:
-                yield list(window.values())
-                window, chars = {}, 0
-        yield list(window.values())
+    def _prepare_batch(self, batch: Batch) -> Window:
+        window = self._prepare(batch.papers)
+        window.bytes_read = batch.bytes_read
+        return window
 
     def _prepare(self, papers: Sequence[Paper]) -> Window:
         if not papers:
@@ -206,11 +129,26 @@ class Ingest:
         for last in (False, False, True):
             targets = self._now()  # a migration may have moved the collection since the last window
             try:
-                return self._settled(lambda targets=targets: prepare(self._client, targets, self._readings(targets), papers))  # type: ignore[misc]
+                window = self._settled(lambda targets=targets: self._compare(targets, papers))  # type: ignore[misc]
             except MissingError:  # it moved just now, and its old indexes are gone
                 if last:
                     raise
+                continue
+            for paper in window.waiting:
+                self._intake.wait(paper, last=False)
+            return window
         raise AssertionError("unreachable")
+
+    def _compare(self, targets: Targets, papers: Sequence[Paper]) -> Window:
+        waits = (lambda *_: False) if self._late else self._intake.comes_later
+        window = prepare(self._client, targets, self._readings(targets), papers, waits)
+        former = {paper.former: paper for paper in papers if paper.former}
+        if former:
+            stored = read_documents(self._client, targets["papers"], list(former), ["title"])
+            self._intake.seen.note_former(
+                {key: former[key].id for key, old in stored.items() if old.fields.get("title") == former[key].title}
+            )
+        return window
 
     def _readings(self, targets: Targets) -> dict[Level, Reading]:
         encoders = {level: self._encoders.of(targets[level].meta, self._journal) for level in LEVELS}
@@ -236,10 +174,10 @@ class Ingest:
     def _write(self, window: Window, loop: BulkLoop) -> None:
         """Write chunks, then commit their papers; what conflicts or is blocked is kept for another try."""
         summary = self.summary
-        summary.unchanged += window.unchanged
         summary.beyond += window.words_beyond
         summary.unseen += window.unseen
         summary.dropped.update(window.dropped)
+        self._intake.settle(window.unchanged, "unchanged")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         window = self._without_bad_vectors(window)
         started = time.perf_counter()
@@ -255,7 +193,7 @@ class Ingest:
         outcome = self._send(loop, commits)
         window = without(window, self._sort_out(outcome, by_id, lambda key: key))
         self._leave(window, "papers", commits, outcome)
-        summary.indexed += len(window.works)
+        self._intake.settle([work.paper.id for work in window.works], "indexed")
         summary.chunks += sum(len(work.chunks) for work in window.works)
 
     def _leave(self, window: Window, level: Level, operations: Sequence[Operation], outcome: Outcome) -> None:
@@ -292,7 +230,7 @@ class Ingest:
             if "failed to parse" in reason and self._tries[paper.id] == 0:
                 self._redo[paper.id] = paper  # another writer mapped a metadata field first: try with their mapping
             else:
-                self._reject(Rejected(f"refused by the server: {reason}", paper.source, paper.fields))
+                self._intake.reject(Rejected(f"refused by the server: {reason}", paper.source, paper.fields))
         return failed
 
     def _write_again(self, loop: BulkLoop) -> None:
@@ -310,7 +248,7 @@ class Ingest:
                 turn += 1
             for paper in papers:
                 if self._tries[paper.id] > _REDOS:
-                    self._reject(Rejected("kept changing under this ingest", paper.source, paper.fields))
+                    self._intake.reject(Rejected("kept changing under this ingest", paper.source, paper.fields))
             papers = [paper for paper in papers if self._tries[paper.id] <= _REDOS]
             self._targets = self._now()
             self._refresh()
@@ -343,55 +281,5 @@ class Ingest:
         for work in window.works:
             if text_hash(work.passage) in paper_bad or any(text_hash(passage) in chunk_bad for passage in work.passages):
                 failed.add(work.paper.id)
-                self._reject(Rejected("its vector is zero or not finite", work.paper.source, work.paper.fields))
+                self._intake.reject(Rejected("its vector is zero or not finite", work.paper.source, work.paper.fields))
         return without(window, failed)
-
-    def _reject(self, rejected: Rejected) -> None:
-        self._count_rejected(rejected.reason)
-        self._letters.write(rejected)
-
-    def _count_rejected(self, reason: str) -> None:
-        self.summary.rejected += 1
-        self.summary.reasons[reason.split(": ")[0] if reason.startswith("not JSON") else reason[:120]] += 1
-
-
-class DeadLetters:
-    """A JSONL file of what was rejected, with the reason; `osembed ingest FILE` reads it again. Readable by its owner only."""
-
-    def __init__(self, path: str | None, collection: str) -> None:
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        self._path = Path(path) if path else data_folder() / "dead-letters" / f"{collection}-{stamp}-{os.getpid()}.jsonl"
-        self._file: int | None = None
-
-    def write(self, rejected: Rejected) -> None:
-        """Append one rejected record."""
-        line = {DEAD_LETTER: rejected.reason, "source": rejected.source, "record": rejected.fields}
-        try:
-            if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            self._append(self._file, orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
-        except OSError as error:
-            raise OutputError(
-                f"The dead letters cannot be written to {self._path}: {error.strerror}.",
-                "A rejected paper would go unnoticed. What was acknowledged is kept.",
-                "Make room there, or name another file with --dead-letters FILE; then run the same command again.",
-            ) from error
-
-    def _append(self, file: int, line: bytes) -> None:
-        """Append a line, whole or not at all: a disk that fills up takes a part of it first."""
-        before, left = os.fstat(file), line
-        try:
-            while left:
-                left = left[os.write(file, left) :]
-        except OSError:
-            if stat.S_ISREG(before.st_mode):
-                os.ftruncate(file, before.st_size)
-            raise
-
-    def close(self) -> str | None:
-        """Close the file; return its path, or None where nothing was rejected."""
-        if self._file is None:
-            return None
-        os.close(self._file)
-        return str(self._path)

@@ -12,17 +12,13 @@ from typing import Any
 import orjson
 
 from osembed.metadata import flatten
+from osembed.papers.fields import FORMER_NAMES, TEXTS, USUAL, former_name, name_of
+from osembed.papers.records import Record, Rejected
 from osembed.papers.words import count_words
-from osembed.read import Record, Rejected
 
+_KINDS = {bool: "true or false", list: "a list", dict: "an object"}
+_MAX_DEPTH = 20
 MAX_ID_BYTES = 480  # the server takes 512; a chunk's id adds its number
-_NAMES = {
-    "id": ("id", "_id", "paper_id", "doc_id", "docid", "corpus_id", "doi"),
-    "title": ("title",),
-    "abstract": ("abstract", "summary"),
-    "body": ("body", "text", "content", "full_text", "fulltext", "body_text"),
-    "meta": ("meta", "metadata"),
-}
 # Control characters but tab and newline, and surrogates that no UTF-8 can hold.
 _UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\ufeff]")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
@@ -36,6 +32,7 @@ class Paper:
         meta: flattened, not yet fitted to the mapping.
         source: file and line.
         fields: the record as it came, for a dead letter.
+        former: the id that an earlier osembed would have given it, where that differs.
     """
 
     id: str
@@ -45,6 +42,7 @@ class Paper:
     meta: dict[str, Any]
     source: str
     fields: dict[str, Any]
+    former: str = ""
 
     @property
     def text(self) -> str:
@@ -72,8 +70,13 @@ def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper 
         names: osembed's field → the name that this input uses, such as {"title": "name"}.
         min_words: fewest words of abstract and body together.
     """
-    fields = dict(record.fields)
-    taken = {field: _take(fields, field, names) for field in _NAMES}
+    fields, found = dict(record.fields), dict[str, str | None]()
+    taken = {}
+    for field in USUAL:
+        name = found[field] = name_of(fields, field, names)
+        taken[field] = fields.pop(name) if name is not None else None
+    if isinstance(taken["id"], bool | list | Mapping):
+        return Rejected(f"its id is {_KINDS.get(type(taken['id']), 'an object')}, not text", record.source, record.fields)
     meta = taken["meta"] if isinstance(taken["meta"], Mapping) else {}
     paper = Paper(
         id=_to_id(taken["id"], taken),
@@ -83,6 +86,7 @@ def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper 
         meta=_clean_values(flatten({**fields, **meta})),
         source=record.source,
         fields=record.fields,
+        former=_former(record, found, names),
     )
     reason = _unfit(paper, min_words)
     return Rejected(reason, record.source, record.fields) if reason else paper
@@ -106,12 +110,15 @@ def _unfit(paper: Paper, min_words: int) -> str:
     return ""
 
 
-def _take(fields: dict[str, Any], field: str, names: Mapping[str, str]) -> Any:
-    """Take a field out of the record, by the name that the caller gave or else the usual ones."""
-    for name in (names[field],) if field in names else _NAMES[field]:
-        if fields.get(name) not in (None, "", [], {}):
-            return fields.pop(name)
-    return None
+def _former(record: Record, found: Mapping[str, str | None], names: Mapping[str, str]) -> str:
+    """Return the id that an earlier osembed would have given this record, or '' where it is the same."""
+    if record.former:
+        return _to_id(record.former, {})
+    if all(found[field] is None or found[field] == names.get(field) or found[field] in FORMER_NAMES for field in TEXTS):
+        return ""
+    before = {field: former_name(record.fields, field, names) for field in TEXTS}
+    taken = {field: record.fields[name] if name is not None else None for field, name in before.items()}
+    return _to_id(taken["id"], taken)
 
 
 def _to_id(value: Any, taken: Mapping[str, Any]) -> str:
@@ -121,12 +128,11 @@ def _to_id(value: Any, taken: Mapping[str, Any]) -> str:
     return unicodedata.normalize("NFC", " ".join(clean(str(value)).split()))
 
 
-def to_text(value: Any) -> str:
-    """Return a text field as one string; lists of paragraphs, or of sections with a `text`, are joined."""
-    if isinstance(value, list):
-        return "\n\n".join(filter(None, map(to_text, value)))
-    if isinstance(value, Mapping):
-        return "\n\n".join(filter(None, (to_text(value.get("heading")), to_text(value.get("text")))))
+def to_text(value: Any, depth: int = 0) -> str:
+    """Return a text field as one string; lists of paragraphs, or of sections with a `text`, are joined, down to a depth that texts have."""
+    if isinstance(value, list | Mapping):
+        parts = value if isinstance(value, list) else (value.get("heading"), value.get("text"))
+        return "\n\n".join(filter(None, (to_text(part, depth + 1) for part in parts))) if depth < _MAX_DEPTH else ""
     return "" if value is None else str(value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,6 +63,9 @@ class Window:
     """Some papers on their way through the stream.
 
     Attributes:
+        unchanged: ids of papers that are stored just so.
+        waiting: changed papers that are not to be written yet.
+        bytes_read: of the input, up to the end of this window.
         unseen: tokens of chunks beyond the model's window. (What a paper's vector misses, its chunks see.)
         vectors: identity → hash of the passage → vector; holds kept vectors first, embedded ones later.
         tokens: identity → the passages that are still to be embedded, tokenised.
@@ -71,7 +74,9 @@ class Window:
 
     targets: Targets
     works: list[Work] = field(default_factory=list)
-    unchanged: int = 0
+    unchanged: list[str] = field(default_factory=list)
+    waiting: list[Paper] = field(default_factory=list)
+    bytes_read: int = 0
     vectors: dict[str, dict[str, Vector]] = field(default_factory=dict)
     tokens: dict[str, Tokens] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -81,15 +86,27 @@ class Window:
     tokenise_s: float = 0.0
 
 
-def prepare(client: OpenSearch, targets: Targets, readings: Mapping[Level, Reading], papers: Sequence[Paper]) -> Window:
-    """Compare papers with what is stored and cut those that differ. Reads only, but for mapping new metadata fields."""
+def prepare(
+    client: OpenSearch, targets: Targets, readings: Mapping[Level, Reading], papers: Sequence[Paper], waits: Callable[[Paper, str], bool]
+) -> Window:
+    """Compare papers with what is stored and cut those that differ. Reads only, but for mapping new metadata fields.
+
+    Args:
+        client, targets, readings: where, and how it is read.
+        papers: to compare.
+        waits: whether a changed paper is not to be written yet, by where the stored one came from.
+    """
     ids = [paper.id for paper in papers]
     stored = store.read_documents(client, targets["papers"], ids)
     tallies = store.tally_chunks(client, targets["chunks"], ids)
     changed = [paper for paper in papers if not _is_unchanged(paper, stored.get(paper.id), tallies.get(paper.id), targets)]
+    waiting = [paper for paper in changed if paper.id in stored and waits(paper, str(stored[paper.id].fields.get("source")))]
+    unchanged = {paper.id for paper in papers} - {paper.id for paper in changed}
+    late = {paper.id for paper in waiting}
+    changed = [paper for paper in changed if paper.id not in late]
     types = _wanted_types(targets, changed)
     targets = {level: add_meta_fields(client, targets[level], types) for level in LEVELS}
-    window = Window(targets, unchanged=len(papers) - len(changed))
+    window = Window(targets, unchanged=sorted(unchanged), waiting=waiting)
     started = time.perf_counter()
     cuts = cut(changed, targets["chunks"].meta.chunking, readings["chunks"].spec, readings["chunks"].tokeniser)
     window.tokenise_s += time.perf_counter() - started

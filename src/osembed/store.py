@@ -26,7 +26,7 @@ from osembed.vectors import from_wire
 
 _NOBODY, _NEVER = "osembed-scratch", (9_000_000_000_000_000, 1)  # an id that nobody has, a version that no document reaches
 _HASHES = 1000  # input hashes that the chunks of one paper may carry: more than it may have chunks
-_STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count"]
+_STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count", "source"]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from osembed.cli.output import print_json, print_summary
 from osembed.errors import InputError
 
 if TYPE_CHECKING:
-    from osembed.ingest import Summary
+    from osembed.intake import Summary
 
 
 @click.command()
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @options.option("--dead-letters", metavar="FILE", help="Where rejected records go.")
 @options.compute
 @options.as_json
-def ingest(paths: tuple[str, ...], as_json: bool, fields: tuple[str, ...], **given: Any) -> None:
+def ingest(paths: tuple[str, ...], as_json: bool, fields: tuple[str, ...], **given: Any) -> int:
     """Read papers, cut them, embed them, index them.
 
     PATH is a folder of .txt or .md files (title = first line), a .jsonl or .csv file, any of these as .gz or .zst, a folder in BEIR layout,
@@ -57,6 +57,7 @@ def ingest(paths: tuple[str, ...], as_json: bool, fields: tuple[str, ...], **giv
         print_json(summary)
     else:
         print_summary(summary)
+    return 0 if summary.indexed or summary.unchanged else 1
 
 
 def _pairs(fields: tuple[str, ...]) -> dict[str, str]:

@@ -60,8 +60,9 @@ def quantise(model: str, paths: tuple[str, ...], target: str, as_json: bool) -> 
     """
     from osembed.models import open_model
     from osembed.paper import Paper, to_paper
+    from osembed.papers.readers.reader import Reader
+    from osembed.papers.records import Record
     from osembed.quantise import quantise
-    from osembed.read import Reader, Record
 
     source = open_model(model)
     papers = (to_paper(record, {}, 0) for record in Reader(paths) if isinstance(record, Record))

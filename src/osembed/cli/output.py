@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from osembed.doctor import Check
     from osembed.evaluate import Evaluation
-    from osembed.ingest import Summary
+    from osembed.intake import Summary
     from osembed.migrate.repair import Repair
     from osembed.results import Hit, SearchResult
 
@@ -145,13 +146,25 @@ def print_summary(summary: Summary) -> None:
         click.echo(_audit(summary))
     for reason, count in summary.reasons.most_common():
         click.echo(f"  rejected {count:,}: {safe(reason)}")
+    if summary.superseded:
+        click.echo(f"  ids of several records, of which the last was taken: {safe(_some(summary.superseded))}")
+    if summary.doubled:
+        click.echo(
+            f"  {summary.doubled_count:,} papers are stored twice, under the id that an earlier version of osembed made of theirs, too."
+        )
+        click.echo(f"  To delete these: osembed delete {safe(shlex.join(summary.doubled))}")
     if summary.dropped:
         names = ", ".join(f"{safe(name)} ({count:,})" for name, count in summary.dropped.most_common(5))
         click.echo(f"  metadata left out, its type differs from the collection's: {names}")
     for why, count in summary.skipped.items():
-        click.echo(f"  passed over {count:,}: {safe(why)}")
+        click.echo(f"  passed over {count:,} {safe(why)}: {safe(_some(summary.skipped_names[why]))}")
     if summary.dead_letters:
         click.echo(f"  rejected records: {summary.dead_letters} (mend them, then ingest that file)")
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first names of a list."""
+    return ", ".join(name[:80] for name in names[:5])
 
 
 def _audit(summary: Summary) -> str:

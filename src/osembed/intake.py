@@ -1,0 +1,218 @@
+"""What goes into an ingest: papers in windows, what is rejected put aside with its reason, of records with one id the last."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+from osembed.errors import InputError, NoPapersError
+from osembed.paper import Paper, to_paper
+from osembed.papers.columns import explain_names, nearest
+from osembed.papers.dead_letters import DeadLetters
+from osembed.papers.readers.reader import Reader
+from osembed.papers.records import Record, Rejected, printable
+from osembed.papers.seen import SeenIds
+
+DEFAULT_MIN_WORDS = 100
+SUPERSEDED = "superseded: a later record of this input has its id"
+_FIELDS = ("id", "title", "abstract", "body", "meta")
+_WINDOW_PAPERS = 256
+_WINDOW_CHARS = 400_000
+_NAMED = 10
+_COLUMNS = 100
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """How an ingest reads its input.
+
+    Attributes:
+        min_words: fewest words of abstract and body together.
+        names: osembed's field → the name that the input uses, such as {"title": "name"}.
+        dead_letters: file for what was rejected; by default one in osembed's data folder, made only when needed.
+    """
+
+    min_words: int = DEFAULT_MIN_WORDS
+    names: Mapping[str, str] = field(default_factory=dict)
+    dead_letters: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in sorted(set(self.names) - set(_FIELDS)):
+            near = nearest([name], _FIELDS)
+            hint = f"Perhaps {near}={self.names[name]}? " if near else ""
+            raise InputError(f"There is no field '{name}' to map.", "", f"{hint}Use id, title, abstract, body or meta, like title=name.")
+
+
+@dataclass
+class Summary:
+    """What an ingest did; read = indexed + unchanged + rejected.
+
+    Attributes:
+        reasons: why papers were rejected, counted.
+        superseded: the first ids that several records of the input have; the last of them was taken.
+        doubled: papers that an earlier osembed stored under another id and that are therefore there twice: that id → the id now.
+            The first ones; `doubled_count` says how many they are.
+        embedded: passages that went through a model, `tokens` the tokens it read of them.
+        unseen: tokens of chunks beyond the model's window: no model sees them.
+        beyond: words after the last allowed chunk, which no model sees either.
+        dropped: metadata fields that did not agree with the mapping, counted; their papers were kept.
+        skipped: files of folders that were passed over, counted by the reason; `skipped_names` are the first of them.
+        seconds: wall time, and within it per stage: tokenise, forward, serialise, server (stages overlap).
+        published: False while another process still loads this first generation.
+        done: share of the input's bytes that is settled, from 0 to 1.
+    """
+
+    collection: str
+    read: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    chunks: int = 0
+    embedded: int = 0
+    tokens: int = 0
+    unseen: int = 0
+    beyond: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    superseded: list[str] = field(default_factory=list)
+    doubled: dict[str, str] = field(default_factory=dict)
+    doubled_count: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("wall", "tokenise", "forward", "serialise", "server"), 0.0))
+    skipped: dict[str, int] = field(default_factory=dict)
+    skipped_names: dict[str, list[str]] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    backends: dict[str, str] = field(default_factory=dict)
+    dead_letters: str | None = None
+    published: bool = True
+    done: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Papers that go on together, and how many bytes of the input have been read with them."""
+
+    papers: list[Paper]
+    bytes_read: int = 0
+
+
+class Intake:
+    """One input, read once.
+
+    Raises:
+        InputError: a path is not there, or there is no file to read.
+    """
+
+    def __init__(self, paths: Sequence[str], options: IngestOptions, collection: str) -> None:
+        self._options, self._paths = options, paths
+        self._reader = Reader(paths, options.names)
+        self._letters = DeadLetters(options.dead_letters, collection)
+        self._lock = threading.Lock()
+        self._columns: dict[str, None] = {}
+        self._papers: Iterator[Paper] = self._read()
+        self.seen = SeenIds()
+        self.summary = Summary(collection)
+
+    def look(self) -> None:
+        """Read up to the first paper. Raises NoPapersError where there is none, before anything is created for it."""
+        first = next(self._papers, None)
+        if first is None:
+            raise self._empty()
+        self._papers = chain([first], self._papers)
+
+    def windows(self) -> Iterator[Batch]:
+        """Gather papers into windows; those with an id that was met before wait for the end."""
+        for window in self._gathered(self._papers):
+            for paper_id in self.seen.meet(window):
+                self.wait(window.pop(paper_id), last=True)
+            yield Batch(list(window.values()), self._reader.bytes_read)
+
+    def late_windows(self) -> Iterator[Batch]:
+        """Gather the papers that waited for the end."""
+        papers = (to_paper(record, self._options.names, self._options.min_words) for record in self.seen.waiting())
+        for window in self._gathered(paper for paper in papers if isinstance(paper, Paper)):
+            yield Batch(list(window.values()), self._reader.bytes_read)
+
+    def wait(self, paper: Paper, *, last: bool) -> None:
+        """Let a paper wait for the end of the input; of two with one id that wait the last stays."""
+        loser = self.seen.wait(paper.id, Record(paper.fields, paper.source, paper.former), last=last)
+        if loser:
+            self._supersede(paper.id, loser.source, loser.fields)
+
+    def comes_later(self, paper: Paper, source: str) -> bool:
+        """Whether what is stored from `source` is probably a later record of this input with the same id."""
+        return source != paper.source and self._reader.has(source)
+
+    def settle(self, ids: Sequence[str], outcome: str) -> None:
+        """Count papers as indexed or unchanged, and what an earlier record with the same id was as superseded by it."""
+        summary = self.summary
+        setattr(summary, outcome, getattr(summary, outcome) + len(ids))
+        for paper_id, earlier in self.seen.settle(ids, outcome).items():
+            setattr(summary, earlier, getattr(summary, earlier) - 1)
+            self._supersede(paper_id, "an earlier place of this input", {"id": paper_id})
+
+    def reject(self, rejected: Rejected) -> None:
+        """Count a rejected record and write it to the dead letters."""
+        reason = rejected.reason
+        with self._lock:
+            self.summary.rejected += 1
+            self.summary.reasons[reason.split(": ")[0] if reason.startswith(("not JSON", "superseded")) else reason[:120]] += 1
+            self._letters.write(rejected)
+
+    def share(self, bytes_read: int) -> float:
+        """Return which share of the input so many bytes are."""
+        return min(1.0, bytes_read / self._reader.bytes_total) if self._reader.bytes_total else 0.0
+
+    def finish(self) -> None:
+        """Complete the summary."""
+        summary = self.summary
+        summary.skipped, summary.skipped_names = self._reader.skipped, self._reader.skipped_names
+        for former, now in self.seen.doubled():
+            summary.doubled_count += 1
+            if len(summary.doubled) < _NAMED:
+                summary.doubled[former] = now
+
+    def close(self) -> None:
+        """Close the dead letters and forget the ids."""
+        self.summary.dead_letters = self._letters.close()
+        self.seen.close()
+
+    def _read(self) -> Iterator[Paper]:
+        for record in self._reader:
+            self.summary.read += 1
+            paper = record if isinstance(record, Rejected) else to_paper(record, self._options.names, self._options.min_words)
+            if isinstance(paper, Rejected):
+                if len(self._columns) < _COLUMNS:
+                    self._columns.update(dict.fromkeys(paper.fields))
+                self.reject(paper)
+            else:
+                yield paper
+
+    def _gathered(self, papers: Iterable[Paper]) -> Iterator[dict[str, Paper]]:
+        window: dict[str, Paper] = {}
+        chars = 0
+        for paper in papers:
+            if paper.id in window:
+                earlier = window[paper.id]
+                self._supersede(paper.id, earlier.source, earlier.fields)
+            window[paper.id] = paper
+            chars += len(paper.text)
+            if len(window) >= _WINDOW_PAPERS or chars >= _WINDOW_CHARS:
+                yield window
+                window, chars = {}, 0
+        yield window
+
+    def _supersede(self, paper_id: str, source: str, fields: dict[str, object]) -> None:
+        if paper_id not in self.summary.superseded and len(self.summary.superseded) < _NAMED:
+            self.summary.superseded.append(paper_id)
+        self.reject(Rejected(SUPERSEDED, source, fields, "its id"))
+
+    def _empty(self) -> NoPapersError:
+        where, summary = ", ".join(printable(str(path)) for path in self._paths), self.summary
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.reasons.most_common(5))
+        kept = self._letters.close()
+        found = f"{where} holds no paper that can be indexed: {summary.read:,} records read" + (f" ({reasons})." if reasons else ".")
+        names = explain_names([name for name in self._columns if name != "raw"], self._options.names)
+        return NoPapersError(found, names, f"They are kept in {kept}: mend them, then ingest that file." if kept else "")

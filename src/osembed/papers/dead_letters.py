@@ -1,0 +1,66 @@
+"""A file of what was rejected, each record with the reason, which can be mended and fed in again."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from osembed.errors import OutputError
+from osembed.papers.records import DEAD_LETTER, Rejected
+from osembed.paths import data_folder
+
+
+class DeadLetters:
+    """A JSONL file of what was rejected, with the reason; `osembed ingest FILE` reads it again. Readable by its owner only."""
+
+    def __init__(self, path: str | None, collection: str) -> None:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        self._path = Path(path) if path else data_folder() / "dead-letters" / f"{collection}-{stamp}-{os.getpid()}.jsonl"
+        self._file: int | None = None
+        self._used = False
+
+    def write(self, rejected: Rejected) -> None:
+        """Append one rejected record."""
+        line = {DEAD_LETTER: rejected.reason, "source": rejected.source, "record": rejected.fields}
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file, self._used = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), True
+            self._append(self._file, _line({**line, "check": rejected.check} if rejected.check else line))
+        except OSError as error:
+            raise OutputError(
+                f"The dead letters cannot be written to {self._path}: {error.strerror}.",
+                "A rejected paper would go unnoticed. What was acknowledged is kept.",
+                "Make room there, or name another file with --dead-letters FILE; then run the same command again.",
+            ) from error
+
+    def _append(self, file: int, line: bytes) -> None:
+        """Append a line, whole or not at all: a disk that fills up takes a part of it first."""
+        before, left = os.fstat(file), line
+        try:
+            while left:
+                left = left[os.write(file, left) :]
+        except OSError:
+            if stat.S_ISREG(before.st_mode):
+                os.ftruncate(file, before.st_size)
+            raise
+
+    def close(self) -> str | None:
+        """Close the file; return its path, or None where nothing was rejected."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        return str(self._path) if self._used else None
+
+
+def _line(letter: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(letter, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # integers beyond 64 bits, half a surrogate pair: the standard library writes what it reads
+        return json.dumps(letter, default=str).encode() + b"\n"

@@ -1,0 +1,1 @@
+"""Files to records: folders, text, JSON lines, tables, each also packed."""

@@ -1,0 +1,71 @@
+"""JSON lines: an object per line, or a dead letter that is fed in again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import orjson
+
+from osembed.papers.fields import name_of
+from osembed.papers.records import DEAD_LETTER, MAX_RECORD, Place, Record, Rejected, decoded, too_large
+
+_SKIPPED_AT_ONCE = 2**20
+_UNREAD = ("not JSON", "not a JSON object", "not UTF-8")
+
+
+def read_lines(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
+    """Read JSON lines as records."""
+    number = 0
+    while line := content.readline(MAX_RECORD + 1):
+        number += 1
+        where = f"{place.name}:{number}"
+        if len(line) > MAX_RECORD:
+            while line and not line.endswith(b"\n"):
+                line = content.readline(_SKIPPED_AT_ONCE)
+            yield Rejected(too_large(MAX_RECORD), where, {})
+        elif line.strip():
+            yield read_line(line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"), where, place.names)
+
+
+def read_line(line: bytes, where: str, names: Mapping[str, str]) -> Record | Rejected:
+    """Read one JSON line."""
+    try:
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return _unread(line, f"not JSON: {error}", where)
+    if not isinstance(fields, dict):
+        return _unread(line, "not a JSON object", where)
+    if DEAD_LETTER in fields:
+        return _mended(fields, line, where, names)
+    return _record(fields, line, where, names)
+
+
+def _unread(line: bytes, reason: str, where: str) -> Rejected:
+    """Keep a line as text, so that it can be mended."""
+    text, guessed = decoded(line)
+    return Rejected("not UTF-8", where, {"raw": text}, f"read as {guessed}") if guessed else Rejected(reason, where, {"raw": text})
+
+
+def _mended(letter: dict[str, Any], line: bytes, where: str, names: Mapping[str, str]) -> Record | Rejected:
+    """Read a dead letter that is fed in again: what counts is the record inside. One that nobody mended stays what it is."""
+    reason, source, check = str(letter[DEAD_LETTER])[:200], str(letter.get("source") or where), str(letter.get("check") or "")
+    inner = letter.get("record")
+    fields = inner if isinstance(inner, dict) else {}
+    if check or not fields:
+        return Rejected(reason, source, fields, check)
+    if reason.startswith(_UNREAD) and fields.keys() == {"raw"} and isinstance(fields["raw"], str):
+        return read_line(fields["raw"].encode("utf-8", "replace"), source, names)
+    return _record(fields, line, source, names, ("record",))
+
+
+def _record(fields: dict[str, Any], line: bytes, where: str, names: Mapping[str, str], inside: tuple[str, ...] = ()) -> Record:
+    """Return a record whose id has the digits of its line: the parser makes floats of 2101.00010 and of integers beyond 64 bits."""
+    name = name_of(fields, "id", names)
+    if name is None or type(fields[name]) is not float:
+        return Record(fields, where)
+    exact = json.loads(line, parse_float=str, parse_int=str)
+    for key in inside:
+        exact = exact[key]
+    return Record({**fields, name: exact[name]}, where, former=str(fields[name]))

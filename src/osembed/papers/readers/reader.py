@@ -1,0 +1,94 @@
+"""Files to records: folders of .txt and .md, .jsonl, .csv, each also .gz or .zst, BEIR's corpus.jsonl, standard input.
+
+A record is a plain dictionary with the line it came from. What cannot be read becomes a `Rejected`, never an exception: one bad line or file
+must not cost the others.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from osembed.errors import InputError
+from osembed.papers.readers.folders import STANDARD_INPUT, Found, find
+from osembed.papers.readers.jsonl import read_lines
+from osembed.papers.readers.kinds import READERS, kind_of, stem_of
+from osembed.papers.readers.packed import FAULTS, explain, open_file, unpacked
+from osembed.papers.records import Place, Record, Rejected, printable
+
+_NAMED = 3
+Read = Iterator[Record | Rejected]
+
+
+@dataclass
+class Reader:
+    """Reads paths in order. `bytes_total` and `bytes_read` (of files as they lie on disk) serve progress.
+
+    Attributes:
+        names: osembed's field → the name that the input uses: the id is text under whatever name it stands.
+        skipped: files of a folder that were passed over, by the reason.
+        skipped_names: the first of them.
+
+    Raises:
+        InputError: a path is not there, or there is no file to read.
+    """
+
+    paths: Sequence[str]
+    names: Mapping[str, str] = field(default_factory=dict)
+    bytes_total: int = 0
+    bytes_read: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    skipped_names: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._found = [found for path in self.paths for found in find(str(path), self._skip)]
+        files = [found for found in self._found if isinstance(found, Found)]
+        self.bytes_total = sum(found.size for found in files)
+        self._names = {"stdin" if found.file == STANDARD_INPUT else found.name for found in files}
+        if not self._found:
+            raise InputError(
+                f"{', '.join(printable(str(path)) for path in self.paths) or 'Nothing'} holds no papers.",
+                "",
+                "Name folders of .txt or .md files, or .jsonl or .csv files (also .gz, .zst), or - for standard input.",
+            )
+
+    def __iter__(self) -> Read:
+        for found in self._found:
+            if isinstance(found, Rejected):
+                yield found
+            elif found.file == STANDARD_INPUT:
+                yield from _guarded("stdin", lambda: read_lines(sys.stdin.buffer, Place("stdin", names=self.names)))
+            else:
+                before = self.bytes_read
+                yield from _guarded(found.name, lambda found=found: self._read_file(found))  # type: ignore[misc]
+                self.bytes_read = before + found.size
+
+    def has(self, source: str) -> bool:
+        """Whether a place (file and line) belongs to this input."""
+        return source.rpartition(":")[0] in self._names or source in self._names
+
+    def _read_file(self, found: Found) -> Read:
+        place, before = Place(found.name, printable(stem_of(found.inside)), self.names), self.bytes_read
+        with open_file(found.file) as raw:
+            for record in READERS[kind_of(found.file)](unpacked(raw, found.file), place):
+                self.bytes_read = before + min(raw.tell(), found.size)
+                yield record
+
+    def _skip(self, why: str, name: str) -> None:
+        self.skipped[why] = self.skipped.get(why, 0) + 1
+        names = self.skipped_names.setdefault(why, [])
+        if len(names) < _NAMED:
+            names.append(name)
+
+
+def _guarded(name: str, read: Callable[[], Iterable[Record | Rejected]]) -> Read:
+    """Read a file to its end or to where it is damaged, which costs what follows and is said."""
+    last = name
+    try:
+        for record in read():
+            last = record.source
+            yield record
+    except FAULTS as error:
+        beyond = f" beyond {last}" if last != name else ""
+        yield Rejected(f"cannot be read{beyond}: {explain(error)}", name, {})
