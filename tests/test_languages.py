@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from osembed import index as indexes
+from osembed.collection import Collection
 from osembed.errors import InputError
 from osembed.migrate.gate import GateOptions
 
@@ -64,3 +65,21 @@ def _vectors(client, collection):
         hits = client.search(index=target.index, body={"size": 100}, search_pipeline="_none")["hits"]["hits"]
         found |= {(target.meta.level, hit["_id"]): hit["_source"]["embedding"] for hit in hits}
     return found
+
+
+def test_the_language_is_found_in_the_first_papers_and_kept(small, write, url, name):
+    said = []
+    collection = Collection(name, url, report=said.append)
+    collection.ingest(write([record("german", f"p{number}") for number in range(3)]), small, min_words=10)
+    assert any("The papers are German" in text for text in said)
+    assert {row.analyzer for row in collection.status()} == {"german"}
+    collection.ingest(write([record("portuguese")]), min_words=10)
+    assert collection.search("Wald", mode="lexical").hits
+
+
+def test_a_model_that_cannot_read_the_script_is_warned_of(write, url, name):
+    """all-MiniLM-L6-v2 knows few Japanese signs."""
+    said = []
+    summary = Collection(name, url, report=said.append).ingest(write([record("japanese")]), min_words=10)
+    assert summary.unknown > 0.1 * summary.tokens
+    assert any("not made for this script" in text for text in said)

@@ -60,6 +60,7 @@ class LevelStatus:
     built_by: str
     graph_mb: float
     limits: str
+    analyzer: str
 
 
 def choose_models(model: str | None = None, paper: str | None = None, chunk: str | None = None, preset: str | None = None) -> Wish:
@@ -133,7 +134,10 @@ class Collection:
             intake.look()
             self._reach()
             self._announcer.start()
-            opened = settled(lambda: open_collection(self.client, self.server, self.name, wanted, self._encoders), report=self._report)
+            sample = [paper.text for paper in intake.sample]
+            opened = settled(
+                lambda: open_collection(self.client, self.server, self.name, wanted, self._encoders, sample), report=self._report
+            )
             for notice in opened.notices:
                 self._report(notice)
             try:
@@ -253,6 +257,7 @@ class Collection:
                     built_by=meta.provenance.get("backend", "?"),
                     graph_mb=round(forecast_bytes(meta.identity.dimension, count) / 2**20, 1),
                     limits=limits,
+                    analyzer=meta.analyzer,
                 )
             )
         return rows

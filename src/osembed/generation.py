@@ -6,7 +6,7 @@ the journal with a heartbeat. A loader that was killed stops beating; whoever wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,7 +33,7 @@ from osembed.opensearch.coordination.registration import (
     watch_entries,
 )
 from osembed.opensearch.patience import settled
-from osembed.papers.languages import ENGLISH, analyzers_of, choose_analyzer, language_name, needs_plugins
+from osembed.papers.languages import ENGLISH, analyzers_of, choose_analyzer, language_name, needs_plugins, recognise
 from osembed.schema import ChunkRule, IndexMeta, Level
 
 _OF_DROPS = ("drops", "dropped", "floor")  # what a drop leaves in the collection's journal entry; `floor` is the first generation since
@@ -89,15 +89,23 @@ class Opened:
     notices: tuple[str, ...] = ()
 
 
-def open_collection(client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders) -> Opened:
+def open_collection(
+    client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders, sample: Sequence[str] = ()
+) -> Opened:
     """Open a collection for writing, creating it first where it does not exist.
+
+    Args:
+        client, server, encoders: what it works with.
+        collection: its name.
+        wish: what is asked of it.
+        sample: texts of the first papers: a new collection takes their language where the wish names none.
 
     Raises IdentityError or InputError where the wish contradicts what is stored; nothing is created then.
     """
     schema.check_name(collection)
     first = indexes.resolve(client, collection)
     if first is None:
-        return _open_first(client, server, collection, wish, encoders)
+        return _open_first(client, server, collection, wish, encoders, sample)
     entry, _ = enter(client, collection, "writers")
     try:
         targets = indexes.resolve(client, collection)  # while this entry beats, nobody drops it
@@ -108,7 +116,7 @@ def open_collection(client: OpenSearch, server: Server, collection: str, wish: W
         leave(entry)
         raise
     leave(entry)
-    return _open_first(client, server, collection, wish, encoders)
+    return _open_first(client, server, collection, wish, encoders, sample)
 
 
 def leave(entry: Registration) -> None:
@@ -205,13 +213,14 @@ def missing(client: OpenSearch, collection: str) -> CollectionError:
     return CollectionError(f"There is no collection '{collection}'.", "", f"Fill it first: osembed ingest PATH --collection {collection}")
 
 
-def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders) -> Opened:
+def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders, sample: Sequence[str]) -> Opened:
     permissions.require(client, collection, "writer")
     asked: dict[Level, str] = {"papers": wish.paper_model or DEFAULT_MODEL, "chunks": wish.chunk_model or DEFAULT_MODEL}
     models = {level: open_model(name) for level, name in asked.items()}
     profile = wish.profile or "lucene"
     check_profile(server, profile)
-    analyzer = analyzer_for(client, wish.language or ENGLISH)
+    language = wish.language or recognise(sample)
+    analyzer = analyzer_for(client, language)
     metas = {
         level: replace(describe(collection, level, model, wish.rule(), profile, encoders), analyzer=analyzer)
         for level, model in models.items()
@@ -237,7 +246,8 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
     except BaseException:
         leave(entry)
         raise
-    return Opened(targets, entry)
+    said = f"The papers are {language.capitalize()}: their words are analysed as {analyzer}. (Another language: --language NAME.)"
+    return Opened(targets, entry, (said,) if language != ENGLISH and not wish.language else ())
 
 
 def _create(client: OpenSearch, server: Server, meta: IndexMeta, shape: Mapping[str, Any], entry: Registration) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _REDOS = 12
+_UNREADABLE = 0.1  # of the tokens; papers in a script that a model knows have some per thousand
 Progress = Callable[[Summary], None]
 
 
@@ -57,7 +58,7 @@ class Ingest:
         self._ended = threading.Event()
         self._report: Callable[[str], None] = lambda _: None
         self._witnesses = Witnesses(client)
-        self._late = False
+        self._late = self._warned = False
         self.summary = intake.summary
 
     def run(self, progress: Progress, report: Callable[[str], None]) -> Summary:
@@ -167,9 +168,21 @@ class Ingest:
             window.vectors[meta.identity.hash].update(zip(keys, vectors, strict=True))
             self.summary.embedded += len(tokens)
             self.summary.tokens += tokens.read
+            self._count_unknown(tokens.unknown, meta.model)
         self.summary.seconds["forward"] += time.perf_counter() - started
         self.summary.seconds["tokenise"] += window.tokenise_s
         return window
+
+    def _count_unknown(self, unknown: int, model: str) -> None:
+        """Warn, as soon as it is seen, of a model that cannot read the papers' script."""
+        summary = self.summary
+        summary.unknown += unknown
+        if not self._warned and summary.unknown > _UNREADABLE * summary.tokens:
+            self._warned = True
+            self._report(
+                f"{summary.unknown / summary.tokens:.0%} of the tokens are unknown to {model}: it was not made for this script, and its vectors "
+                "will find little. A multilingual model, such as paraphrase-multilingual-MiniLM-L12-v2, reads it (`osembed models`)."
+            )
 
     def _write(self, window: Window, loop: BulkLoop) -> None:
         """Write chunks, then commit their papers; what conflicts or is blocked is kept for another try."""

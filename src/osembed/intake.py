@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 
 from osembed.errors import InputError, NoPapersError
 from osembed.paper import Paper, to_paper
@@ -21,6 +21,7 @@ SUPERSEDED = "superseded: a later record of this input has its id"
 _FIELDS = ("id", "title", "abstract", "body", "meta")
 _WINDOW_PAPERS = 256
 _WINDOW_CHARS = 400_000
+_SAMPLE_PAPERS = 20
 _NAMED = 10
 _COLUMNS = 100
 
@@ -56,6 +57,7 @@ class Summary:
         doubled: papers that an earlier osembed stored under another id and that are therefore there twice: that id → the id now.
             The first ones; `doubled_count` says how many they are.
         embedded: passages that went through a model, `tokens` the tokens it read of them.
+        unknown: tokens that stand for what the models' vocabularies do not have, such as the signs of another script.
         unseen: tokens of chunks beyond the model's window: no model sees them.
         beyond: words after the last allowed chunk, which no model sees either.
         dropped: metadata fields that did not agree with the mapping, counted; their papers were kept.
@@ -73,6 +75,7 @@ class Summary:
     chunks: int = 0
     embedded: int = 0
     tokens: int = 0
+    unknown: int = 0
     unseen: int = 0
     beyond: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -101,6 +104,9 @@ class Batch:
 class Intake:
     """One input, read once.
 
+    Attributes:
+        sample: the first papers, once it was looked at.
+
     Raises:
         InputError: a path is not there, or there is no file to read.
     """
@@ -112,15 +118,21 @@ class Intake:
         self._lock = threading.Lock()
         self._columns: dict[str, None] = {}
         self._papers: Iterator[Paper] = self._read()
+        self.sample: list[Paper] = []
         self.seen = SeenIds()
         self.summary = Summary(collection)
 
     def look(self) -> None:
-        """Read up to the first paper. Raises NoPapersError where there is none, before anything is created for it."""
-        first = next(self._papers, None)
-        if first is None:
+        """Read the first few papers. Raises NoPapersError where there is none, before anything is created for it."""
+        papers, chars = self._papers, 0
+        for paper in islice(papers, _SAMPLE_PAPERS):
+            self.sample.append(paper)
+            chars += len(paper.text)
+            if chars >= _WINDOW_CHARS:
+                break
+        if not self.sample:
             raise self._empty()
-        self._papers = chain([first], self._papers)
+        self._papers = chain(self.sample, papers)
 
     def windows(self) -> Iterator[Batch]:
         """Gather papers into windows; those with an id that was met before wait for the end."""

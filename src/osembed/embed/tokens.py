@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _MOST_WORDS = 150_000  # in a table: some 40 MB
+_UNKNOWN = ("[UNK]", "<unk>")  # of WordPiece and of SentencePiece; byte-level vocabularies have everything
 _REMOVED = re.compile(r"[\x0b\x0c\x1c-\x1f\x85]")  # BERT's cleaning takes these out; Python's split would part words at them
 
 
@@ -31,11 +32,13 @@ class Tokens:
         texts: the strings, as they were tokenised.
         ids: per text, at most the model's maximum of ids, special tokens included.
         counts: per text, the number of ids before truncation.
+        unknown: how many of the ids stand for something that the vocabulary does not have.
     """
 
     texts: Sequence[str]
     ids: list[list[int]]
     counts: list[int]
+    unknown: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,6 +64,7 @@ class Tokeniser:
         self._tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._unknown = next((found for name in _UNKNOWN if (found := self._tokenizer.token_to_id(name)) is not None), None)
         self._table = WordTable(self._pieces) if is_wordwise(self._tokenizer) else None
 
     @cached_property
@@ -82,7 +86,8 @@ class Tokeniser:
         rows = self._table.tokenise(texts) if self._table else self._pieces(texts)
         room = self.max_length - self.specials
         ids = [opening + (row if len(row) <= room else row[:room]) + closing for row in rows]
-        return Tokens(texts, ids, [len(row) + self.specials for row in rows])
+        unknown = sum(row.count(self._unknown) for row in ids) if self._unknown is not None else 0
+        return Tokens(texts, ids, [len(row) + self.specials for row in rows], unknown)
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, without special tokens."""

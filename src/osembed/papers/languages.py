@@ -73,16 +73,11 @@ def needs_plugins(language: str) -> bool:
 
 
 def recognise(texts: Iterable[str]) -> str:
-    """Return the language of most of these texts; English where it is not certain of any."""
-    votes: Counter[str] = Counter()
-    for text in texts:
-        code, share = _identifier().classify(text[:_SAMPLE_CHARS])
-        if share >= _CERTAIN:
-            votes[code] += 1
-    if not votes:
-        return ENGLISH
-    best = votes.most_common(1)[0][0]
-    return next(name for name, code in _CODES.items() if code == best)
+    """Return the language of more than half of these texts; English where there is none."""
+    found = [_identifier().classify(text[:_SAMPLE_CHARS]) for text in texts]
+    votes = Counter(code for code, share in found if share >= _CERTAIN)
+    best, count = max(votes.items(), key=lambda vote: vote[1], default=("en", 0))
+    return next(name for name, code in _CODES.items() if code == best) if 2 * count > len(found) else ENGLISH
 
 
 @cache
