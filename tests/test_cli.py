@@ -42,6 +42,20 @@ def test_a_whole_session(name, url, tmp_path):
     assert run("search", "HX-3306", *base, "--mode", "lexical", "--where", "id=ant-homing").stdout.startswith("Nothing found")
 
 
+def test_the_exit_code_says_whether_papers_are_there(name, url, tmp_path, write, small):
+    """Some rejected: 0. All of them: 1, before anything is created, and why."""
+    base = ("--collection", name, "--url", url, "--model", str(small.paper_model))
+    none = run("ingest", write([paper(1, 5)]), *base)
+    assert none.returncode == 1
+    assert "1 fewer than 100 words" in none.stderr
+    (tmp_path / "README.md").write_text("no paper")
+    (tmp_path / "caf\udce9.txt").write_text("Café\n" + paper(2)["text"])
+    some = run("ingest", str(tmp_path), *base)
+    assert some.returncode == 0, some.stderr
+    assert "2 read = 1 indexed + 0 unchanged + 1 rejected" in some.stdout
+    assert f"passed over 1 readme, notice or licence files: {tmp_path.name}/README.md" in some.stdout
+
+
 def test_help_teaches_and_is_quick():
     """Every command has help with an example of what it takes; --help loads neither torch nor opensearch-py."""
     program = (

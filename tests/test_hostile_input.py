@@ -15,8 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from osembed.errors import InputError
+from osembed.errors import InputError, NoPapersError
+from osembed.intake import IngestOptions, Intake
 from osembed.paper import Paper, to_paper
+from osembed.papers.columns import explain_names
 from osembed.papers.dead_letters import DeadLetters
 from osembed.papers.readers.packed import zstd
 from osembed.papers.readers.reader import Reader
@@ -75,9 +77,8 @@ def test_ids_of_tables_are_text_under_any_name(tmp_path):
 )
 def test_ids_of_json_keep_their_digits(tmp_path, written, meant):
     """Floats and integers beyond 64 bits are ids as they are written, in a dead letter, too; what an earlier osembed made of them is known."""
-    (tmp_path / "a.jsonl").write_text(
-        f'{{"id": {written}, "text": "b", "score": 2.50}}\n{json.dumps({DEAD_LETTER: "x", "source": "s"})[:-1]}, "record": {{"id": {written}, "text": "b"}}}}\n'
-    )
+    record = f'{{"id": {written}, "text": "b", "score": 2.50}}'
+    (tmp_path / "a.jsonl").write_text(f'{record}\n{{"{DEAD_LETTER}": "x", "source": "s", "record": {record}}}\n')
     one, again = papers(tmp_path / "a.jsonl")
     assert one.id == again.id == (meant or written)
     assert one.former == (str(float(written)) if meant else "")
@@ -267,6 +268,38 @@ def test_rows_of_the_wrong_length_keep_what_they_have(tmp_path):
     assert feed_again([short, long], tmp_path) == [short, long]
 
 
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("columns", "names", "said"),
+    [
+        (["nr", "Titel", "Volltext"], {}, "Their fields are nr, Titel, Volltext. Perhaps --field title=Titel --field body=Volltext."),
+        (["id", "titles", "full text"], {}, "--field body='full text'"),
+        (["id", "title", "fulltext"], {"body": "ful_text"}, "--field body=fulltext"),
+        (["a", "b"], {}, "Say which holds what"),
+        (["id", "TITLE", "Abstract Note"], {}, ""),
+    ],
+)
+def test_unknown_names_get_a_hint(columns, names, said):
+    """The names that were found, the nearest known one, what to type; silence where the text was found."""
+    hint = explain_names(columns, names)
+    assert said in hint
+    assert bool(said) == bool(hint)
+
+
+def test_an_input_without_papers_says_why(tmp_path):
+    """The reasons counted, the names of the columns, where the records are kept."""
+    (tmp_path / "a.csv").write_text("nr;titel;Volltext\n1;T;some text\n2;T;more text\n")
+    intake = Intake([str(tmp_path / "a.csv")], IngestOptions(dead_letters=str(tmp_path / "dead.jsonl")), "x")
+    with pytest.raises(NoPapersError) as refused:
+        intake.look()
+    for said in ("2 records read", "2 no text", "Their fields are nr, titel, Volltext", "--field title=titel", "dead.jsonl"):
+        assert said in str(refused.value)
+    with pytest.raises(InputError, match="Perhaps title=x"):
+        IngestOptions(names={"titel": "x"})
+
+
 # Anything at all.
 
 
@@ -366,8 +399,8 @@ def test_bombs_do_not_take_the_memory(tmp_path, name, head, piece, limit_mb):
     assert grown < limit_mb, f"{name} took {grown} MB"
 
 
-def test_a_million_ids_are_kept_outside(tmp_path):
-    """Ids seen cost a fixed share of memory; what was met is known."""
+def test_ids_that_were_met_are_known():
+    """Across many windows, whatever else was met."""
     seen = SeenIds()
     for start in range(0, 20_000, 250):
         assert seen.meet(str(number) for number in range(start, start + 250)) == set()

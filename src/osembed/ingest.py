@@ -25,6 +25,7 @@ from osembed.identity import text_hash
 from osembed.index import Targets
 from osembed.intake import Batch, Intake, Summary
 from osembed.journal import Journal
+from osembed.metadata import drop
 from osembed.opensearch import changes, sight
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Witnesses
@@ -189,7 +190,9 @@ class Ingest:
         summary = self.summary
         summary.beyond += window.words_beyond
         summary.unseen += window.unseen
-        summary.dropped.update(window.dropped)
+        for why, names in window.dropped.items():
+            for name, count in names.items():
+                drop(summary.dropped, why, name, count)
         self._intake.settle(window.unchanged, "unchanged")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         window = self._without_bad_vectors(window)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from osembed.errors import InputError, NoPapersError
+from osembed.metadata import Dropped
 from osembed.paper import Paper, to_paper
 from osembed.papers.columns import explain_names, nearest
 from osembed.papers.dead_letters import DeadLetters
@@ -60,7 +61,7 @@ class Summary:
         unknown: tokens that stand for what the models' vocabularies do not have, such as the signs of another script.
         unseen: tokens of chunks beyond the model's window: no model sees them.
         beyond: words after the last allowed chunk, which no model sees either.
-        dropped: metadata fields that did not agree with the mapping, counted; their papers were kept.
+        dropped: metadata fields that were left out, counted by the reason and by name; their papers were kept.
         skipped: files of folders that were passed over, counted by the reason; `skipped_names` are the first of them.
         seconds: wall time, and within it per stage: tokenise, forward, serialise, server (stages overlap).
         published: False while another process still loads this first generation.
@@ -82,7 +83,7 @@ class Summary:
     superseded: list[str] = field(default_factory=list)
     doubled: dict[str, str] = field(default_factory=dict)
     doubled_count: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
+    dropped: Dropped = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("wall", "tokenise", "forward", "serialise", "server"), 0.0))
     skipped: dict[str, int] = field(default_factory=dict)
     skipped_names: dict[str, list[str]] = field(default_factory=dict)

@@ -5,19 +5,35 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 MAX_FIELDS = 200
+MAX_OWN = 50  # new fields that one paper of a window may add alone
+OTHER_TYPE = "its type differs from the collection's"
+LIMIT = f"the collection has {MAX_FIELDS} fields already"
+OWN = f"more than {MAX_OWN} fields that only one paper has"
+TOO_DEEP = "nested too deep"
+Dropped = dict[str, Counter[str]]  # reason → name → how often
+_COUNTED, _OTHERS = 1000, "(others)"
+_TOO_DEEP = object()
 _DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])(T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?)?")
 _MAX_DEPTH = 4
 
 
-def flatten(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata as `a.b: value`, lists of objects turned into lists per field, empty values left out."""
+def flatten(meta: Mapping[str, Any], deep: list[str] | None = None) -> dict[str, Any]:
+    """Return metadata as `a.b: value`, lists of objects turned into lists per field, empty values left out.
+
+    Args:
+        meta: as it came.
+        deep: gets the names of what is nested too deep to be kept.
+    """
     flat: dict[str, Any] = {}
     for name, value in _walk(meta, "", 0):
-        if name in flat:
+        if value is _TOO_DEEP:
+            if deep is not None:
+                deep.append(name)
+        elif name in flat:
             before = flat[name] if isinstance(flat[name], list) else [flat[name]]
             flat[name] = before + (value if isinstance(value, list) else [value])
         else:
@@ -37,29 +53,54 @@ def field_type(value: Any) -> str | None:
     return None
 
 
-def new_types(metas: Iterator[Mapping[str, Any]], known: Mapping[str, str]) -> dict[str, str]:
-    """Return the fields that are not mapped yet, with the type of their first value; never more than MAX_FIELDS in all."""
+def new_types(metas: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields that are not mapped yet, with the type of their first value; never more than MAX_FIELDS in all.
+
+    Fields that several papers share come first, and one paper adds few that it has alone: thousands of keys in one paper leave room for others.
+    """
     fresh: dict[str, str] = {}
-    taken = {name for name, kind in known.items() if kind != "object"}
-    for meta in metas:
-        for name, value in meta.items():
-            kind = field_type(value)
-            full = len(taken) + len(fresh) >= MAX_FIELDS
-            if kind and name not in known and name not in fresh and not full and not _clashes(name, {**known, **fresh}):
-                fresh[name] = kind
+    left = MAX_FIELDS - sum(kind != "object" for kind in known.values())
+    for name, value in _by_use(metas, known):
+        kind = field_type(value)
+        if kind and name not in fresh and len(fresh) < left and not _clashes(name, {**known, **fresh}):
+            fresh[name] = kind
     return fresh
 
 
-def fit(meta: Mapping[str, Any], types: Mapping[str, str], dropped: Counter[str]) -> dict[str, Any]:
-    """Return the fields of one paper that agree with the mapping; count the others by name."""
+def fit(meta: Mapping[str, Any], types: Mapping[str, str], dropped: Dropped) -> dict[str, Any]:
+    """Return the fields of one paper that agree with the mapping; count the others by the reason and by name."""
     kept = {}
     for name, value in meta.items():
         kind = types.get(name)
         if kind and kind != "object" and _agrees(value, kind):
             kept[name] = value
         else:
-            dropped[name] += 1
+            drop(dropped, _why(name, value, types), name)
     return kept
+
+
+def drop(dropped: Dropped, why: str, name: str, count: int = 1) -> None:
+    """Count a field that is left out. Names beyond a limit are counted together: hostile papers have no end of them."""
+    names = dropped.setdefault(why, Counter())
+    names[name if name in names or len(names) < _COUNTED else _OTHERS] += count
+
+
+def _by_use(metas: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """Yield unknown fields: first those that several papers have, then a few of those that each has alone."""
+    unknown = [[(name, value) for name, value in meta.items() if name not in known] for meta in metas]
+    papers = Counter(name for fields in unknown for name, _ in fields)
+    yield from (field for fields in unknown for field in fields if papers[field[0]] > 1)
+    for fields in unknown:
+        yield from [field for field in fields if papers[field[0]] == 1][:MAX_OWN]
+
+
+def _why(name: str, value: Any, types: Mapping[str, str]) -> str:
+    """Return why a field of a paper is left out."""
+    if name in types or field_type(value) is None:
+        return OTHER_TYPE
+    if sum(kind != "object" for kind in types.values()) >= MAX_FIELDS:
+        return LIMIT
+    return OTHER_TYPE if _clashes(name, types) else OWN
 
 
 def _agrees(value: Any, kind: str) -> bool:
@@ -84,6 +125,8 @@ def _walk(value: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[s
         if isinstance(item, Mapping):
             if depth < _MAX_DEPTH:
                 yield from _walk(item, f"{name}.", depth + 1)
+            elif item:
+                yield name, _TOO_DEEP
         elif isinstance(item, list):
             yield from _walk_list(item, name, depth)
         elif item is not None and item != "":
@@ -94,11 +137,12 @@ def _walk_list(items: list[Any], name: str, depth: int) -> Iterator[tuple[str, A
     plain = [item for item in items if isinstance(item, str | int | float) and item != ""]
     if plain:
         yield name, plain
-    if depth < _MAX_DEPTH:
-        for item in items:
-            if isinstance(item, Mapping):
-                for inner, value in _walk(item, f"{name}.", depth + 1):
-                    yield inner, value if isinstance(value, list) else [value]
+    for item in items:
+        if isinstance(item, Mapping) and depth < _MAX_DEPTH:
+            for inner, value in _walk(item, f"{name}.", depth + 1):
+                yield inner, value if isinstance(value, list) or value is _TOO_DEEP else [value]
+    if any(item and isinstance(item, list if depth < _MAX_DEPTH else (list, Mapping)) for item in items):
+        yield name, _TOO_DEEP
 
 
 def _clean_key(key: str) -> str:

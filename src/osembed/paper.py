@@ -33,6 +33,7 @@ class Paper:
         source: file and line.
         fields: the record as it came, for a dead letter.
         former: the id that an earlier osembed would have given it, where that differs.
+        deep: names of metadata that is nested too deep to be kept.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Paper:
     source: str
     fields: dict[str, Any]
     former: str = ""
+    deep: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -77,16 +79,17 @@ def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper 
         taken[field] = fields.pop(name) if name is not None else None
     if isinstance(taken["id"], bool | list | Mapping):
         return Rejected(f"its id is {_KINDS.get(type(taken['id']), 'an object')}, not text", record.source, record.fields)
-    meta = taken["meta"] if isinstance(taken["meta"], Mapping) else {}
+    meta, deep = taken["meta"] if isinstance(taken["meta"], Mapping) else {}, list[str]()
     paper = Paper(
         id=_to_id(taken["id"], taken),
         title=" ".join(clean(to_text(taken["title"])).split()),
         abstract=clean(to_text(taken["abstract"])).strip(),
         body=clean(to_text(taken["body"])).strip(),
-        meta=_clean_values(flatten({**fields, **meta})),
+        meta=_clean_values(flatten({**fields, **meta}, deep)),
         source=record.source,
         fields=record.fields,
         former=_former(record, found, names),
+        deep=tuple(deep),
     )
     reason = _unfit(paper, min_words)
     return Rejected(reason, record.source, record.fields) if reason else paper
@@ -99,12 +102,12 @@ def clean(text: str) -> str:
 
 
 def _unfit(paper: Paper, min_words: int) -> str:
+    if not paper.text and not paper.title:
+        return "no text"
     if not paper.id:
         return "no id"
     if len(paper.id.encode()) > MAX_ID_BYTES:
         return f"id longer than {MAX_ID_BYTES} bytes"
-    if not paper.text and not paper.title:
-        return "no text"
     if paper.word_count < min_words:
         return f"fewer than {min_words} words"
     return ""

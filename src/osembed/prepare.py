@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +17,7 @@ from osembed.client import OpenSearch
 from osembed.embed.tokens import Tokeniser, Tokens
 from osembed.identity import text_hash
 from osembed.index import Targets, add_meta_fields
-from osembed.metadata import fit, new_types
+from osembed.metadata import TOO_DEEP, Dropped, drop, fit, new_types
 from osembed.model_files import ModelSpec
 from osembed.paper import Paper
 from osembed.passage import paper_passage
@@ -80,7 +79,7 @@ class Window:
     vectors: dict[str, dict[str, Vector]] = field(default_factory=dict)
     tokens: dict[str, Tokens] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    dropped: Counter[str] = field(default_factory=Counter)
+    dropped: Dropped = field(default_factory=dict)
     words_beyond: int = 0
     unseen: int = 0
     tokenise_s: float = 0.0
@@ -203,6 +202,8 @@ def _agreed_types(targets: Targets) -> dict[str, str]:
 
 
 def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], stored: Stored | None, window: Window) -> Work:
+    for name in paper.deep:
+        drop(window.dropped, TOO_DEEP, name)
     whole, parts = readings["papers"].spec, readings["chunks"].spec
     return Work(
         paper=paper,

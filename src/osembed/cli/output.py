@@ -153,9 +153,9 @@ def print_summary(summary: Summary) -> None:
             f"  {summary.doubled_count:,} papers are stored twice, under the id that an earlier version of osembed made of theirs, too."
         )
         click.echo(f"  To delete these: osembed delete {safe(shlex.join(summary.doubled))}")
-    if summary.dropped:
-        names = ", ".join(f"{safe(name)} ({count:,})" for name, count in summary.dropped.most_common(5))
-        click.echo(f"  metadata left out, its type differs from the collection's: {names}")
+    for why, counts in summary.dropped.items():
+        names = ", ".join(f"{safe(name[:80])} ({count:,})" for name, count in counts.most_common(5))
+        click.echo(f"  metadata left out, {why}: {names}")
     for why, count in summary.skipped.items():
         click.echo(f"  passed over {count:,} {safe(why)}: {safe(_some(summary.skipped_names[why]))}")
     if summary.dead_letters:
