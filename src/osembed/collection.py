@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from osembed import index as indexes
-from osembed import node
+from osembed import node, typed
 from osembed.audience import Announcer
 from osembed.client import Access, OpenSearch, Server, connect, handshake
+from osembed.dicts import Dicts
 from osembed.doctor import Check, examine, forecast_bytes
 from osembed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
@@ -27,6 +28,7 @@ from osembed.models import PRESETS
 from osembed.opensearch import changes
 from osembed.opensearch.coordination.registration import telling
 from osembed.opensearch.patience import settled
+from osembed.read import Record
 from osembed.results import SearchOptions, SearchResult
 from osembed.schema import alias_name, check_name
 from osembed.search import Searcher
@@ -102,16 +104,16 @@ class Collection:
 
     def ingest(
         self,
-        paths: str | Path | Sequence[str | Path],
-        wish: Wish | None = None,
+        papers: str | Path | Mapping[str, Any] | Record | Iterable[str | Path | Mapping[str, Any] | Record],
+        wish: Wish | str | None = None,
         progress: Callable[[Summary], None] = lambda _: None,
         **options: Any,
     ) -> Summary:
         """Read, cut, embed and index papers; run again it only does what is left.
 
         Args:
-            paths: a folder or file, or several; "-" is standard input.
-            wish: models, chunking and mapping of a new collection (`choose_models` helps); an existing one must agree.
+            papers: a folder or file, or several ("-" is standard input); or papers as dictionaries or `Record`s, such as from a generator.
+            wish: the model of a new collection, or models, chunking and mapping (`choose_models` helps); an existing one must agree.
             progress: called after each window of papers.
             options: fields of IngestOptions, such as min_words=50.
 
@@ -120,10 +122,9 @@ class Collection:
             ClusterError: the server took nothing for ten minutes; what was acknowledged is kept.
             DroppedError: somebody dropped the collection meanwhile; nothing of it is made anew.
         """
-        chosen, inputs = _build(IngestOptions, options), _several(paths)
+        chosen, inputs, wanted = _build(IngestOptions, options), _inputs(papers), _wish(wish)
         self._reach()
         self._announcer.start()
-        wanted = wish or Wish()
         with self._telling():
             opened = settled(lambda: open_collection(self.client, self.server, self.name, wanted, self._encoders), report=self._report)
             for notice in opened.notices:
@@ -137,28 +138,31 @@ class Collection:
             return summary
 
     def search(self, query: str, **options: Any) -> SearchResult:
-        """Search papers; `options` are the fields of SearchOptions, such as size=5 or where=("year>=2015",)."""
+        """Search papers; `options` are the fields of SearchOptions, such as size=5 or where="year>=2015"."""
+        chosen = _build(SearchOptions, options)
         self._announcer.start()
-        return self._searcher.search(query, _build(SearchOptions, options))
+        return self._searcher.search(query, chosen)
 
-    def similar(self, paper_id: str, *, size: int = 10, where: Sequence[str] = ()) -> SearchResult:
+    def similar(self, paper_id: str, *, size: int = 10, where: str | Sequence[str] = ()) -> SearchResult:
         """Return the papers nearest to a stored one by their vectors."""
         return self._searcher.similar(paper_id, size=size, where=where)
 
     def request(self, query: str, **options: Any) -> dict[str, Any]:
         """Return the search as a request for other programs, such as this server understands: {"alias", "body", "curl", "notices"}."""
-        return asdict(self._searcher.request(query, _build(SearchOptions, options), self._access))
+        chosen = _build(SearchOptions, options)
+        return asdict(self._searcher.request(query, chosen, self._access))
 
     def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
         """Delete papers with their chunks; return for each id whether it was there."""
         from osembed.bulk import BulkLoop
         from osembed.store import delete_papers
 
+        wanted = _several("ids", ids)
         self._reach()
         loop = BulkLoop(self.client, report=self._report)
         try:
             with self._telling():
-                found = delete_papers(self.client, self._searcher.resolve, loop, _several(ids))
+                found = delete_papers(self.client, self._searcher.resolve, loop, wanted)
                 for target in settled(self._searcher.resolve).values():
                     settled(lambda target=target: changes.refresh(self.client, target.index))  # type: ignore[misc]
                 return found
@@ -181,8 +185,9 @@ class Collection:
         """
         if (model is None) == (wish is None):
             raise InputError("A model or a wish is needed, not both.", "", 'Like migrate("all-mpnet-base-v2").')
+        wanted = _wish(wish or model)
         self._reach()
-        return self.migration(progress).run(wish or choose_models(model), self._migrate_options(options))
+        return self.migration(progress).run(wanted, self._migrate_options(options))
 
     def migration(self, progress: Callable[[Progress], None] = lambda _: None) -> Migration:
         """Return the collection's migration, for its single steps: plan, swap, rollback, finish, abort, control, state."""
@@ -316,15 +321,33 @@ class Collection:
         return Searcher(self.client, self.server, self.name, self._query_encoders)
 
 
-def _several(given: str | Path | Sequence[str | Path]) -> list[str]:
-    """Return one or several as a list; a lone string is one, not its letters."""
-    return [str(given)] if isinstance(given, str | Path) else [str(item) for item in given]
+def _several(name: str, given: str | Path | Iterable[str | Path]) -> list[str]:
+    """Return one or several as a list; a lone string is one, not its letters. Raises InputError for anything but texts and paths."""
+    items = [given] if isinstance(given, str | Path) or not isinstance(given, Iterable) else list(given)
+    for item in items:
+        if not isinstance(item, str | Path):
+            raise typed.refusal(name, item, "text, or a list of texts")
+    return [str(item) for item in items]
+
+
+def _inputs(papers: Any) -> list[str] | Dicts:
+    """Tell papers that are handed over from paths to read."""
+    found = Dicts.peek(papers)
+    return found if isinstance(found, Dicts) else _several("papers", found)
+
+
+def _wish(wish: Wish | str | None) -> Wish:
+    """Return what is wanted of a collection; a lone string names a model."""
+    if wish is not None and not isinstance(wish, Wish | str):
+        raise typed.refusal("wish", wish, "a model's name or a Wish (see `choose_models`)")
+    return wish if isinstance(wish, Wish) else choose_models(wish)
 
 
 def _build(kind: type, options: dict[str, Any]) -> Any:
-    """Make an options object; an unknown name is an InputError, not a TypeError deep inside."""
-    unknown = set(options) - set(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    """Make an options object; an unknown name or a wrong type is an InputError, not a TypeError deep inside."""
+    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    unknown = set(options) - set(fields)
     if unknown:
-        known = ", ".join(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-        raise InputError(f"There is no option '{sorted(unknown)[0]}'.", "", f"Known are {known}.")
+        raise InputError(f"There is no option '{sorted(unknown)[0]}'.", "", f"Known are {', '.join(fields)}.")
+    typed.check_options(fields, options)
     return kind(**options)

@@ -21,6 +21,7 @@ import orjson
 from osembed import index as indexes
 from osembed.bulk import BulkLoop, Operation, Outcome
 from osembed.client import OpenSearch
+from osembed.dicts import Dicts
 from osembed.encoders import Encoders
 from osembed.errors import InputError, MissingError, OutputError
 from osembed.fence import Turnstile
@@ -128,9 +129,9 @@ class Ingest:
         self._witnesses = Witnesses(client)
         self.summary = Summary(self._collection)
 
-    def run(self, paths: Sequence[str], progress: Progress, report: Callable[[str], None]) -> Summary:
+    def run(self, papers: Sequence[str] | Dicts, progress: Progress, report: Callable[[str], None]) -> Summary:
         """Read, embed and write; return when every paper is settled. Does not publish."""
-        reader, self._report = Reader(paths), report
+        reader, self._report = papers if isinstance(papers, Dicts) else Reader(papers), report
         summary, started = self.summary, time.monotonic()
         for level in LEVELS:
             encoder = self._encoder(level)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, overload
 
+from osembed import typed
 from osembed.errors import InputError
 from osembed.fusion import FUSIONS, Fusion
 
@@ -23,7 +24,7 @@ class SearchOptions:
     Attributes:
         level: both (words in papers, meaning in chunks), papers or chunks (native hybrid on one index).
         weights: of the lexical and the vector leg.
-        where: filters such as year>=2015; all must hold.
+        where: filters such as year>=2015, one or several; all must hold.
         size, page: pages are slices of one window of 100 papers.
         hits: papers with their best passages, or chunks (several of one paper may be found; the level is then chunks).
         passages: most passages shown per paper.
@@ -43,6 +44,7 @@ class SearchOptions:
     strict: bool = False
 
     def __post_init__(self) -> None:
+        _settle(self, "where")
         _one_of("mode", self.mode, MODES)
         _one_of("fusion", self.fusion, FUSIONS)
         _one_of("level", self.level, SEARCH_LEVELS)
@@ -114,6 +116,35 @@ class SearchResult:
     notices: tuple[str, ...] = ()
     models: dict[str, str] = field(default_factory=dict)
     took_ms: float = 0.0
+
+    def __iter__(self) -> Iterator[Hit]:
+        """Iterate over the hits, best first."""
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        """Return how many hits the page has."""
+        return len(self.hits)
+
+    @overload
+    def __getitem__(self, place: int) -> Hit: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, place: int | slice) -> Hit | tuple[Hit, ...]:
+        """Return a hit by its place on the page, or several."""
+        return self.hits[place]
+
+    def _repr_html_(self) -> str:
+        """Return the page as a table for notebooks."""
+        from osembed.notebook import result_html
+
+        return result_html(self)
+
+
+def _settle(options: Any, *several: str) -> None:
+    """Check the types of an options object, and make a tuple of each option that takes one text or several."""
+    typed.check_options(options.__dataclass_fields__, {one.name: getattr(options, one.name) for one in fields(options)})
+    for name in several:
+        object.__setattr__(options, name, typed.lone(getattr(options, name)))
 
 
 def _one_of(what: str, value: str, allowed: Sequence[str]) -> None:

@@ -36,6 +36,7 @@ from osembed.paper import clean
 from osembed.ranking import Question, Ranked, Ranker
 from osembed.request import Request, make_request
 from osembed.results import WINDOW, Hit, Passage, SearchOptions, SearchResult
+from osembed.typed import check_text
 
 T = TypeVar("T")
 _REMEMBERED = 1000  # query vectors
@@ -96,10 +97,11 @@ class Searcher:
         """Return which of these papers the collection has."""
         return set(store.read_documents(self._client, self.targets()["papers"], ids, ["input_hash"]))
 
-    def similar(self, paper_id: str, *, size: int = 10, where: Sequence[str] = ()) -> SearchResult:
+    def similar(self, paper_id: str, *, size: int = 10, where: str | Sequence[str] = ()) -> SearchResult:
         """Return the papers nearest to a stored one by their vectors."""
         started = time.perf_counter()
-        options = SearchOptions(mode="vector", level="papers", size=size, where=tuple(where), passages=0)
+        check_text("paper_id", paper_id)
+        options = SearchOptions(mode="vector", level="papers", size=size, where=where, passages=0)  # type: ignore[arg-type]
         conditions = filters.parse(options.where)
 
         def attempt(targets: Targets) -> SearchResult:
@@ -265,7 +267,7 @@ class Searcher:
 
 
 def _checked(text: str) -> str:
-    text = clean(text).strip()
+    text = clean(check_text("query", text)).strip()
     if not text:
         raise InputError("The query is empty.", "", "Write what you are looking for.")
     return text
