@@ -115,6 +115,11 @@ def half_block(answer: dict) -> None:
     answer["indices"][0]["blocked"] = False
 
 
+def drop_figures(answer: dict) -> None:
+    for part in answer["responses"]:
+        del part["aggregations"]
+
+
 def drop_buckets(answer: dict) -> None:
     answer["metadata"]["indices"].clear()
 
@@ -128,6 +133,11 @@ CASES: dict[str, Case] = {
     "search_shard": ("_search", SEARCH, lambda c, i: len(reads.search_shard(c, i, 0, {})["hits"]["hits"])),
     "count": ("_search", SEARCH, lambda c, i: reads.count(c, i)),
     "count_shards": ("_msearch", (*SEARCH, lose_item, refuse_item, drop_item), lambda c, i: reads.count_shards(c, [(i, 0), (i, 1)])),
+    "aggregate": (
+        "_msearch",
+        (*SEARCH, lose_item, refuse_item, drop_item, drop_figures),
+        lambda c, i: reads.aggregate(c, i, {"aggs": {"n": {"max": {"field": "n"}}}})["aggregations"]["n"]["value"],
+    ),
     "documents": (
         "_mget",
         (refuse_item, lose_item, drop_item, drop_found),

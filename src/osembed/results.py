@@ -25,6 +25,9 @@ class SearchOptions:
         level: both (words in papers, meaning in chunks), papers or chunks (native hybrid on one index).
         weights: of the lexical and the vector leg.
         where: filters such as year>=2015, one or several; all must hold.
+        sort: a field, such as year or year:desc; "" for the best first. In lexical mode all matches are sorted, else the ranking window.
+        facets: metadata fields to count papers by; in lexical mode all that match, else the ranking window.
+        fields: what is returned of a paper: title, abstract, body, source, word_count, metadata; () for all but the long texts.
         size, page: pages are slices of one window of 100 papers.
         hits: papers with their best passages, or chunks (several of one paper may be found; the level is then chunks).
         passages: most passages shown per paper.
@@ -42,9 +45,12 @@ class SearchOptions:
     passages: int = 2
     explain: bool = False
     strict: bool = False
+    sort: str = ""
+    facets: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _settle(self, "where")
+        _settle(self, "where", "facets", "fields")
         _one_of("mode", self.mode, MODES)
         _one_of("fusion", self.fusion, FUSIONS)
         _one_of("level", self.level, SEARCH_LEVELS)
@@ -80,7 +86,7 @@ class Passage:
 class Hit:
     """One paper found, or one of its chunks (`passages` then holds just that one).
 
-    `explain` holds, where asked for, each leg's raw and normalised score.
+    `explain` holds, where asked for, each leg's raw and normalised score; `texts` the abstract and body where they are among the fields.
     """
 
     id: str
@@ -92,6 +98,28 @@ class Hit:
     word_count: int
     passages: tuple[Passage, ...] = ()
     explain: dict[str, Any] | None = None
+    collection: str = ""
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Facet:
+    """How many papers have which value of a metadata field.
+
+    Attributes:
+        papers: how many papers were counted.
+        values: value, as a filter takes it → papers, most first. A paper with several values counts for each.
+        other: the count of all further values.
+        missing: papers without a value.
+        error: by how much a figure may be too small at most; 0 for exact ones.
+    """
+
+    field: str
+    papers: int
+    values: dict[str, int]
+    other: int
+    missing: int
+    error: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,6 +130,8 @@ class SearchResult:
         found: papers in the ranking window, at most 100.
         degraded: whether meaning could not be searched, and `notices` why.
         models: level → model that answered.
+        sort: the field and its order; "" for the best first.
+        scope: what was sorted and counted by facets: "matches", all of them, or "window", the ranked papers; "" for neither.
     """
 
     query: str
@@ -116,6 +146,9 @@ class SearchResult:
     notices: tuple[str, ...] = ()
     models: dict[str, str] = field(default_factory=dict)
     took_ms: float = 0.0
+    sort: str = ""
+    scope: str = ""
+    facets: tuple[Facet, ...] = ()
 
     def __iter__(self) -> Iterator[Hit]:
         """Iterate over the hits, best first."""

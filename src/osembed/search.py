@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from osembed import filters, query, store
+from osembed import filters, query, refine, store
 from osembed import index as indexes
 from osembed.client import Access, OpenSearch, Server
 from osembed.encoders import Encoders
@@ -33,7 +34,9 @@ from osembed.opensearch import sight
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
 from osembed.paper import clean
+from osembed.projection import Projection
 from osembed.ranking import Question, Ranked, Ranker
+from osembed.refine import plan_refinement
 from osembed.request import Request, make_request
 from osembed.results import WINDOW, Hit, Passage, SearchOptions, SearchResult
 from osembed.typed import check_text
@@ -60,8 +63,9 @@ class Searcher:
         text = _checked(text)
 
         def attempt(targets: Targets) -> SearchResult:
+            wanted = plan_refinement(options, targets)
             question, notices = self._ask(text, options, targets)
-            ranked = self.ranker.window(question, targets)
+            ranked = refine.rank(self.ranker, question, targets, wanted)
             page = ranked[(options.page - 1) * options.size : options.page * options.size]
             return SearchResult(
                 query=text,
@@ -71,11 +75,14 @@ class Searcher:
                 page=options.page,
                 size=options.size,
                 found=len(ranked),
-                hits=self._fetch(text, page, targets, options),
+                hits=self._fetch(text, page, targets, options, wanted.shown),
                 degraded=question.mode != options.mode,
-                notices=(*notices, *self._fusion_notice(question)),
+                notices=(*notices, *self._fusion_notice(question), *wanted.notices(question, ranked)),
                 models={level: target.meta.model for level, target in targets.items()},
                 took_ms=_since(started),
+                sort=str(wanted.sort or ""),
+                scope=wanted.scope(question),
+                facets=refine.count(self.ranker, question, ranked, targets, wanted),
             )
 
         return self._on_targets(attempt)
@@ -128,7 +135,7 @@ class Searcher:
                 page=1,
                 size=size,
                 found=len(found),
-                hits=self._fetch("", page, targets, options),
+                hits=self._fetch("", page, targets, options, Projection()),
                 models={"papers": target.meta.model},
                 took_ms=_since(started),
             )
@@ -244,12 +251,14 @@ class Searcher:
             self._vectors[key] = vector
         return vector
 
-    def _fetch(self, text: str, page: Sequence[Ranked], targets: Targets, options: SearchOptions) -> tuple[Hit, ...]:
+    def _fetch(
+        self, text: str, page: Sequence[Ranked], targets: Targets, options: SearchOptions, projection: Projection
+    ) -> tuple[Hit, ...]:
         """Fetch what a page shows: its papers, and of each its best passages, or just the chunks that were ranked."""
         if not page:
             return ()
         best = {ranked.id: ranked.chunk for ranked in page}
-        requests = [(targets["papers"], query.papers_page(text, list(best)))]
+        requests = [(targets["papers"], query.papers_page(text, list(best), projection.source))]
         if options.hits == "chunks":
             requests.append((targets["chunks"], query.chunks_page(text, [ranked.chunk for ranked in page if ranked.chunk])))
         elif options.passages:
@@ -263,7 +272,8 @@ class Searcher:
         else:
             groups = dict(zip(best, map(_passages, found), strict=True)) if found else {}
             shown = [(ranked, groups.get(ranked.id, ())) for ranked in page]
-        return tuple(_hit(ranked, stored[ranked.id], passages) for ranked, passages in shown if ranked.id in stored)
+        hit = partial(_hit, projection=projection, collection=self._collection)
+        return tuple(hit(ranked, stored[ranked.id], passages) for ranked, passages in shown if ranked.id in stored)
 
 
 def _checked(text: str) -> str:
@@ -284,18 +294,20 @@ def _passage(hit: Mapping[str, Any]) -> Passage:
     return Passage(source["chunk_index"], source["start_char"], source["end_char"], source["text"], highlight)
 
 
-def _hit(ranked: Ranked, stored: Mapping[str, Any], passages: tuple[Passage, ...]) -> Hit:
+def _hit(ranked: Ranked, stored: Mapping[str, Any], passages: tuple[Passage, ...], projection: Projection, collection: str) -> Hit:
     source = stored["_source"]
     return Hit(
         id=ranked.id,
         score=ranked.score,
         title=source.get("title", ""),
         highlight=" … ".join(stored.get("highlight", {}).get("title", [])),
-        meta=source.get("meta", {}),
+        meta=projection.meta(source.get("meta", {})),
         source=source.get("source", ""),
         word_count=int(source.get("word_count", 0)),
         passages=passages,
         explain=ranked.explain,
+        collection=collection,
+        texts=projection.texts(source),
     )
 
 

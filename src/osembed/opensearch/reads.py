@@ -56,6 +56,11 @@ def search_several(client: OpenSearch, requests: Sequence[tuple[str, Body]]) -> 
     return [answer["hits"]["hits"] for answer in found]
 
 
+def aggregate(client: OpenSearch, index: str, body: Body) -> Answer:
+    """Send one search for its figures; return the whole answer."""
+    return asked(lambda: answers.counted(_several(client, [(index, {}, body)])[0], index))
+
+
 def count_shards(client: OpenSearch, shards: Sequence[tuple[str, int]]) -> list[int]:
     """Count the visible documents of several (index, shard) primaries in one request.
 
