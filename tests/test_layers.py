@@ -19,7 +19,7 @@ HOUSE = [
     {"opensearch.survey"},
     {"ingest", "search", "audience"},
     {"request"},
-    {"refine"},
+    {"refine", "similar"},
     {"ranking"},
     {"facets", "sorting", "projection"},
     {"prepare", "generation", "query", "filters", "metrics", "significance"},

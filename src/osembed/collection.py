@@ -29,9 +29,10 @@ from osembed.opensearch import changes
 from osembed.opensearch.coordination.registration import telling
 from osembed.opensearch.patience import settled
 from osembed.read import Record
-from osembed.results import SearchOptions, SearchResult
+from osembed.results import SearchOptions, SearchResult, SimilarOptions
 from osembed.schema import alias_name, check_name
 from osembed.search import Searcher
+from osembed.similar import read_text
 
 if TYPE_CHECKING:
     from osembed.migrate.migration import Migration
@@ -143,9 +144,26 @@ class Collection:
         self._announcer.start()
         return self._searcher.search(query, chosen)
 
-    def similar(self, paper_id: str, *, size: int = 10, where: str | Sequence[str] = ()) -> SearchResult:
-        """Return the papers nearest to a stored one by their vectors."""
-        return self._searcher.similar(paper_id, size=size, where=where)
+    def similar(
+        self, paper_id: str | None = None, *, text: str | None = None, file: str | Path | None = None, **options: Any
+    ) -> SearchResult:
+        """Return the papers nearest to a stored one, to a text, or to a text file, by their vectors.
+
+        Args:
+            paper_id: a stored paper; or one of the others.
+            text: embedded as a paper's passage, not as a query.
+            file: the same of a file's text, whose first line is the title.
+            options: the fields of SimilarOptions, such as size=5.
+        """
+        chosen = _build(SimilarOptions, options)
+        if sum(given is not None for given in (paper_id, text, file)) != 1:
+            raise InputError("Exactly one of ID, --text and --file is needed.", "Papers are compared with one thing.", "Give one of them.")
+        for name, given in (("paper_id", paper_id), ("text", text)):
+            typed.check_text(name, "" if given is None else given)
+        words = ("", text) if text is not None else read_text(file) if file is not None else None
+        searcher = self._searcher
+        seed = searcher.text_seed(*words) if words is not None else searcher.stored_seed(str(paper_id))
+        return searcher.similar(seed, chosen)
 
     def request(self, query: str, **options: Any) -> dict[str, Any]:
         """Return the search as a request for other programs, such as this server understands: {"alias", "body", "curl", "notices"}."""

@@ -72,6 +72,21 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
+class SimilarOptions:
+    """How to look for similar papers; the attributes are those of SearchOptions."""
+
+    size: int = 10
+    where: tuple[str, ...] = ()
+    passages: int = 2
+    fields: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _settle(self, "where", "fields")
+        if not 1 <= self.size <= WINDOW or not 0 <= self.passages <= 20:
+            raise InputError(f"Size counts from 1 to {WINDOW}, passages from 0 to 20.")
+
+
+@dataclass(frozen=True)
 class Passage:
     """A piece of a paper. `highlight` is HTML-escaped with the found words in <em>; `text` is the chunk as it stands."""
 
