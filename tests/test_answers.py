@@ -165,7 +165,8 @@ CASES: dict[str, Case] = {
 }
 # What has no parts that could fail alone: a name is in the answer or it is not, and both are read by a test of their own.
 WHOLE = {
-    "search_several", "indexes", "matching", "description", "properties", "primary_terms", "state_mappings", "write_blocks", "data_nodes",
+    "search_several", "search_across", "indexes", "matching", "description", "properties", "primary_terms", "state_mappings",
+    "write_blocks", "data_nodes",
     "server_clock", "pipeline", "plugin_answer", "pages", "block_writes", "lift_block", "put_pipeline", "write_document",
     "delete_document", "ask",
 }  # fmt: skip

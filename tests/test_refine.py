@@ -173,6 +173,20 @@ def test_fields_choose_what_is_returned(many):
     assert shown.meta({"authors.name": ["A"], "title": "t", "year": 1}) == {"authors.name": ["A"], "title": "t"}
 
 
+def test_printed_requests_sort_and_count_alike(many):
+    """By words the printed body gives the same papers and figures; what takes a second request is refused."""
+    options = {"mode": "lexical", "sort": "year:desc", "facets": ["year"], "fields": ["venue"]}
+    request = many.request("study", **options)
+    answer = many.client.search(index=request["alias"], body=request["body"])
+    result = many.search("study", **options)
+    assert [hit["_id"] for hit in answer["hits"]["hits"]] == [hit.id for hit in result]
+    assert facets.read_facets(["year"], answer, "refined") == result.facets
+    assert answer["hits"]["hits"][0]["_source"] == {"meta": result[0].meta}
+    for refused in ({**options, "mode": "hybrid"}, {**options, "level": "chunks"}):
+        with pytest.raises(InputError, match="request"):
+            many.request("study", **refused)
+
+
 def test_sort_is_what_was_typed():
     """Ascending unless :desc; the order of the ranking needs no sort."""
     assert str(sorting.parse("year", TYPES)) == "year:asc"

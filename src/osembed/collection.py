@@ -32,6 +32,7 @@ from osembed.read import Record
 from osembed.results import SearchOptions, SearchResult, SimilarOptions
 from osembed.schema import alias_name, check_name
 from osembed.search import Searcher
+from osembed.several import SeveralSearcher
 from osembed.similar import read_text
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Collection:
     ) -> None:
         self.name = check_name(name)
         self._url, self._ca_cert, self._insecure, self._report = url, ca_cert, insecure, report
+        self._joint_searchers: dict[tuple[str, ...], SeveralSearcher] = {}
         self._encoders = Encoders(device, precision)
         # One query is faster on the CPU in full precision than the start of a GPU; the witness vectors say that the space is the same.
         self._query_encoders = Encoders("cpu" if device == "auto" else device, "fp32" if precision == "auto" else precision)
@@ -138,11 +140,18 @@ class Collection:
             summary.published = finish_loading(self.client, opened, self._report)
             return summary
 
-    def search(self, query: str, **options: Any) -> SearchResult:
-        """Search papers; `options` are the fields of SearchOptions, such as size=5 or where="year>=2015"."""
+    def search(self, query: str, *, also: str | Sequence[str] = (), **options: Any) -> SearchResult:
+        """Search papers.
+
+        Args:
+            query: what is looked for.
+            also: other collections of this server to search with this one, as if they were one. By vectors only where all have one model.
+            options: the fields of SearchOptions, such as size=5 or where="year>=2015".
+        """
         chosen = _build(SearchOptions, options)
+        others = [check_name(name) for name in _several("also", also)]
         self._announcer.start()
-        return self._searcher.search(query, chosen)
+        return self._searcher_of(others).search(query, chosen)
 
     def similar(
         self, paper_id: str | None = None, *, text: str | None = None, file: str | Path | None = None, **options: Any
@@ -333,6 +342,15 @@ class Collection:
     @cached_property
     def _announcer(self) -> Announcer:
         return Announcer(self.client, self.name, self._query_encoders)
+
+    def _searcher_of(self, others: Sequence[str]) -> Searcher:
+        """Return the searcher of this collection and others, kept for the next search."""
+        names = tuple(dict.fromkeys((self.name, *others)))
+        if len(names) == 1:
+            return self._searcher
+        if names not in self._joint_searchers:
+            self._joint_searchers[names] = SeveralSearcher(self.client, self.server, names, self._query_encoders)
+        return self._joint_searchers[names]
 
     @cached_property
     def _searcher(self) -> Searcher:

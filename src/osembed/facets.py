@@ -28,21 +28,26 @@ def check_fields(fields: Sequence[str], types: Mapping[str, str]) -> tuple[str, 
 
 def request(fields: Sequence[str], query: Mapping[str, Any]) -> dict[str, Any]:
     """Return the request that counts the papers that a query finds."""
-    figures: dict[str, Any] = {}
+    return {"query": dict(query), "size": 0, "track_total_hits": True, "aggs": figures(fields)}
+
+
+def figures(fields: Sequence[str]) -> dict[str, Any]:
+    """Return the aggregations of a request on papers: of each field its most frequent values, and how many papers have none."""
+    asked: dict[str, Any] = {}
     for place, field in enumerate(fields):
-        figures[f"values{place}"] = {"terms": {"field": f"meta.{field}", "size": LISTED, "shard_size": _PER_SHARD}}
-        figures[f"missing{place}"] = {"missing": {"field": f"meta.{field}"}}
-    return {"query": dict(query), "size": 0, "track_total_hits": True, "aggs": figures}
+        asked[f"values{place}"] = {"terms": {"field": f"meta.{field}", "size": LISTED, "shard_size": _PER_SHARD}}
+        asked[f"missing{place}"] = {"missing": {"field": f"meta.{field}"}}
+    return asked
 
 
 def read_facets(fields: Sequence[str], answer: answers.Answer, where: str) -> tuple[Facet, ...]:
     """Return the facets that an answer holds. Raises UnsettledError where it does not prove its figures."""
-    papers, figures = answers.total(answer, where), answer["aggregations"]
+    papers, found = answers.total(answer, where), answer["aggregations"]
     facets = []
     for place, field in enumerate(fields):
-        buckets, other, error = answers.top_buckets(figures.get(f"values{place}"), where)
+        buckets, other, error = answers.top_buckets(found.get(f"values{place}"), where)
         values = {_text(bucket): int(bucket["doc_count"]) for bucket in buckets}
-        facets.append(Facet(field, papers, values, other, answers.bucket_count(figures.get(f"missing{place}"), where), error))
+        facets.append(Facet(field, papers, values, other, answers.bucket_count(found.get(f"missing{place}"), where), error))
     return tuple(facets)
 
 

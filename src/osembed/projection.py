@@ -24,6 +24,11 @@ class Projection:
         """What the server sends of a paper."""
         return [*_DEFAULT, *(name for name in _TEXTS if name in self.names)]
 
+    @property
+    def paths(self) -> list[str]:
+        """The fields that were asked for, as they are stored."""
+        return [name if name in (*_ALWAYS, *_TEXTS) else f"meta.{name.removeprefix('meta.')}" for name in self.names]
+
     def meta(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the metadata that was asked for, in that order; a name also stands for the fields below it."""
         if not self.names:

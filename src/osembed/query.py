@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,16 @@ def filtered(query: Body, filters: Sequence[Body]) -> Body:
 
 
 def any_of(ids: Sequence[str]) -> Body:
-    """Return the query for given documents."""
+    """Return the query for given documents of one index."""
     return {"ids": {"values": list(ids)}}
+
+
+def any_in(documents: Mapping[str, Sequence[str]]) -> Body:
+    """Return the query for given documents of several indexes: index → ids."""
+    if len(documents) == 1:
+        return any_of(next(iter(documents.values())))
+    each = [{"bool": {"filter": [{"term": {"_index": index}}, any_of(ids)]}} for index, ids in documents.items()]
+    return {"bool": {"should": each, "minimum_should_match": 1}} if each else {"match_none": {}}
 
 
 def leg(query: Body, depth: int) -> Body:

@@ -74,7 +74,7 @@ class Ranker:
         for depth in DEPTHS:
             rank = (
                 self._rank_native
-                if question.mode == "hybrid" and question.options.level != "both" and self._is_native()
+                if question.mode == "hybrid" and question.options.level != "both" and not _is_joint(targets) and self._is_native()
                 else self._rank_legs
             )
             try:
@@ -104,17 +104,26 @@ class Ranker:
 
     def order(self, papers: Sequence[str], targets: Targets, sort: Sequence[query.Body]) -> list[str]:
         """Return ids of papers in the server's order; those that are gone are left out."""
-        body = {**query.leg(query.any_of(papers), len(papers)), "sort": list(sort)}
+        body = {**query.leg(self.those(papers, targets), len(papers)), "sort": list(sort)}
         [hits] = self._ids([(targets["papers"], body)])
         return [hit["_id"] for hit in hits]
 
+    def those(self, papers: Sequence[str], targets: Targets) -> query.Body:
+        """Return the query for papers of a ranking."""
+        held: dict[str, list[str]] = {}
+        for owner, paper in map(targets["papers"].owner, papers):
+            held.setdefault(owner.index, []).append(paper)
+        return query.any_in(held)
+
     def count(self, found: query.Body, fields: Sequence[str], target: Target) -> tuple[Facet, ...]:
         """Count by fields the papers that a query finds."""
-        answer = reads.aggregate(self._client, target.index, facets.request(fields, found))
+        answer = reads.aggregate(self._client, target.index, facets.request(fields, found), target.shards)
         return facets.read_facets(fields, answer, target.index)
 
     def legs(self, requests: Sequence[tuple[Target, query.Body]]) -> list[list[dict[str, Any]]]:
         """Send several requests in one `_msearch`; return their hits. Raises what the first failing one would raise alone."""
+        if any(len(target.members) > 1 for target, _ in requests):
+            return reads.search_across(self._client, [(target.index, target.shards, body) for target, body in requests])
         return reads.search_several(self._client, [(target.index, body) for target, body in requests])
 
     def _ids(self, requests: Sequence[tuple[Target, query.Body]]) -> list[list[dict[str, Any]]]:
@@ -127,6 +136,8 @@ class Ranker:
         for place, (target, body) in enumerate(requests):
             if not all(_restore_id(hit, target.meta.level) for hit in found[place]):
                 found[place] = self.legs([(target, body)])[0]
+            for hit in found[place]:
+                hit["_id"] = target.key(hit["_index"], hit["_id"])
         return found
 
     def _rank_legs(self, question: Question, depth: int, targets: Targets) -> tuple[list[Ranked], bool]:
@@ -177,6 +188,11 @@ class Ranker:
         if self.native is None:
             self.native = has_hybrid(self._client, self._server)
         return self.native
+
+
+def _is_joint(targets: Targets) -> bool:
+    """Whether several collections are searched: one fusion of all of them is done here."""
+    return len(targets["papers"].members) > 1
 
 
 def has_hybrid(client: OpenSearch, server: Server) -> bool:

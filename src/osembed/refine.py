@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from osembed import facets, query, sorting
+from osembed.errors import InputError
 from osembed.index import Targets
 from osembed.projection import Projection, choose_fields
 from osembed.ranking import Question, Ranked, Ranker
 from osembed.results import Facet, SearchOptions
+from osembed.schema import Level
 from osembed.sorting import Sort
 
 
@@ -51,6 +53,22 @@ def plan_refinement(options: SearchOptions, targets: Targets) -> Refinement:
     return Refinement(sorting.parse(options.sort, types), fields, choose_fields(options.fields, types))
 
 
+def request_parts(question: Question, wanted: Refinement, level: Level) -> query.Body:
+    """Return what a request for other programs has of it. Raises InputError for what takes osembed a second request."""
+    if not wanted.scope(question):
+        return {}
+    if question.mode != "lexical":
+        raise InputError(
+            "One request cannot sort or count the best-ranked papers.",
+            "osembed asks the server a second time for that.",
+            "Add --mode lexical, or leave out --sort and --facet.",
+        )
+    if wanted.fields and level == "chunks":
+        raise InputError("On chunks a request would count chunks, not papers.", "", "Leave out --level chunks, or --facet.")
+    sort = {"sort": sorting.clauses(wanted.sort), "track_scores": True} if wanted.sort else {}
+    return {**sort, **({"aggs": facets.figures(wanted.fields), "track_total_hits": True} if wanted.fields else {})}
+
+
 def rank(ranker: Ranker, question: Question, targets: Targets, wanted: Refinement) -> list[Ranked]:
     """Return the ranking window, sorted as wanted: papers without a value last, ties by id."""
     if not wanted.sort:
@@ -74,5 +92,5 @@ def count(ranker: Ranker, question: Question, window: Sequence[Ranked], targets:
     if question.mode == "lexical":
         found = query.filtered(query.lexical(question.text), ranker.where(question, "papers", targets))
     else:
-        found = query.any_of([one.id for one in window])
+        found = ranker.those([one.id for one in window], targets)
     return ranker.count(found, wanted.fields, targets["papers"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,17 +27,18 @@ from osembed.errors import (
     UnavailableError,
     UnsettledError,
 )
+from osembed.fetch import fetch_page
 from osembed.generation import missing
 from osembed.index import Target, Targets
 from osembed.opensearch import sight
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
 from osembed.paper import clean
-from osembed.projection import Projection, choose_fields
+from osembed.projection import choose_fields
 from osembed.ranking import Question, Ranked, Ranker
 from osembed.refine import plan_refinement
 from osembed.request import Request, make_request
-from osembed.results import WINDOW, Hit, Passage, SearchOptions, SearchResult, SimilarOptions
+from osembed.results import WINDOW, SearchOptions, SearchResult, SimilarOptions
 from osembed.similar import Seed, stored_seed, text_seed
 from osembed.typed import check_text
 
@@ -76,10 +76,10 @@ class Searcher:
                 page=options.page,
                 size=options.size,
                 found=len(ranked),
-                hits=self._fetch(text, page, targets, options, wanted.shown),
+                hits=fetch_page(self.ranker, text, page, targets, options, wanted.shown),
                 degraded=question.mode != options.mode,
                 notices=(*notices, *self._fusion_notice(question), *wanted.notices(question, ranked)),
-                models={level: target.meta.model for level, target in targets.items()},
+                models={level: _models(target) for level, target in targets.items()},
                 took_ms=_since(started),
                 sort=str(wanted.sort or ""),
                 scope=wanted.scope(question),
@@ -126,7 +126,7 @@ class Searcher:
                 page=1,
                 size=options.size,
                 found=len(found),
-                hits=self._fetch(like.words, page, targets, options, shown),
+                hits=fetch_page(self.ranker, like.words, page, targets, options, shown),
                 notices=like.notices,
                 models={"papers": target.meta.model},
                 took_ms=_since(started),
@@ -259,30 +259,9 @@ class Searcher:
             self._vectors[key] = vector
         return vector
 
-    def _fetch(
-        self, text: str, page: Sequence[Ranked], targets: Targets, options: SearchOptions | SimilarOptions, projection: Projection
-    ) -> tuple[Hit, ...]:
-        """Fetch what a page shows: its papers, and of each its best passages, or just the chunks that were ranked."""
-        if not page:
-            return ()
-        best = {ranked.id: ranked.chunk for ranked in page}
-        requests = [(targets["papers"], query.papers_page(text, list(best), projection.source))]
-        chunks_only = isinstance(options, SearchOptions) and options.hits == "chunks"
-        if chunks_only:
-            requests.append((targets["chunks"], query.chunks_page(text, [ranked.chunk for ranked in page if ranked.chunk])))
-        elif options.passages:
-            requests += [(targets["chunks"], query.passages_page(text, key, chunk, options.passages)) for key, chunk in best.items()]
-        papers, *found = self.ranker.legs(requests)
-        stored = {hit["_id"]: hit for hit in papers}
-        shown: list[tuple[Ranked, tuple[Passage, ...]]]
-        if chunks_only:
-            chunks = {hit["_id"]: (_passage(hit),) for hit in found[0]}
-            shown = [(ranked, chunks.get(ranked.chunk or "", ())) for ranked in page]
-        else:
-            groups = dict(zip(best, map(_passages, found), strict=True)) if found else {}
-            shown = [(ranked, groups.get(ranked.id, ())) for ranked in page]
-        hit = partial(_hit, projection=projection, collection=self._collection)
-        return tuple(hit(ranked, stored[ranked.id], passages) for ranked, passages in shown if ranked.id in stored)
+
+def _models(target: Target) -> str:
+    return ", ".join(dict.fromkeys(member.meta.model for member in target.members))
 
 
 def _ranked(found: Sequence[Mapping[str, Any]]) -> list[Ranked]:
@@ -294,34 +273,6 @@ def _checked(text: str) -> str:
     if not text:
         raise InputError("The query is empty.", "", "Write what you are looking for.")
     return text
-
-
-def _passages(hits: Sequence[Mapping[str, Any]]) -> tuple[Passage, ...]:
-    """Return a paper's passages; one found by its title alone shows its beginning, not any passage."""
-    return tuple(_passage(hit) for place, hit in enumerate(hits) if place == 0 or hit["_score"] > 0)
-
-
-def _passage(hit: Mapping[str, Any]) -> Passage:
-    source = hit["_source"]
-    highlight = " … ".join(hit.get("highlight", {}).get("text", []))
-    return Passage(source["chunk_index"], source["start_char"], source["end_char"], source["text"], highlight)
-
-
-def _hit(ranked: Ranked, stored: Mapping[str, Any], passages: tuple[Passage, ...], projection: Projection, collection: str) -> Hit:
-    source = stored["_source"]
-    return Hit(
-        id=ranked.id,
-        score=ranked.score,
-        title=source.get("title", ""),
-        highlight=" … ".join(stored.get("highlight", {}).get("title", [])),
-        meta=projection.meta(source.get("meta", {})),
-        source=source.get("source", ""),
-        word_count=int(source.get("word_count", 0)),
-        passages=passages,
-        explain=ranked.explain,
-        collection=collection,
-        texts=projection.texts(source),
-    )
 
 
 def _since(started: float) -> float:

@@ -90,8 +90,9 @@ def print_result(result: SearchResult, fields: Sequence[str] = ()) -> None:
         _print_facets(console, result)
         return
     first = (result.page - 1) * result.size + 1
+    several = len({hit.collection for hit in result.hits}) > 1
     for rank, hit in enumerate(result.hits, first):
-        _print_hit(console, rank, hit, fields)
+        _print_hit(console, rank, hit, _facts(hit, fields, several))
     last = first + len(result.hits) - 1
     more = "100 or more" if result.found >= 100 else str(result.found)
     console.print(f"{first}–{last} of {more} · {result.mode} · {result.took_ms:.0f} ms", style="dim", markup=False)
@@ -113,14 +114,13 @@ def _print_facets(console: Any, result: SearchResult) -> None:
             console.print(Text("  " + " · ".join(rest + inexact), style="dim"))
 
 
-def _print_hit(console: Any, rank: int, hit: Hit, fields: Sequence[str]) -> None:
+def _print_hit(console: Any, rank: int, hit: Hit, facts: Sequence[str]) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
     head = Text(f"{rank}. ", style="bold")
     head.append_text(marked(hit.highlight or html.escape(hit.title or hit.id), "bold cyan"))
     console.print(head)
-    facts = [f"{hit.score:.3f}", hit.id, *(f"{name} {_short(value)}" for name, value in _shown(hit, fields).items())]
     console.print(Padding(Text(safe(" · ".join(facts)), style="dim"), (0, 0, 0, 3)))
     for passage in hit.passages:
         if passage.highlight:
@@ -128,6 +128,12 @@ def _print_hit(console: Any, rank: int, hit: Hit, fields: Sequence[str]) -> None
     if hit.explain:
         console.print(Padding(Text(safe(_explanation(hit.explain)), style="dim"), (0, 0, 0, 3)))
     console.print()
+
+
+def _facts(hit: Hit, fields: Sequence[str], several: bool) -> list[str]:
+    """Return what stands below a title: score, where there are several the collection, id and fields."""
+    from_ = [hit.collection] if several else []
+    return [f"{hit.score:.3f}", *from_, hit.id, *(f"{name} {_short(value)}" for name, value in _shown(hit, fields).items())]
 
 
 def _shown(hit: Hit, fields: Sequence[str]) -> dict[str, Any]:

@@ -54,17 +54,21 @@ def search(context: click.Context, /, query: str, print_request: bool, weights: 
     osembed search "how do ants find their way home"
     osembed search "CRISPR off-target" --where 'year>=2018' --where 'venue=eLife|PLOS Biology'
     osembed search "sleep and memory" --mode lexical --sort year:desc --facet venue
+    osembed search "soil" --collection papers,reviews
     osembed search "malaria nets" --fields title,year,doi --format csv
     """
     how = options.chosen_format(context, given.pop("format_"), given.pop("as_json"))
     given |= {"weights": _weights(weights), "fields": _fields(given["fields"])}
     if given["facets"] and how not in ("table", "json"):
         raise click.UsageError(f"--format {how} has no place for facets: use table or json.", context)
+    given["collection"], *also = (name.strip() for name in given["collection"].split(","))
     collection = options.open_collection(given)
+    if print_request and also:
+        raise click.UsageError("--print-request prints the request for one collection.", context)
     if print_request:
         _show_request(collection.request(query, **given), how == "json")
         return
-    _print_page(collection.search(query, **given), how, given["fields"])
+    _print_page(collection.search(query, also=also, **given), how, given["fields"])
 
 
 @click.command()

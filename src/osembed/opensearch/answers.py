@@ -52,6 +52,16 @@ def found(answer: Answer, where: str) -> Answer:
     return answer
 
 
+def of_shards(answer: Answer, where: str, shards: int) -> Answer:
+    """Return the answer of a search that ran over so many shards; 0 proves nothing.
+
+    A security plugin may leave out an index that it forbids, and answer for the others as if they were all.
+    """
+    if shards and answer["_shards"]["total"] != shards:
+        raise UnsettledError(f"The server answered for {answer['_shards']['total']} of the {shards} shards of {where}.")
+    return answer
+
+
 def total(answer: Answer, where: str) -> int:
     """Return the exact number of hits of a search with `track_total_hits`. Raises UnsettledError where it is a lower bound."""
     said = answer["hits"].get("total")
