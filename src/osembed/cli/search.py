@@ -18,7 +18,7 @@ where = click.option("--where", multiple=True, metavar="FILTER", help="Like year
 size = options.option("--size", default=10, show_default=True, metavar="N", help="Papers per page.")
 
 passages = options.option("--passages", default=2, show_default=True, metavar="N", help="Passages shown per paper.")
-fields = click.option("--fields", default="", metavar="A,B", help="What is shown of a paper: metadata, title, abstract, body, source.")
+fields = options.option("--fields", default="", metavar="A,B", help="What is shown of a paper: metadata, title, abstract, body, source.")
 
 
 @click.command()
@@ -33,8 +33,8 @@ fields = click.option("--fields", default="", metavar="A,B", help="What is shown
 @click.option("--page", default=1, show_default=True, metavar="N", help="Which page of the first 100 papers.")
 @options.option("--hits", default="papers", show_default=True, metavar="papers|chunks", help="Papers with passages, or chunks.")
 @passages
-@click.option("--sort", default="", metavar="FIELD[:desc]", help="By words all matches are sorted, else the first 100 papers.")
-@click.option("--facet", "facets", multiple=True, metavar="FIELD", help="Count papers by a metadata field; repeat for more.")
+@options.option("--sort", default="", metavar="FIELD[:desc]", help="By words all matches are sorted, else the first 100 papers.")
+@options.option("--facet", "facets", multiple=True, metavar="FIELD", help="Count papers by a metadata field; repeat for more.")
 @fields
 @click.option("--explain", is_flag=True, help="Show how each score came about.")
 @options.option("--strict", is_flag=True, help="Fail instead of searching by words only where the model is missing.")
