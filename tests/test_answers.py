@@ -115,6 +115,11 @@ def half_block(answer: dict) -> None:
     answer["indices"][0]["blocked"] = False
 
 
+def drop_figures(answer: dict) -> None:
+    for part in answer["responses"]:
+        del part["aggregations"]
+
+
 def drop_buckets(answer: dict) -> None:
     answer["metadata"]["indices"].clear()
 
@@ -128,6 +133,11 @@ CASES: dict[str, Case] = {
     "search_shard": ("_search", SEARCH, lambda c, i: len(reads.search_shard(c, i, 0, {})["hits"]["hits"])),
     "count": ("_search", SEARCH, lambda c, i: reads.count(c, i)),
     "count_shards": ("_msearch", (*SEARCH, lose_item, refuse_item, drop_item), lambda c, i: reads.count_shards(c, [(i, 0), (i, 1)])),
+    "aggregate": (
+        "_msearch",
+        (*SEARCH, lose_item, refuse_item, drop_item, drop_figures),
+        lambda c, i: reads.aggregate(c, i, {"aggs": {"n": {"max": {"field": "n"}}}})["aggregations"]["n"]["value"],
+    ),
     "documents": (
         "_mget",
         (refuse_item, lose_item, drop_item, drop_found),
@@ -155,7 +165,8 @@ CASES: dict[str, Case] = {
 }
 # What has no parts that could fail alone: a name is in the answer or it is not, and both are read by a test of their own.
 WHOLE = {
-    "search_several", "indexes", "matching", "description", "properties", "primary_terms", "state_mappings", "write_blocks", "data_nodes",
+    "search_several", "search_across", "indexes", "matching", "description", "properties", "primary_terms", "state_mappings",
+    "write_blocks", "data_nodes",
     "server_clock", "pipeline", "plugin_answer", "pages", "block_writes", "lift_block", "put_pipeline", "write_document",
     "delete_document", "ask",
 }  # fmt: skip

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from osembed.evaluate import Evaluation
     from osembed.generation import Wish
     from osembed.intake import Summary
+    from osembed.papers.records import Record
     from osembed.results import Hit, Passage, SearchResult
 
 _HOMES = {
@@ -24,6 +25,7 @@ _HOMES = {
     "Hit": "results",
     "OsembedError": "errors",
     "Passage": "results",
+    "Record": "papers.records",
     "SearchResult": "results",
     "Summary": "intake",
     "Wish": "generation",
@@ -35,6 +37,7 @@ __all__ = [
     "Hit",
     "OsembedError",
     "Passage",
+    "Record",
     "SearchResult",
     "Summary",
     "Wish",

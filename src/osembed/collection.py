@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from osembed import index as indexes
-from osembed import node
+from osembed import node, typed
 from osembed.audience import Announcer
 from osembed.client import Access, OpenSearch, Server, connect, handshake
-from osembed.doctor import Check, examine, forecast_bytes
+from osembed.doctor import Check, examine
 from osembed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
 from osembed.evaluate import Evaluation, evaluate, read_judged
@@ -25,12 +25,17 @@ from osembed.intake import IngestOptions, Intake, Summary
 from osembed.migrate.leg import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
 from osembed.models import PRESETS
-from osembed.opensearch import changes, sight
+from osembed.opensearch import changes
 from osembed.opensearch.coordination.registration import telling
 from osembed.opensearch.patience import settled
-from osembed.results import SearchOptions, SearchResult
-from osembed.schema import alias_name, check_name
+from osembed.opensearch.status import LevelStatus, read_status
+from osembed.papers.readers.dicts import Dicts
+from osembed.papers.records import Record
+from osembed.results import SearchOptions, SearchResult, SimilarOptions
+from osembed.schema import check_name
 from osembed.search import Searcher
+from osembed.several import SeveralSearcher
+from osembed.similar import read_text
 
 if TYPE_CHECKING:
     from osembed.migrate.migration import Migration
@@ -39,28 +44,6 @@ if TYPE_CHECKING:
     from osembed.opensearch.drop import DropPlan, DropResult
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class LevelStatus:
-    """One level of a collection as it stands in the cluster.
-
-    Attributes:
-        limits: the security settings that keep a part of it from this user, whose figures then count what it sees; "" for none.
-    """
-
-    level: str
-    alias: str
-    index: str
-    generation: int
-    documents: int
-    model: str
-    identity: str
-    dimension: int
-    built_by: str
-    graph_mb: float
-    limits: str
-    analyzer: str
 
 
 def choose_models(model: str | None = None, paper: str | None = None, chunk: str | None = None, preset: str | None = None) -> Wish:
@@ -103,22 +86,23 @@ class Collection:
     ) -> None:
         self.name = check_name(name)
         self._url, self._ca_cert, self._insecure, self._report = url, ca_cert, insecure, report
+        self._joint_searchers: dict[tuple[str, ...], SeveralSearcher] = {}
         self._encoders = Encoders(device, precision)
         # One query is faster on the CPU in full precision than the start of a GPU; the witness vectors say that the space is the same.
         self._query_encoders = Encoders("cpu" if device == "auto" else device, "fp32" if precision == "auto" else precision)
 
     def ingest(
         self,
-        paths: str | Path | Sequence[str | Path],
-        wish: Wish | None = None,
+        papers: str | Path | Mapping[str, Any] | Record | Iterable[str | Path | Mapping[str, Any] | Record],
+        wish: Wish | str | None = None,
         progress: Callable[[Summary], None] = lambda _: None,
         **options: Any,
     ) -> Summary:
         """Read, cut, embed and index papers; run again it only does what is left.
 
         Args:
-            paths: a folder or file, or several; "-" is standard input.
-            wish: models, chunking and mapping of a new collection (`choose_models` helps); an existing one must agree.
+            papers: a folder or file, or several ("-" is standard input); or papers as dictionaries or `Record`s, such as from a generator.
+            wish: the model of a new collection, or models, chunking and mapping (`choose_models` helps); an existing one must agree.
             progress: called after each window of papers.
             options: fields of IngestOptions, such as min_words=50.
 
@@ -128,9 +112,9 @@ class Collection:
             ClusterError: the server took nothing for ten minutes; what was acknowledged is kept.
             DroppedError: somebody dropped the collection meanwhile; nothing of it is made anew.
         """
-        wanted = wish or Wish()
+        chosen, inputs, wanted = _build(IngestOptions, options), _inputs(papers), _wish(wish)
         # The input first: for one that is not there nothing is started, created or bound to a model.
-        with closing(Intake(_several(paths), _build(IngestOptions, options), self.name)) as intake, self._telling():
+        with closing(Intake(inputs, chosen, self.name)) as intake, self._telling():
             intake.look()
             self._reach()
             self._announcer.start()
@@ -148,29 +132,56 @@ class Collection:
             summary.published = finish_loading(self.client, opened, self._report)
             return summary
 
-    def search(self, query: str, **options: Any) -> SearchResult:
-        """Search papers; `options` are the fields of SearchOptions, such as size=5 or where=("year>=2015",)."""
-        self._announcer.start()
-        return self._searcher.search(query, _build(SearchOptions, options))
+    def search(self, query: str, *, also: str | Sequence[str] = (), **options: Any) -> SearchResult:
+        """Search papers.
 
-    def similar(self, paper_id: str, *, size: int = 10, where: Sequence[str] = ()) -> SearchResult:
-        """Return the papers nearest to a stored one by their vectors."""
-        return self._searcher.similar(paper_id, size=size, where=where)
+        Args:
+            query: what is looked for.
+            also: other collections of this server to search with this one, as if they were one. By vectors only where all have one model.
+            options: the fields of SearchOptions, such as size=5 or where="year>=2015".
+        """
+        chosen = _build(SearchOptions, options)
+        others = [check_name(name) for name in _several("also", also)]
+        self._announcer.start()
+        return self._searcher_of(others).search(query, chosen)
+
+    def similar(
+        self, paper_id: str | None = None, *, text: str | None = None, file: str | Path | None = None, **options: Any
+    ) -> SearchResult:
+        """Return the papers nearest to a stored one, to a text, or to a text file, by their vectors.
+
+        Args:
+            paper_id: a stored paper; or one of the others.
+            text: embedded as a paper's passage, not as a query.
+            file: the same of a file's text, whose first line is the title.
+            options: the fields of SimilarOptions, such as size=5.
+        """
+        chosen = _build(SimilarOptions, options)
+        if sum(given is not None for given in (paper_id, text, file)) != 1:
+            raise InputError("Exactly one of ID, --text and --file is needed.", "Papers are compared with one thing.", "Give one of them.")
+        for name, given in (("paper_id", paper_id), ("text", text)):
+            typed.check_text(name, "" if given is None else given)
+        words = ("", text) if text is not None else read_text(file) if file is not None else None
+        searcher = self._searcher
+        seed = searcher.text_seed(*words) if words is not None else searcher.stored_seed(str(paper_id))
+        return searcher.similar(seed, chosen)
 
     def request(self, query: str, **options: Any) -> dict[str, Any]:
         """Return the search as a request for other programs, such as this server understands: {"alias", "body", "curl", "notices"}."""
-        return asdict(self._searcher.request(query, _build(SearchOptions, options), self._access))
+        chosen = _build(SearchOptions, options)
+        return asdict(self._searcher.request(query, chosen, self._access))
 
     def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
         """Delete papers with their chunks; return for each id whether it was there."""
         from osembed.bulk import BulkLoop
         from osembed.store import delete_papers
 
+        wanted = _several("ids", ids)
         self._reach()
         loop = BulkLoop(self.client, report=self._report)
         try:
             with self._telling():
-                found = delete_papers(self.client, self._searcher.resolve, loop, _several(ids))
+                found = delete_papers(self.client, self._searcher.resolve, loop, wanted)
                 for target in settled(self._searcher.resolve).values():
                     settled(lambda target=target: changes.refresh(self.client, target.index))  # type: ignore[misc]
                 return found
@@ -193,8 +204,9 @@ class Collection:
         """
         if (model is None) == (wish is None):
             raise InputError("A model or a wish is needed, not both.", "", 'Like migrate("all-mpnet-base-v2").')
+        wanted = _wish(wish or model)
         self._reach()
-        return self.migration(progress).run(wish or choose_models(model), self._migrate_options(options))
+        return self.migration(progress).run(wanted, self._migrate_options(options))
 
     def migration(self, progress: Callable[[Progress], None] = lambda _: None) -> Migration:
         """Return the collection's migration, for its single steps: plan, swap, rollback, finish, abort, control, state."""
@@ -241,26 +253,7 @@ class Collection:
         targets = indexes.resolve(self.client, self.name)
         if targets is None:
             raise missing(self.client, self.name)
-        rows, limits = [], sight.limits(self.client, {level: target.index for level, target in targets.items()})
-        for level, target in targets.items():
-            meta, count = target.meta, indexes.doc_count(self.client, target.index)
-            rows.append(
-                LevelStatus(
-                    level=level,
-                    alias=alias_name(self.name, level),
-                    index=target.index,
-                    generation=meta.generation,
-                    documents=count,
-                    model=meta.model,
-                    identity=meta.identity.hash,
-                    dimension=meta.identity.dimension,
-                    built_by=meta.provenance.get("backend", "?"),
-                    graph_mb=round(forecast_bytes(meta.identity.dimension, count) / 2**20, 1),
-                    limits=limits,
-                    analyzer=meta.analyzer,
-                )
-            )
-        return rows
+        return read_status(self.client, self.name, targets)
 
     def plan_drop(self, *, leftovers: bool = False) -> DropPlan:
         """Say what a drop would delete, index by index; with `leftovers` only what interrupted work has left. Changes nothing."""
@@ -325,20 +318,47 @@ class Collection:
     def _announcer(self) -> Announcer:
         return Announcer(self.client, self.name, self._query_encoders)
 
+    def _searcher_of(self, others: Sequence[str]) -> Searcher:
+        """Return the searcher of this collection and others, kept for the next search."""
+        names = tuple(dict.fromkeys((self.name, *others)))
+        if len(names) == 1:
+            return self._searcher
+        if names not in self._joint_searchers:
+            self._joint_searchers[names] = SeveralSearcher(self.client, self.server, names, self._query_encoders)
+        return self._joint_searchers[names]
+
     @cached_property
     def _searcher(self) -> Searcher:
         return Searcher(self.client, self.server, self.name, self._query_encoders)
 
 
-def _several(given: str | Path | Sequence[str | Path]) -> list[str]:
-    """Return one or several as a list; a lone string is one, not its letters."""
-    return [str(given)] if isinstance(given, str | Path) else [str(item) for item in given]
+def _several(name: str, given: str | Path | Iterable[str | Path]) -> list[str]:
+    """Return one or several as a list; a lone string is one, not its letters. Raises InputError for anything but texts and paths."""
+    items = [given] if isinstance(given, str | Path) or not isinstance(given, Iterable) else list(given)
+    for item in items:
+        if not isinstance(item, str | Path):
+            raise typed.refusal(name, item, "text, or a list of texts")
+    return [str(item) for item in items]
+
+
+def _inputs(papers: Any) -> list[str] | Dicts:
+    """Tell papers that are handed over from paths to read."""
+    found = Dicts.peek(papers)
+    return found if isinstance(found, Dicts) else _several("papers", found)
+
+
+def _wish(wish: Wish | str | None) -> Wish:
+    """Return what is wanted of a collection; a lone string names a model."""
+    if wish is not None and not isinstance(wish, Wish | str):
+        raise typed.refusal("wish", wish, "a model's name or a Wish (see `choose_models`)")
+    return wish if isinstance(wish, Wish) else choose_models(wish)
 
 
 def _build(kind: type, options: dict[str, Any]) -> Any:
-    """Make an options object; an unknown name is an InputError, not a TypeError deep inside."""
-    unknown = set(options) - set(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    """Make an options object; an unknown name or a wrong type is an InputError, not a TypeError deep inside."""
+    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    unknown = set(options) - set(fields)
     if unknown:
-        known = ", ".join(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-        raise InputError(f"There is no option '{sorted(unknown)[0]}'.", "", f"Known are {known}.")
+        raise InputError(f"There is no option '{sorted(unknown)[0]}'.", "", f"Known are {', '.join(fields)}.")
+    typed.check_options(fields, options)
     return kind(**options)

@@ -55,7 +55,7 @@ def _clause(condition: Condition, types: Mapping[str, str], level: Level) -> dic
     else:
         kind = types.get(condition.field)
         if kind is None or kind == "object":
-            raise _unknown(condition.field, types)
+            raise unknown_field(condition.field, types, ("id",), "filter by")
         positive = _field_clause(condition, f"meta.{condition.field}", kind)
     return {"bool": {"must_not": [positive]}} if condition.operator == "!=" else positive
 
@@ -98,9 +98,19 @@ def _typed(value: str, kind: str, field: str) -> Any:
     return value
 
 
-def _unknown(field: str, types: Mapping[str, str]) -> InputError:
-    known = sorted(name for name, kind in types.items() if kind != "object")
+def unknown_field(field: str, types: Mapping[str, str], others: Sequence[str], use: str, *, parents: bool = False) -> InputError:
+    """Return the error about a field that no paper has, with the nearest known name.
+
+    Args:
+        field: as it was given.
+        types: the mapped metadata fields.
+        others: what can be named beside metadata.
+        use: what the field was for, such as "filter by".
+        parents: whether `authors` may stand for `authors.name`.
+    """
+    known = [*others, *sorted(name for name, kind in types.items() if parents or kind != "object")]
     close = difflib.get_close_matches(field, known, 1)
     guess = f"Did you mean {close[0]}? " if close else ""
-    listed = ", ".join(["id", *known][:30])
-    return InputError(f"No paper has a field '{field}'.", f"{guess}It would match nothing.", f"Fields to filter by: {listed}.")
+    return InputError(
+        f"No paper has a field '{field}'.", f"{guess}There is nothing to {use}.", f"Fields to {use}: {', '.join(known[:30])}."
+    )

@@ -21,7 +21,8 @@ from osembed.vectors import to_wire
 
 _RESOLVE = (
     "*.aliases,*.mappings._meta,*.mappings.properties.meta,*.settings.index.uuid,"
-    "*.settings.index.refresh_interval,*.settings.index.search.default_pipeline,*.settings.index.provided_name"
+    "*.settings.index.refresh_interval,*.settings.index.search.default_pipeline,*.settings.index.provided_name,"
+    "*.settings.index.number_of_shards"
 )
 
 
@@ -33,6 +34,7 @@ class Target:
         meta_types: the mapped metadata fields and their OpenSearch types, `authors.name` style.
         default_pipeline: the search pipeline that requests go through which name none; "" where the index sets none.
         healed: whether `_meta` had been wiped and was restored from the journal.
+        shards: how many the index has.
     """
 
     index: str
@@ -42,6 +44,20 @@ class Target:
     refresh_interval: str = ""
     default_pipeline: str = ""
     healed: bool = False
+    shards: int = 0
+
+    @property
+    def members(self) -> tuple[Target, ...]:
+        """The indexes that a search of this target runs over: this one (see `joint`)."""
+        return (self,)
+
+    def key(self, index: str, document: str) -> str:
+        """Return what a hit is called: its id."""
+        return document
+
+    def owner(self, key: str) -> tuple[Target, str]:
+        """Return the index that holds a hit, and its id there."""
+        return self, key
 
     @property
     def write_alias(self) -> str:
@@ -329,6 +345,7 @@ def _target(client: OpenSearch, index: str, info: Mapping[str, Any]) -> Target:
         refresh_interval=settings.get("refresh_interval", ""),
         default_pipeline=settings.get("search", {}).get("default_pipeline", ""),
         healed=healed,
+        shards=int(settings.get("number_of_shards", 0)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
 from osembed.errors import InputError, NoPapersError
@@ -13,6 +13,7 @@ from osembed.metadata import Dropped
 from osembed.paper import Paper, to_paper
 from osembed.papers.columns import explain_names, nearest
 from osembed.papers.dead_letters import DeadLetters
+from osembed.papers.readers.dicts import Dicts
 from osembed.papers.readers.reader import Reader
 from osembed.papers.records import Record, Rejected, printable
 from osembed.papers.seen import SeenIds
@@ -112,9 +113,10 @@ class Intake:
         InputError: a path is not there, or there is no file to read.
     """
 
-    def __init__(self, paths: Sequence[str], options: IngestOptions, collection: str) -> None:
-        self._options, self._paths = options, paths
-        self._reader = Reader(paths, options.names)
+    def __init__(self, papers: Sequence[str] | Dicts, options: IngestOptions, collection: str) -> None:
+        self._options = options
+        self._name = "What was handed over" if isinstance(papers, Dicts) else ", ".join(printable(str(path)) for path in papers)
+        self._reader = replace(papers, names=options.names) if isinstance(papers, Dicts) else Reader(papers, options.names)
         self._letters = DeadLetters(options.dead_letters, collection)
         self._lock = threading.Lock()
         self._columns: dict[str, None] = {}
@@ -223,9 +225,9 @@ class Intake:
         self.reject(Rejected(SUPERSEDED, source, fields, "its id"))
 
     def _empty(self) -> NoPapersError:
-        where, summary = ", ".join(printable(str(path)) for path in self._paths), self.summary
+        summary = self.summary
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.reasons.most_common(5))
         kept = self._letters.close()
-        found = f"{where} holds no paper that can be indexed: {summary.read:,} records read" + (f" ({reasons})." if reasons else ".")
+        found = f"{self._name} holds no paper that can be indexed: {summary.read:,} records read" + (f" ({reasons})." if reasons else ".")
         names = explain_names([name for name in self._columns if name != "raw"], self._options.names)
         return NoPapersError(found, names, f"They are kept in {kept}: mend them, then ingest that file." if kept else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,31 @@ def filtered(query: Body, filters: Sequence[Body]) -> Body:
     return {"bool": {"must": [query], "filter": list(filters)}} if filters else query
 
 
+def any_of(ids: Sequence[str]) -> Body:
+    """Return the query for given documents of one index."""
+    return {"ids": {"values": list(ids)}}
+
+
+def any_in(documents: Mapping[str, Sequence[str]]) -> Body:
+    """Return the query for given documents of several indexes: index → ids."""
+    if len(documents) == 1:
+        return any_of(next(iter(documents.values())))
+    each = [{"bool": {"filter": [{"term": {"_index": index}}, any_of(ids)]}} for index, ids in documents.items()]
+    return {"bool": {"should": each, "minimum_should_match": 1}} if each else {"match_none": {}}
+
+
 def leg(query: Body, depth: int) -> Body:
     """Return the request of one leg: ids and scores, nothing else."""
     return {"query": query, "size": depth, "_source": False, "track_total_hits": False}
+
+
+def sorted_leg(query: Body, sort: Sequence[Body], depth: int, *, collapse: bool = False) -> Body:
+    """Return the request for the first hits in another order than that of their scores, of each paper its best chunk.
+
+    All chunks of a paper have its metadata and its id, so the order of papers does not depend on which of them is met first.
+    """
+    body = {**leg(query, depth), "sort": [*sort, {"_score": {"order": "desc"}}], "track_scores": True}
+    return {**body, "collapse": {"field": "paper_id"}} if collapse else body
 
 
 def lean(body: Body) -> Body:
@@ -102,12 +124,12 @@ def summed(text: str, vector: NDArray[np.float32], depth: int, filters: Sequence
     return {"bool": {"should": [words, meaning], "filter": list(filters), "minimum_should_match": 1}}
 
 
-def papers_page(text: str, ids: Sequence[str]) -> Body:
+def papers_page(text: str, ids: Sequence[str], source: Sequence[str]) -> Body:
     """Return the request that fetches the papers of a page, their titles highlighted."""
     return {
         "query": {"bool": {"filter": [{"ids": {"values": list(ids)}}], "should": [lexical(text)] if text else []}},
         "size": len(ids),
-        "_source": ["title", "meta", "source", "word_count", "chunk_count"],
+        "_source": list(source),
         "highlight": _highlight("title", fragments=0),
         "track_total_hits": False,
     }

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from osembed import filters, query, store
+from osembed import facets, filters, query, store
 from osembed.client import OpenSearch, Server
 from osembed.errors import RefusedError
 from osembed.fusion import Fused, fuse
 from osembed.index import Target, Targets
 from osembed.opensearch import reads
 from osembed.opensearch.refusals import BROKEN_QUERY
-from osembed.results import DEPTHS, WINDOW, Mode, SearchOptions
+from osembed.results import DEPTHS, WINDOW, Facet, Mode, SearchOptions
 from osembed.schema import Level
 
 OLDEST_HYBRID = (3, 5, 0)
@@ -74,7 +74,7 @@ class Ranker:
         for depth in DEPTHS:
             rank = (
                 self._rank_native
-                if question.mode == "hybrid" and question.options.level != "both" and self._is_native()
+                if question.mode == "hybrid" and question.options.level != "both" and not _is_joint(targets) and self._is_native()
                 else self._rank_legs
             )
             try:
@@ -88,8 +88,42 @@ class Ranker:
                 break
         return ranked[:WINDOW]
 
+    def sorted_matches(self, question: Question, targets: Targets, sort: Sequence[query.Body]) -> list[Ranked]:
+        """Return the first papers of all that match by words, in another order than that of their scores."""
+        options = question.options
+        level = query.level_of_leg(options.level, "lexical")
+        found = query.filtered(query.lexical(question.text), self.where(question, level, targets))
+        body = query.sorted_leg(found, sort, WINDOW, collapse=level == "chunks" and options.hits != "chunks")
+        [hits] = self._ids([(targets[level], body)])
+        leg = {hit["_id"]: float(hit["_score"]) for hit in hits}
+        ranked = []
+        for key, score in leg.items():
+            paper, chunk = (store.paper_of(key), key) if level == "chunks" else (key, None)
+            ranked.append(Ranked(paper, score, chunk, _parts(Fused(key, score, (score,)), ["lexical"], [leg], options)))
+        return ranked
+
+    def order(self, papers: Sequence[str], targets: Targets, sort: Sequence[query.Body]) -> list[str]:
+        """Return ids of papers in the server's order; those that are gone are left out."""
+        body = {**query.leg(self.those(papers, targets), len(papers)), "sort": list(sort)}
+        [hits] = self._ids([(targets["papers"], body)])
+        return [hit["_id"] for hit in hits]
+
+    def those(self, papers: Sequence[str], targets: Targets) -> query.Body:
+        """Return the query for papers of a ranking."""
+        held: dict[str, list[str]] = {}
+        for owner, paper in map(targets["papers"].owner, papers):
+            held.setdefault(owner.index, []).append(paper)
+        return query.any_in(held)
+
+    def count(self, found: query.Body, fields: Sequence[str], target: Target) -> tuple[Facet, ...]:
+        """Count by fields the papers that a query finds."""
+        answer = reads.aggregate(self._client, target.index, facets.request(fields, found), target.shards)
+        return facets.read_facets(fields, answer, target.index)
+
     def legs(self, requests: Sequence[tuple[Target, query.Body]]) -> list[list[dict[str, Any]]]:
         """Send several requests in one `_msearch`; return their hits. Raises what the first failing one would raise alone."""
+        if any(len(target.members) > 1 for target, _ in requests):
+            return reads.search_across(self._client, [(target.index, target.shards, body) for target, body in requests])
         return reads.search_several(self._client, [(target.index, body) for target, body in requests])
 
     def _ids(self, requests: Sequence[tuple[Target, query.Body]]) -> list[list[dict[str, Any]]]:
@@ -102,6 +136,8 @@ class Ranker:
         for place, (target, body) in enumerate(requests):
             if not all(_restore_id(hit, target.meta.level) for hit in found[place]):
                 found[place] = self.legs([(target, body)])[0]
+            for hit in found[place]:
+                hit["_id"] = target.key(hit["_index"], hit["_id"])
         return found
 
     def _rank_legs(self, question: Question, depth: int, targets: Targets) -> tuple[list[Ranked], bool]:
@@ -110,7 +146,7 @@ class Ranker:
         requests = []
         for kind in kinds:
             level = query.level_of_leg(question.options.level, kind)
-            where = self._where(question, level, targets)
+            where = self.where(question, level, targets)
             if kind == "lexical" or question.vector is None:
                 body = query.filtered(query.lexical(question.text), where)
             else:
@@ -136,7 +172,7 @@ class Ranker:
         options = question.options
         level = query.level_of_leg(options.level, "vector")
         pipe = query.pipeline(options.fusion, options.weights, explain=options.explain)
-        where = self._where(question, level, targets)
+        where = self.where(question, level, targets)
         body = query.hybrid(question.text, question.vector, depth, where, pipe, explain=options.explain)
         [hits] = self._ids([(targets[level], body)])
         fused = sorted((Fused(hit["_id"], float(hit["_score"]), ()) for hit in hits), key=lambda one: (-one.score, one.id))
@@ -144,13 +180,19 @@ class Ranker:
         ranked = [Ranked(paper, one.score, chunk, trees[one.id]) for one, paper, chunk in _gather(fused, options)]
         return ranked, len(hits) >= depth
 
-    def _where(self, question: Question, level: Level, targets: Targets) -> list[query.Body]:
+    def where(self, question: Question, level: Level, targets: Targets) -> list[query.Body]:
+        """Return the filters of a question on one level."""
         return filters.clauses(question.where, targets[level].meta_types, level)
 
     def _is_native(self) -> bool:
         if self.native is None:
             self.native = has_hybrid(self._client, self._server)
         return self.native
+
+
+def _is_joint(targets: Targets) -> bool:
+    """Whether several collections are searched: one fusion of all of them is done here."""
+    return len(targets["papers"].members) > 1
 
 
 def has_hybrid(client: OpenSearch, server: Server) -> bool:

@@ -14,6 +14,7 @@ from osembed.index import Target, Targets
 from osembed.opensearch import reads
 from osembed.opensearch.curl import curl_line, unset_variables
 from osembed.ranking import Question
+from osembed.refine import plan_refinement, request_parts
 from osembed.results import DEPTHS
 from osembed.schema import Level, alias_name
 
@@ -48,10 +49,10 @@ def make_request(question: Question, targets: Targets, access: Access, lack: str
         lack: why the server's own hybrid queries are not used; "" where they are.
         notices: what else is to be said of the question.
     """
-    options = question.options
+    options, wanted = question.options, plan_refinement(question.options, targets)
     level = query.level_of_leg(options.level, "lexical" if question.mode == "lexical" else "vector")
-    page = {"size": options.size, "from": (options.page - 1) * options.size, "_source": _SHOWN[level]}
-    body = {**_ask(question, targets[level], level, not lack), **page}
+    page = {"size": options.size, "from": (options.page - 1) * options.size, "_source": wanted.shown.paths or _SHOWN[level]}
+    body = {**_ask(question, targets[level], level, not lack), **page, **request_parts(question, wanted, level)}
     if level == "chunks":
         body["collapse"] = {"field": "paper_id"}
     body = orjson.loads(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY))

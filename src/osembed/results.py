@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, overload
 
+from osembed import typed
 from osembed.errors import InputError
 from osembed.fusion import FUSIONS, Fusion
 
@@ -23,7 +24,10 @@ class SearchOptions:
     Attributes:
         level: both (words in papers, meaning in chunks), papers or chunks (native hybrid on one index).
         weights: of the lexical and the vector leg.
-        where: filters such as year>=2015; all must hold.
+        where: filters such as year>=2015, one or several; all must hold.
+        sort: a field, such as year or year:desc; "" for the best first. In lexical mode all matches are sorted, else the ranking window.
+        facets: metadata fields to count papers by; in lexical mode all that match, else the ranking window.
+        fields: what is returned of a paper: title, abstract, body, source, word_count, metadata; () for all but the long texts.
         size, page: pages are slices of one window of 100 papers.
         hits: papers with their best passages, or chunks (several of one paper may be found; the level is then chunks).
         passages: most passages shown per paper.
@@ -41,8 +45,12 @@ class SearchOptions:
     passages: int = 2
     explain: bool = False
     strict: bool = False
+    sort: str = ""
+    facets: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _settle(self, "where", "facets", "fields")
         _one_of("mode", self.mode, MODES)
         _one_of("fusion", self.fusion, FUSIONS)
         _one_of("level", self.level, SEARCH_LEVELS)
@@ -64,6 +72,21 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
+class SimilarOptions:
+    """How to look for similar papers; the attributes are those of SearchOptions."""
+
+    size: int = 10
+    where: tuple[str, ...] = ()
+    passages: int = 2
+    fields: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _settle(self, "where", "fields")
+        if not 1 <= self.size <= WINDOW or not 0 <= self.passages <= 20:
+            raise InputError(f"Size counts from 1 to {WINDOW}, passages from 0 to 20.")
+
+
+@dataclass(frozen=True)
 class Passage:
     """A piece of a paper. `highlight` is HTML-escaped with the found words in <em>; `text` is the chunk as it stands."""
 
@@ -78,7 +101,7 @@ class Passage:
 class Hit:
     """One paper found, or one of its chunks (`passages` then holds just that one).
 
-    `explain` holds, where asked for, each leg's raw and normalised score.
+    `explain` holds, where asked for, each leg's raw and normalised score; `texts` the abstract and body where they are among the fields.
     """
 
     id: str
@@ -90,6 +113,28 @@ class Hit:
     word_count: int
     passages: tuple[Passage, ...] = ()
     explain: dict[str, Any] | None = None
+    collection: str = ""
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Facet:
+    """How many papers have which value of a metadata field.
+
+    Attributes:
+        papers: how many papers were counted.
+        values: value, as a filter takes it → papers, most first. A paper with several values counts for each.
+        other: the count of all further values.
+        missing: papers without a value.
+        error: by how much a figure may be too small at most; 0 for exact ones.
+    """
+
+    field: str
+    papers: int
+    values: dict[str, int]
+    other: int
+    missing: int
+    error: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,6 +145,8 @@ class SearchResult:
         found: papers in the ranking window, at most 100.
         degraded: whether meaning could not be searched, and `notices` why.
         models: level → model that answered.
+        sort: the field and its order; "" for the best first.
+        scope: what was sorted and counted by facets: "matches", all of them, or "window", the ranked papers; "" for neither.
     """
 
     query: str
@@ -114,6 +161,38 @@ class SearchResult:
     notices: tuple[str, ...] = ()
     models: dict[str, str] = field(default_factory=dict)
     took_ms: float = 0.0
+    sort: str = ""
+    scope: str = ""
+    facets: tuple[Facet, ...] = ()
+
+    def __iter__(self) -> Iterator[Hit]:
+        """Iterate over the hits, best first."""
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        """Return how many hits the page has."""
+        return len(self.hits)
+
+    @overload
+    def __getitem__(self, place: int) -> Hit: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, place: int | slice) -> Hit | tuple[Hit, ...]:
+        """Return a hit by its place on the page, or several."""
+        return self.hits[place]
+
+    def _repr_html_(self) -> str:
+        """Return the page as a table for notebooks."""
+        from osembed.notebook import result_html
+
+        return result_html(self)
+
+
+def _settle(options: Any, *several: str) -> None:
+    """Check the types of an options object, and make a tuple of each option that takes one text or several."""
+    typed.check_options(options.__dataclass_fields__, {one.name: getattr(options, one.name) for one in fields(options)})
+    for name in several:
+        object.__setattr__(options, name, typed.lone(getattr(options, name)))
 
 
 def _one_of(what: str, value: str, allowed: Sequence[str]) -> None:

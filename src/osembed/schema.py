@@ -12,6 +12,7 @@ from typing import Any, Literal
 from osembed.errors import CollectionError, InputError
 from osembed.identity import Identity, read_identity
 from osembed.papers.languages import ENGLISH
+from osembed.typed import check_text
 
 Level = Literal["papers", "chunks"]
 LEVELS: tuple[Level, Level] = ("papers", "chunks")
@@ -69,7 +70,7 @@ class IndexMeta:
 
 def check_name(collection: str) -> str:
     """Return a collection's name, or refuse it."""
-    if not _NAME.fullmatch(collection) or collection.endswith(("-chunks", "-w")):
+    if not _NAME.fullmatch(check_text("name", collection)) or collection.endswith(("-chunks", "-w")):
         raise InputError(
             f"'{collection}' cannot be the name of a collection.",
             "Its aliases and indexes are named after it.",

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from osembed import filters, query, store
+from osembed import filters, query, refine, store
 from osembed import index as indexes
 from osembed.client import Access, OpenSearch, Server
 from osembed.encoders import Encoders
@@ -27,15 +27,20 @@ from osembed.errors import (
     UnavailableError,
     UnsettledError,
 )
+from osembed.fetch import fetch_page
 from osembed.generation import missing
 from osembed.index import Target, Targets
 from osembed.opensearch import sight
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
 from osembed.paper import clean
+from osembed.projection import choose_fields
 from osembed.ranking import Question, Ranked, Ranker
+from osembed.refine import plan_refinement
 from osembed.request import Request, make_request
-from osembed.results import WINDOW, Hit, Passage, SearchOptions, SearchResult
+from osembed.results import WINDOW, SearchOptions, SearchResult, SimilarOptions
+from osembed.similar import Seed, stored_seed, text_seed
+from osembed.typed import check_text
 
 T = TypeVar("T")
 _REMEMBERED = 1000  # query vectors
@@ -59,8 +64,9 @@ class Searcher:
         text = _checked(text)
 
         def attempt(targets: Targets) -> SearchResult:
+            wanted = plan_refinement(options, targets)
             question, notices = self._ask(text, options, targets)
-            ranked = self.ranker.window(question, targets)
+            ranked = refine.rank(self.ranker, question, targets, wanted)
             page = ranked[(options.page - 1) * options.size : options.page * options.size]
             return SearchResult(
                 query=text,
@@ -70,11 +76,14 @@ class Searcher:
                 page=options.page,
                 size=options.size,
                 found=len(ranked),
-                hits=self._fetch(text, page, targets, options),
+                hits=fetch_page(self.ranker, text, page, targets, options, wanted.shown),
                 degraded=question.mode != options.mode,
-                notices=(*notices, *self._fusion_notice(question)),
-                models={level: target.meta.model for level, target in targets.items()},
+                notices=(*notices, *self._fusion_notice(question), *wanted.notices(question, ranked)),
+                models={level: _models(target) for level, target in targets.items()},
                 took_ms=_since(started),
+                sort=str(wanted.sort or ""),
+                scope=wanted.scope(question),
+                facets=refine.count(self.ranker, question, ranked, targets, wanted),
             )
 
         return self._on_targets(attempt)
@@ -96,42 +105,50 @@ class Searcher:
         """Return which of these papers the collection has."""
         return set(store.read_documents(self._client, self.targets()["papers"], ids, ["input_hash"]))
 
-    def similar(self, paper_id: str, *, size: int = 10, where: Sequence[str] = ()) -> SearchResult:
-        """Return the papers nearest to a stored one by their vectors."""
+    def similar(self, seed: Callable[[Targets], Seed], options: SimilarOptions) -> SearchResult:
+        """Return the papers nearest to a stored one, or to a text, by their vectors, each with its nearest passages."""
         started = time.perf_counter()
-        options = SearchOptions(mode="vector", level="papers", size=size, where=tuple(where), passages=0)
         conditions = filters.parse(options.where)
 
         def attempt(targets: Targets) -> SearchResult:
             target = targets["papers"]
-            fields = ["text_hash", "identity", "embedding"]
-            stored = store.read_documents(self._client, target, [paper_id], fields).get(paper_id)
-            if stored is None:
-                raise InputError(f"There is no paper '{paper_id}' in '{self._collection}'.", "", "Ids stand in search results.")
-            identity = target.meta.identity
-            vector = stored.vector(identity.hash, str(stored.fields.get("text_hash")), identity.dimension)
-            if vector is None:
-                raise CollectionError(f"The paper '{paper_id}' has no vector of this collection's model.", "", "Ingest it again.")
-            others = [
-                *filters.clauses(conditions, target.meta_types, "papers"),
-                {"bool": {"must_not": [{"ids": {"values": [paper_id]}}]}},
-            ]
-            found = self.ranker.legs([(target, query.leg(query.nearest(vector, WINDOW, others), WINDOW))])[0]
-            page = [Ranked(hit["_id"], hit["_score"]) for hit in found[:size]]
+            shown = choose_fields(options.fields, target.meta_types)
+            where = filters.clauses(conditions, target.meta_types, "papers")
+            like = seed(targets)
+            others = [*where, *({"bool": {"must_not": [query.any_of(like.leave_out)]}} for _ in like.leave_out[:1])]
+            [found] = self.ranker.legs([(target, query.leg(query.nearest(like.paper, WINDOW, others), WINDOW))])
+            page = self._with_chunks(like, found[: options.size], targets) if options.passages else _ranked(found[: options.size])
             return SearchResult(
-                query=paper_id,
+                query=like.name,
                 mode="vector",
                 fusion="none",
                 level="papers",
                 page=1,
-                size=size,
+                size=options.size,
                 found=len(found),
-                hits=self._fetch("", page, targets, options),
+                hits=fetch_page(self.ranker, like.words, page, targets, options, shown),
+                notices=like.notices,
                 models={"papers": target.meta.model},
                 took_ms=_since(started),
             )
 
         return self._on_targets(attempt)
+
+    def stored_seed(self, paper_id: str) -> Callable[[Targets], Seed]:
+        """Return what `similar` compares a stored paper by."""
+        return lambda targets: stored_seed(self._client, targets, paper_id)
+
+    def text_seed(self, title: str, text: str) -> Callable[[Targets], Seed]:
+        """Return what `similar` compares a text by: embedded with the model of the index that answers."""
+        return lambda targets: text_seed(self._encoders, targets, title, text)
+
+    def _with_chunks(self, like: Seed, found: Sequence[Mapping[str, Any]], targets: Targets) -> list[Ranked]:
+        """Name each paper's nearest chunk, where chunks can be compared."""
+        if like.chunk is None or not found:
+            return _ranked(found)
+        inside = [query.nearest(like.chunk, 1, [{"term": {"paper_id": hit["_id"]}}]) for hit in found]
+        nearest = self.ranker.legs([(targets["chunks"], query.leg(one, 1)) for one in inside])
+        return [Ranked(hit["_id"], hit["_score"], chunks[0]["_id"] if chunks else None) for hit, chunks in zip(found, nearest, strict=True)]
 
     def request(self, text: str, options: SearchOptions, access: Access) -> Request:
         """Return the search as a request for other programs, such as this server understands. Nothing is searched."""
@@ -241,59 +258,20 @@ class Searcher:
             self._vectors[key] = vector
         return vector
 
-    def _fetch(self, text: str, page: Sequence[Ranked], targets: Targets, options: SearchOptions) -> tuple[Hit, ...]:
-        """Fetch what a page shows: its papers, and of each its best passages, or just the chunks that were ranked."""
-        if not page:
-            return ()
-        best = {ranked.id: ranked.chunk for ranked in page}
-        requests = [(targets["papers"], query.papers_page(text, list(best)))]
-        if options.hits == "chunks":
-            requests.append((targets["chunks"], query.chunks_page(text, [ranked.chunk for ranked in page if ranked.chunk])))
-        elif options.passages:
-            requests += [(targets["chunks"], query.passages_page(text, key, chunk, options.passages)) for key, chunk in best.items()]
-        papers, *found = self.ranker.legs(requests)
-        stored = {hit["_id"]: hit for hit in papers}
-        shown: list[tuple[Ranked, tuple[Passage, ...]]]
-        if options.hits == "chunks":
-            chunks = {hit["_id"]: (_passage(hit),) for hit in found[0]}
-            shown = [(ranked, chunks.get(ranked.chunk or "", ())) for ranked in page]
-        else:
-            groups = dict(zip(best, map(_passages, found), strict=True)) if found else {}
-            shown = [(ranked, groups.get(ranked.id, ())) for ranked in page]
-        return tuple(_hit(ranked, stored[ranked.id], passages) for ranked, passages in shown if ranked.id in stored)
+
+def _models(target: Target) -> str:
+    return ", ".join(dict.fromkeys(member.meta.model for member in target.members))
+
+
+def _ranked(found: Sequence[Mapping[str, Any]]) -> list[Ranked]:
+    return [Ranked(hit["_id"], hit["_score"]) for hit in found]
 
 
 def _checked(text: str) -> str:
-    text = clean(text).strip()
+    text = clean(check_text("query", text)).strip()
     if not text:
         raise InputError("The query is empty.", "", "Write what you are looking for.")
     return text
-
-
-def _passages(hits: Sequence[Mapping[str, Any]]) -> tuple[Passage, ...]:
-    """Return a paper's passages; one found by its title alone shows its beginning, not any passage."""
-    return tuple(_passage(hit) for place, hit in enumerate(hits) if place == 0 or hit["_score"] > 0)
-
-
-def _passage(hit: Mapping[str, Any]) -> Passage:
-    source = hit["_source"]
-    highlight = " … ".join(hit.get("highlight", {}).get("text", []))
-    return Passage(source["chunk_index"], source["start_char"], source["end_char"], source["text"], highlight)
-
-
-def _hit(ranked: Ranked, stored: Mapping[str, Any], passages: tuple[Passage, ...]) -> Hit:
-    source = stored["_source"]
-    return Hit(
-        id=ranked.id,
-        score=ranked.score,
-        title=source.get("title", ""),
-        highlight=" … ".join(stored.get("highlight", {}).get("title", [])),
-        meta=source.get("meta", {}),
-        source=source.get("source", ""),
-        word_count=int(source.get("word_count", 0)),
-        passages=passages,
-        explain=ranked.explain,
-    )
 
 
 def _since(started: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from osembed.cli.output import notice
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from osembed.collection import Collection
 
 F = TypeVar("F", bound=Callable[..., Any])
+FORMATS = ("table", "json", "jsonl", "csv", "bibtex")
 CONNECTION = ("url", "collection", "ca_cert", "insecure")
 
 
@@ -55,6 +57,23 @@ models = stacked(
     ),
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+format_ = option("--format", "format_", metavar="|".join(FORMATS), help="How hits are printed. Default: table.")
+
+
+def chosen_format(context: click.Context, format_: str | None, as_json: bool) -> str:
+    """Return how hits are printed. --json is --format json; what the command line says wins over settings.
+
+    Raises UsageError where both are given and contradict each other.
+    """
+    if format_ is not None and format_ not in FORMATS:
+        raise click.UsageError(f"There is no format '{format_}'. Use {', '.join(FORMATS)}.", context)
+    typed = {name: context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("format_", "as_json")}
+    if not as_json or format_ in (None, "json") or (typed["format_"] and not typed["as_json"]):
+        return format_ or ("json" if as_json else "table")
+    if typed["as_json"] and not typed["format_"]:
+        return "json"
+    raise click.UsageError(f"--json is --format json; with --format {format_} it is a contradiction.", context)
 
 
 def open_collection(options: dict[str, Any]) -> Collection:

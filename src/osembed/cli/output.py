@@ -79,8 +79,8 @@ def marked(highlight: str, base: str = "") -> Text:
     return text
 
 
-def print_result(result: SearchResult) -> None:
-    """Print a page of hits."""
+def print_result(result: SearchResult, fields: Sequence[str] = ()) -> None:
+    """Print a page of hits: with the fields that were asked for, else with their first metadata."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
@@ -88,23 +88,40 @@ def print_result(result: SearchResult) -> None:
         notice(text)
     if not result.hits:
         console.print(f"Nothing found in {len(result.models) and ', '.join(sorted(set(result.models.values())))}.", markup=False)
+        _print_facets(console, result)
         return
     first = (result.page - 1) * result.size + 1
+    several = len({hit.collection for hit in result.hits}) > 1
     for rank, hit in enumerate(result.hits, first):
-        _print_hit(console, rank, hit)
+        _print_hit(console, rank, hit, _facts(hit, fields, several))
     last = first + len(result.hits) - 1
     more = "100 or more" if result.found >= 100 else str(result.found)
     console.print(f"{first}–{last} of {more} · {result.mode} · {result.took_ms:.0f} ms", style="dim", markup=False)
+    _print_facets(console, result)
 
 
-def _print_hit(console: Any, rank: int, hit: Hit) -> None:
+def _print_facets(console: Any, result: SearchResult) -> None:
+    """Print how many papers have which value, and of which papers that is said."""
+    from rich.text import Text
+
+    of = "papers that match" if result.scope == "matches" else "best-ranked papers"
+    for facet in result.facets:
+        console.print(Text(safe(f"\n{facet.field}, of {facet.papers:,} {of}"), style="bold"))
+        for value, count in facet.values.items():
+            console.print(Text(safe(f"{count:>8,}  {_short(value)}")))
+        rest = [f"{facet.other:,} other"] * bool(facet.other) + [f"{facet.missing:,} without"] * bool(facet.missing)
+        inexact = [f"figures may be too small by {facet.error:,}"] * bool(facet.error)
+        if rest + inexact:
+            console.print(Text("  " + " · ".join(rest + inexact), style="dim"))
+
+
+def _print_hit(console: Any, rank: int, hit: Hit, facts: Sequence[str]) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
     head = Text(f"{rank}. ", style="bold")
     head.append_text(marked(hit.highlight or html.escape(hit.title or hit.id), "bold cyan"))
     console.print(head)
-    facts = [f"{hit.score:.3f}", hit.id, *(f"{name} {_short(value)}" for name, value in list(hit.meta.items())[:4])]
     console.print(Padding(Text(safe(" · ".join(facts)), style="dim"), (0, 0, 0, 3)))
     for passage in hit.passages:
         if passage.highlight:
@@ -112,6 +129,19 @@ def _print_hit(console: Any, rank: int, hit: Hit) -> None:
     if hit.explain:
         console.print(Padding(Text(safe(_explanation(hit.explain)), style="dim"), (0, 0, 0, 3)))
     console.print()
+
+
+def _facts(hit: Hit, fields: Sequence[str], several: bool) -> list[str]:
+    """Return what stands below a title: score, where there are several the collection, id and fields."""
+    from_ = [hit.collection] if several else []
+    return [f"{hit.score:.3f}", *from_, hit.id, *(f"{name} {_short(value)}" for name, value in _shown(hit, fields).items())]
+
+
+def _shown(hit: Hit, fields: Sequence[str]) -> dict[str, Any]:
+    if not fields:
+        return dict(list(hit.meta.items())[:4])
+    others = {"source": hit.source, "word_count": hit.word_count, **hit.texts}
+    return {**hit.meta, **{name: others[name] for name in fields if name in others}}
 
 
 def _short(value: object) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,8 +11,14 @@ from osembed.cli import options
 from osembed.cli.output import notice, print_json, print_result
 from osembed.errors import InputError
 
+if TYPE_CHECKING:
+    from osembed.results import SearchResult
+
 where = click.option("--where", multiple=True, metavar="FILTER", help="Like year>=2015 or topic=ecology|botany; repeat for more.")
 size = options.option("--size", default=10, show_default=True, metavar="N", help="Papers per page.")
+
+passages = options.option("--passages", default=2, show_default=True, metavar="N", help="Passages shown per paper.")
+fields = options.option("--fields", default="", metavar="A,B", help="What is shown of a paper: metadata, title, abstract, body, source.")
 
 
 @click.command()
@@ -25,13 +32,18 @@ size = options.option("--size", default=10, show_default=True, metavar="N", help
 @size
 @click.option("--page", default=1, show_default=True, metavar="N", help="Which page of the first 100 papers.")
 @options.option("--hits", default="papers", show_default=True, metavar="papers|chunks", help="Papers with passages, or chunks.")
-@options.option("--passages", default=2, show_default=True, metavar="N", help="Passages shown per paper.")
+@passages
+@options.option("--sort", default="", metavar="FIELD[:desc]", help="By words all matches are sorted, else the first 100 papers.")
+@options.option("--facet", "facets", multiple=True, metavar="FIELD", help="Count papers by a metadata field; repeat for more.")
+@fields
 @click.option("--explain", is_flag=True, help="Show how each score came about.")
 @options.option("--strict", is_flag=True, help="Fail instead of searching by words only where the model is missing.")
 @click.option("--print-request", is_flag=True, help="Print the request for other programs instead of sending it.")
 @options.compute
+@options.format_
 @options.as_json
-def search(query: str, as_json: bool, print_request: bool, weights: str, **given: Any) -> None:
+@click.pass_context
+def search(context: click.Context, /, query: str, print_request: bool, weights: str, **given: Any) -> None:
     """Find papers by words and meaning, with their best passages.
 
     By default words are looked for in whole papers and meaning in passages, and both rankings are joined. --level papers or --level chunks
@@ -41,33 +53,68 @@ def search(query: str, as_json: bool, print_request: bool, weights: str, **given
     \b
     osembed search "how do ants find their way home"
     osembed search "CRISPR off-target" --where 'year>=2018' --where 'venue=eLife|PLOS Biology'
-    osembed search "sleep and memory" --mode lexical --json
+    osembed search "sleep and memory" --mode lexical --sort year:desc --facet venue
+    osembed search "soil" --collection papers,reviews
+    osembed search "malaria nets" --fields title,year,doi --format csv
     """
+    how = options.chosen_format(context, given.pop("format_"), given.pop("as_json"))
+    given |= {"weights": _weights(weights), "fields": _fields(given["fields"])}
+    if given["facets"] and how not in ("table", "json"):
+        raise click.UsageError(f"--format {how} has no place for facets: use table or json.", context)
+    given["collection"], *also = (name.strip() for name in given["collection"].split(","))
     collection = options.open_collection(given)
-    given["weights"] = _weights(weights)
+    if print_request and also:
+        raise click.UsageError("--print-request prints the request for one collection.", context)
     if print_request:
-        _show_request(collection.request(query, **given), as_json)
+        _show_request(collection.request(query, **given), how == "json")
         return
-    result = collection.search(query, **given)
-    if as_json:
-        print_json(result)
-    else:
-        print_result(result)
+    _print_page(collection.search(query, also=also, **given), how, given["fields"])
 
 
 @click.command()
-@click.argument("paper_id", metavar="ID")
+@click.argument("paper_id", metavar="ID", required=False)
 @options.connection
+@click.option("--text", metavar="TEXT", help="Instead of a stored paper: a text, such as an abstract.")
+@click.option("--file", metavar="FILE", help="Instead of a stored paper: a text file; its first line is the title.")
 @where
 @size
+@passages
+@fields
+@options.compute
+@options.format_
 @options.as_json
-def similar(paper_id: str, as_json: bool, where: tuple[str, ...], size: int, **given: Any) -> None:
-    """Find the papers nearest to a paper, by their vectors."""
-    result = options.open_collection(given).similar(paper_id, size=size, where=where)
-    if as_json:
+@click.pass_context
+def similar(context: click.Context, /, paper_id: str | None, **given: Any) -> None:
+    """Find the papers nearest to a paper or a text, by their vectors.
+
+    \b
+    osembed similar malaria-nets
+    osembed similar --text "Insecticide-treated nets lower the incidence of malaria in children"
+    osembed similar --file draft.txt --size 20 --format bibtex
+    """
+    how = options.chosen_format(context, given.pop("format_"), given.pop("as_json"))
+    given["fields"] = _fields(given["fields"])
+    _print_page(options.open_collection(given).similar(paper_id, **given), how, given["fields"])
+
+
+def _print_page(result: SearchResult, how: str, fields: Sequence[str]) -> None:
+    """Print a page of hits; what is to be said of it goes to stderr in every format."""
+    from osembed.cli import formats
+
+    if how == "table":
+        print_result(result, fields)
+        return
+    for text in result.notices:
+        notice(text)
+    if how == "json":
         print_json(result)
-    else:
-        print_result(result)
+        return
+    texts = {"jsonl": formats.jsonl, "csv": lambda page: formats.csv_table(page, fields), "bibtex": formats.bibtex}
+    click.echo(texts[how](result), nl=False)
+
+
+def _fields(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _show_request(request: dict[str, Any], as_json: bool) -> None:

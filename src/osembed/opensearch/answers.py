@@ -52,6 +52,16 @@ def found(answer: Answer, where: str) -> Answer:
     return answer
 
 
+def of_shards(answer: Answer, where: str, shards: int) -> Answer:
+    """Return the answer of a search that ran over so many shards; 0 proves nothing.
+
+    A security plugin may leave out an index that it forbids, and answer for the others as if they were all.
+    """
+    if shards and answer["_shards"]["total"] != shards:
+        raise UnsettledError(f"The server answered for {answer['_shards']['total']} of the {shards} shards of {where}.")
+    return answer
+
+
 def total(answer: Answer, where: str) -> int:
     """Return the exact number of hits of a search with `track_total_hits`. Raises UnsettledError where it is a lower bound."""
     said = answer["hits"].get("total")
@@ -115,6 +125,33 @@ def buckets(aggregation: Any, where: str) -> list[Answer]:
     if aggregation.get("sum_other_doc_count") or aggregation.get("doc_count_error_upper_bound"):
         raise UnsettledError(f"The figures of {where} leave out {aggregation.get('sum_other_doc_count', 'some')} documents.")
     return list(aggregation["buckets"])
+
+
+def counted(answer: Answer, where: str) -> Answer:
+    """Return the answer of a search for figures that has them. Raises UnsettledError where it has none."""
+    if not isinstance(answer.get("aggregations"), dict):
+        raise UnsettledError(f"The search of {where} came back without its figures.")
+    return answer
+
+
+def top_buckets(aggregation: Any, where: str) -> tuple[list[Answer], int, int]:
+    """Return the most frequent values, the count of all others, and by how much a figure may be too small at most.
+
+    Raises UnsettledError where the answer does not say how much it leaves out, or how exact it is.
+    """
+    if not isinstance(aggregation, Mapping) or not isinstance(aggregation.get("buckets"), list):
+        raise UnsettledError(f"The figures of {where} came back without their groups.")
+    other, error = aggregation.get("sum_other_doc_count"), aggregation.get("doc_count_error_upper_bound")
+    if not isinstance(other, int) or not isinstance(error, int) or error < 0:
+        raise UnsettledError(f"The figures of {where} do not say what they leave out.")
+    return list(aggregation["buckets"]), other, error
+
+
+def bucket_count(aggregation: Any, where: str) -> int:
+    """Return how many documents an aggregation of one group counts. Raises UnsettledError where it does not say."""
+    if not isinstance(aggregation, Mapping) or not isinstance(aggregation.get("doc_count"), int):
+        raise UnsettledError(f"The figures of {where} came back without a count.")
+    return int(aggregation["doc_count"])
 
 
 def nodes(answer: Any) -> Answer:

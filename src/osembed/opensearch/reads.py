@@ -56,6 +56,35 @@ def search_several(client: OpenSearch, requests: Sequence[tuple[str, Body]]) -> 
     return [answer["hits"]["hits"] for answer in found]
 
 
+def search_across(client: OpenSearch, requests: Sequence[tuple[str, int, Body]]) -> list[list[dict[str, Any]]]:
+    """Send searches that each run over several indexes; return the hits of each.
+
+    Words weigh alike in all indexes: their frequencies are counted over all shards first. Not asked again here, like `search_several`.
+
+    Args:
+        client: the connection.
+        requests: the indexes joined by commas, how many shards they have in all, and the search.
+    """
+    found = asked(lambda: _several(client, [(where, _across(body), body) for where, _, body in requests]), 0)
+    return [answers.of_shards(answer, where, shards)["hits"]["hits"] for answer, (where, shards, _) in zip(found, requests, strict=True)]
+
+
+def _across(body: Body) -> Body:
+    return {} if "knn" in body.get("query", {}) else {"search_type": "dfs_query_then_fetch"}
+
+
+def aggregate(client: OpenSearch, index: str, body: Body, shards: int = 0) -> Answer:
+    """Send one search, over one index or several, for its figures; return the whole answer.
+
+    Args:
+        client: the connection.
+        index: one, or several joined by commas.
+        body: what is asked.
+        shards: how many they have in all; 0 where that is not known, of one index.
+    """
+    return asked(lambda: answers.of_shards(answers.counted(_several(client, [(index, {}, body)])[0], index), index, shards))
+
+
 def count_shards(client: OpenSearch, shards: Sequence[tuple[str, int]]) -> list[int]:
     """Count the visible documents of several (index, shard) primaries in one request.
 

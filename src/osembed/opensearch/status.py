@@ -1,0 +1,58 @@
+"""What is live of a collection: its indexes, models and sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from osembed import index as indexes
+from osembed.client import OpenSearch
+from osembed.doctor import forecast_bytes
+from osembed.index import Targets
+from osembed.opensearch import sight
+from osembed.schema import alias_name
+
+
+@dataclass(frozen=True)
+class LevelStatus:
+    """One level of a collection as it stands in the cluster.
+
+    Attributes:
+        limits: the security settings that keep a part of it from this user, whose figures then count what it sees; "" for none.
+    """
+
+    level: str
+    alias: str
+    index: str
+    generation: int
+    documents: int
+    model: str
+    identity: str
+    dimension: int
+    built_by: str
+    graph_mb: float
+    limits: str
+    analyzer: str
+
+
+def read_status(client: OpenSearch, collection: str, targets: Targets) -> list[LevelStatus]:
+    """Return each level of a published collection."""
+    rows, limits = [], sight.limits(client, {level: target.index for level, target in targets.items()})
+    for level, target in targets.items():
+        meta, count = target.meta, indexes.doc_count(client, target.index)
+        rows.append(
+            LevelStatus(
+                level=level,
+                alias=alias_name(collection, level),
+                index=target.index,
+                generation=meta.generation,
+                documents=count,
+                model=meta.model,
+                identity=meta.identity.hash,
+                dimension=meta.identity.dimension,
+                built_by=meta.provenance.get("backend", "?"),
+                graph_mb=round(forecast_bytes(meta.identity.dimension, count) / 2**20, 1),
+                limits=limits,
+                analyzer=meta.analyzer,
+            )
+        )
+    return rows
