@@ -31,6 +31,7 @@ HOUSE = [
     {"opensearch.coordination"},
     {"fence"},
     {"joint"},
+    {"opensearch.create"},
     {"index", "bulk"},
     {"opensearch.permissions", "opensearch.sight"},
     {"journal"},

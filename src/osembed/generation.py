@@ -21,7 +21,7 @@ from osembed.index import Targets
 from osembed.journal import Journal, State
 from osembed.model_files import Model
 from osembed.models import DEFAULT_MODEL, open_model
-from osembed.opensearch import changes, permissions, reads
+from osembed.opensearch import changes, create, permissions, reads
 from osembed.opensearch.coordination.registration import (
     DEAD_S,
     Registration,
@@ -253,7 +253,7 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
 def _create(client: OpenSearch, server: Server, meta: IndexMeta, shape: Mapping[str, Any], entry: Registration) -> None:
     """Create an index of a first generation; take it back where the collection was dropped while the creation was on its way."""
     entry.check()
-    name, created = indexes.create_index(client, server, meta, shape)
+    name, created = create.create_index(client, server, meta, shape)
     try:
         entry.check(surely=created)
     except DroppedError:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from osembed import schema
 from osembed.client import OpenSearch, Server
-from osembed.errors import AuthError, ClusterError, CollectionError, MissingError, RefusedError
+from osembed.errors import AuthError, CollectionError, MissingError, RefusedError
 from osembed.journal import Journal
 from osembed.opensearch import answers, changes, reads
 from osembed.opensearch.sight import Place
@@ -76,10 +76,6 @@ class Target:
 
 Targets = dict[Level, Target]
 # Settings that the server gives each index for itself, or that belong to one index's history.
-_OF_ONE_INDEX = ("uuid", "creation_date", "provided_name", "version.", "blocks.", "resize.", "plugins.", "opendistro.", "knn.advanced.")
-_SET_IN_SERVICE = ("refresh_interval", "auto_expand_replicas")
-_FIRST_BASE64 = (3, 9, 0)
-_PROBE = "osembed-probe"
 _DEFAULT_PIPELINE = "search.default_pipeline"
 Pipeline = Literal["there", "created", "unsupported"]
 
@@ -115,92 +111,11 @@ def resolve_indexes(client: OpenSearch, names: Mapping[Level, str]) -> Targets:
     return {level: _target(client, name, found[name]) for level, name in names.items()}
 
 
-def create_index(client: OpenSearch, server: Server, meta: IndexMeta, shape: Mapping[str, Any]) -> tuple[str, bool]:
-    """Create an index in load settings behind its staging alias, unless it exists; return its name and whether it was created.
-
-    Args:
-        client: the connection.
-        server: what it is connected to.
-        meta: what the index will say of itself.
-        shape: settings that the operator chose, such as number_of_shards; None takes one out.
-    """
-    name = schema.index_name(meta.collection, meta.level, meta.identity, meta.generation)
-    meta = _with_form(client, server, meta)
-    body = schema.index_body(meta, [staging_alias(meta.collection, meta.level), write_alias(name)])
-    settings = {**body["settings"]["index"], **shape}
-    body["settings"]["index"] = {key: value for key, value in settings.items() if value is not None}
-    return name, _create(client, name, body)
-
-
-def create_like(client: OpenSearch, server: Server, source: Target, meta: IndexMeta, alias: str) -> dict[str, Any]:
-    """Create the next generation of an index in load settings behind a staging alias, unless it exists.
-
-    Mapping and settings are the source's as they are now, whatever its operators added, but for the vector field and osembed's description.
-
-    Returns:
-        The settings that the new index shall have in service. Raises CollectionError where the server refuses the index.
-    """
-    found = reads.description(client, source.index)
-    body = schema.index_body(_with_form(client, server, meta), [alias])
-    properties = {**found["mappings"]["properties"], "embedding": body["mappings"]["properties"]["embedding"]}
-    if meta.analyzer != source.meta.analyzer:  # else an analyzer that an operator chose stays
-        properties |= schema.analysed(properties, meta.analyzer)
-    body["mappings"] = {**found["mappings"], "properties": properties, "_meta": body["mappings"]["_meta"]}
-    settings = {name.removeprefix("index."): value for name, value in found["settings"].items()}
-    kept = {name: value for name, value in settings.items() if not name.startswith(_OF_ONE_INDEX)}
-    wanted = schema.wanted_settings(meta.profile, int(kept.pop("number_of_replicas", 0)))
-    wanted |= {name: kept.pop(name) for name in _SET_IN_SERVICE if name in kept}
-    settings = {**kept, **schema.load_settings(meta.profile), **_default_pipeline(client, source)}
-    body["settings"]["index"] = {name: value for name, value in settings.items() if value is not None}
-    _create(client, schema.index_name(meta.collection, meta.level, meta.identity, meta.generation), body)
-    return wanted
-
-
-def _default_pipeline(client: OpenSearch, source: Target) -> dict[str, Any]:
+def default_pipeline(client: OpenSearch, source: Target) -> dict[str, Any]:
     """Return the setting of the index that comes after another: an operator's choice stays, osembed's own is what this server can do."""
     if source.default_pipeline not in ("", schema.PIPELINE):
         return {}
     return {_DEFAULT_PIPELINE: None if ensure_pipeline(client) == "unsupported" else schema.PIPELINE}
-
-
-def _create(client: OpenSearch, name: str, body: Mapping[str, Any]) -> bool:
-    """Create an index; False where it exists. Raises CollectionError where the server does not accept it."""
-    try:
-        return changes.create_index(client, name, body)
-    except MissingError:
-        raise
-    except RefusedError as error:
-        raise CollectionError(
-            f"The index {name} could not be created.", error.found, "Mend that, then run the same command again."
-        ) from error
-
-
-def _with_form(client: OpenSearch, server: Server, meta: IndexMeta) -> IndexMeta:
-    """Note in an index's description that its vectors are written as base64, where this server is seen to read it as they are meant."""
-    if server.version < _FIRST_BASE64 or not _takes_base64(client, meta):
-        return meta
-    return replace(meta, provenance={**meta.provenance, "vectors": "base64"})
-
-
-def _takes_base64(client: OpenSearch, meta: IndexMeta) -> bool:
-    """Index one vector in both forms, under the mapping to be, and see whether both score alike: a server could read the bytes otherwise."""
-    vector = np.linspace(-1, 2, meta.identity.dimension, dtype=np.float32)
-    field = schema.index_body(meta, [])["mappings"]["properties"]["embedding"]
-    body = {"settings": {"index": {"knn": True, "hidden": True, "number_of_replicas": 0}}, "mappings": {"properties": {"embedding": field}}}
-    query = {"size": 2, "query": {"knn": {"embedding": {"vector": vector, "k": 2}}}}
-    try:
-        changes.delete_index(client, _PROBE)  # of a process that was killed at it
-        changes.create_index(client, _PROBE, body)
-        for key, form in (("numbers", vector), ("base64", to_wire(vector))):
-            changes.write_document(client, _PROBE, key, {"embedding": form}, None)
-        changes.refresh(client, _PROBE)
-        scores = [hit["_score"] for hit in reads.search(client, _PROBE, query)["hits"]["hits"]]
-        return len(scores) == 2 and abs(scores[0] - scores[1]) <= 1e-4 * abs(scores[0])
-    except ClusterError:  # refused, not allowed, or another process is probing
-        return False
-    finally:
-        with suppress(ClusterError):
-            changes.delete_index(client, _PROBE)
 
 
 def ensure_pipeline(client: OpenSearch) -> Pipeline:

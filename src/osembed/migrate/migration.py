@@ -24,7 +24,7 @@ from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult
 from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
 from osembed.migrate.verify import Report, Side, kept_report, pair_of, verify
 from osembed.models import open_model
-from osembed.opensearch import permissions, reads, sight
+from osembed.opensearch import create, permissions, reads, sight
 from osembed.opensearch.coordination.dispose import dispose
 from osembed.opensearch.coordination.lease import Lease, claim, settle, take_tokens
 from osembed.opensearch.coordination.registration import telling
@@ -305,7 +305,7 @@ class Migration:
         vectors = encoder.encode(witness_passages(encoder.model.spec))
         lease.check()
         alias = staging_alias(self._collection, level, state.attempt)
-        wanted = indexes.create_like(self._client, self._server, route.targets[level], meta, alias)
+        wanted = create.create_like(self._client, self._server, route.targets[level], meta, alias)
         green = indexes.resolve_indexes(self._client, {level: move.green})[level]
         if green.meta.collection != self._collection or green.meta.identity != meta.identity or green.meta.generation != state.generation:
             raise CollectionError(f"{move.green} exists and is not of this migration.", "It is not touched.", "osembed migrate abort")
