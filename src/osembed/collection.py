@@ -325,6 +325,8 @@ class Collection:
             return self._searcher
         if names not in self._joint_searchers:
             self._joint_searchers[names] = SeveralSearcher(self.client, self.server, names, self._query_encoders)
+            for name in names[1:]:  # their migrations, too, want to know what readers can embed
+                Announcer(self.client, name, self._query_encoders).start()
         return self._joint_searchers[names]
 
     @cached_property
