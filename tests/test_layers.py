@@ -45,6 +45,7 @@ HOUSE = [
     {"opensearch.access", "opensearch.patience", "opensearch.refusals"},
     {"opensearch.address", "opensearch.password_file"},
     {"model_files"},
+    {"limits"},
     {"paths", "errors", "mappings"},
 ]
 ALLOWED = {
@@ -58,6 +59,7 @@ ALLOWED = {
     "rich": {"cli"},
     "tenacity": {"client"},
     "jgo": {"node"},
+    "msgspec": {"limits"},
     "psutil": {"node", "presence"},
 }
 

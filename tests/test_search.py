@@ -15,7 +15,7 @@ from osembed import ranking
 from osembed.collection import Collection
 from osembed.errors import ClusterError, CollectionError, InputError, ModelError
 from osembed.evaluate import read_judged
-from osembed.results import MODES, SEARCH_LEVELS
+from osembed.limits import MODES, SEARCH_LEVELS
 from tests.conftest import EXAMPLES, paper
 from tests.proxy import Fault
 

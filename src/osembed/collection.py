@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ from osembed.errors import InputError, UnavailableError
 from osembed.evaluate import Evaluation, evaluate, read_judged
 from osembed.generation import Wish, finish_loading, leave, missing, open_collection
 from osembed.ingest import Ingest, IngestOptions, Summary
+from osembed.limits import checked, guess
 from osembed.migrate.leg import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
 from osembed.models import PRESETS
@@ -58,8 +59,7 @@ class LevelStatus:
 
 def choose_models(model: str | None = None, paper: str | None = None, chunk: str | None = None, preset: str | None = None) -> Wish:
     """Return a wish from the ways to name models: `model` sets both levels, `paper` and `chunk` one, `preset` both by a known pair."""
-    if preset is not None and preset not in PRESETS:
-        raise InputError(f"There is no preset '{preset}'.", "", f"Use {' or '.join(PRESETS)}.")
+    preset = None if preset is None else checked("preset", preset)
     if preset and (model or paper or chunk):
         raise InputError("A preset and a model were given.", "Each names the models.", "Give one of them.")
     both = PRESETS[preset] if preset else (model, model)
@@ -94,7 +94,7 @@ class Collection:
         precision: str = "auto",
         report: Report = lambda _: None,
     ) -> None:
-        self.name = check_name(name)
+        self.name, device, precision = check_name(name), checked("device", device), checked("precision", precision)
         self._url, self._ca_cert, self._insecure, self._report = url, ca_cert, insecure, report
         self._encoders = Encoders(device, precision)
         # One query is faster on the CPU in full precision than the start of a GPU; the witness vectors say that the space is the same.
@@ -318,13 +318,16 @@ class Collection:
 
 def _several(given: str | Path | Sequence[str | Path]) -> list[str]:
     """Return one or several as a list; a lone string is one, not its letters."""
-    return [str(given)] if isinstance(given, str | Path) else [str(item) for item in given]
+    items = [given] if isinstance(given, str | Path) else list(given) if isinstance(given, Iterable) else [None]
+    if not all(isinstance(item, str | Path) for item in items):
+        raise InputError(f"{type(given).__name__} is not a text or a list of texts.", "", 'Give "one", or ["one", "another"].')
+    return [str(item) for item in items]
 
 
 def _build(kind: type, options: dict[str, Any]) -> Any:
     """Make an options object; an unknown name is an InputError, not a TypeError deep inside."""
-    unknown = set(options) - set(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    names = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    unknown = sorted(set(options) - set(names))
     if unknown:
-        known = ", ".join(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-        raise InputError(f"There is no option '{sorted(unknown)[0]}'.", "", f"Known are {known}.")
+        raise InputError(f"There is no option '{unknown[0]}'.{guess(unknown[0], names)}", "", f"Known are {', '.join(names)}.")
     return kind(**options)

@@ -28,6 +28,7 @@ from osembed.generation import Opened
 from osembed.identity import text_hash
 from osembed.index import Targets
 from osembed.journal import Journal
+from osembed.limits import check_fields
 from osembed.opensearch import changes, sight
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Witnesses
@@ -64,6 +65,7 @@ class IngestOptions:
     dead_letters: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         unknown = set(self.names) - {"id", "title", "abstract", "body", "meta"}
         if unknown:
             raise InputError(

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from osembed.fusion import RANK_CONSTANT, Fusion
+from osembed.fusion import RANK_CONSTANT
+from osembed.limits import Fusion
 from osembed.schema import Level
 
 Body = dict[str, Any]

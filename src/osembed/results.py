@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from osembed.errors import InputError
-from osembed.fusion import FUSIONS, Fusion
+from osembed.limits import Fusion, Mode, check_fields
 
 WINDOW = 100
 DEPTHS = (200, 1000)
-Mode = Literal["hybrid", "lexical", "vector"]
-MODES: tuple[Mode, ...] = ("hybrid", "lexical", "vector")
-SEARCH_LEVELS = ("both", "papers", "chunks")
 
 
 @dataclass(frozen=True)
@@ -43,19 +39,16 @@ class SearchOptions:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("mode", self.mode, MODES)
-        _one_of("fusion", self.fusion, FUSIONS)
-        _one_of("level", self.level, SEARCH_LEVELS)
-        _one_of("kind of hits", self.hits, ("papers", "chunks"))
+        if isinstance(self.where, str):
+            object.__setattr__(self, "where", (self.where,))
+        check_fields(self)
         if self.hits == "chunks":
             if self.level == "papers":
                 raise InputError("Chunks were asked of the level papers.", "They stand on the other.", "Use --level chunks.")
             object.__setattr__(self, "level", "chunks")
-        if len(self.weights) != 2 or min(self.weights) < 0 or not 0 < sum(self.weights) < float("inf"):
-            raise InputError("Weights are two numbers, not negative and not both 0.", "", "Write them like 0.3,0.7.")
-        if self.size < 1 or self.page < 1 or not 0 <= self.passages <= 20:
-            raise InputError("Size and page count from 1, passages from 0 to 20.")
-        if self.size > WINDOW or (self.page - 1) * self.size >= WINDOW:
+        if not (all(weight >= 0 for weight in self.weights) and 0 < sum(self.weights) < float("inf")):  # NaN is neither
+            raise InputError(f"weights: {self.weights} are not two numbers, not negative and not both 0.", "", "Write them like 0.3,0.7.")
+        if (self.page - 1) * self.size >= WINDOW:
             raise InputError(
                 f"Page {self.page} of {self.size} lies beyond the first {WINDOW} papers.",
                 "All pages are slices of one ranking of that many.",
@@ -114,8 +107,3 @@ class SearchResult:
     notices: tuple[str, ...] = ()
     models: dict[str, str] = field(default_factory=dict)
     took_ms: float = 0.0
-
-
-def _one_of(what: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise InputError(f"There is no {what} '{value}'.", "", f"Use {', '.join(allowed)}.")

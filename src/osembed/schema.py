@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from osembed.errors import CollectionError, InputError
 from osembed.identity import Identity, read_identity
+from osembed.limits import checked
 
 Level = Literal["papers", "chunks"]
 LEVELS: tuple[Level, Level] = ("papers", "chunks")
-PROFILES = ("lucene", "lucene-sq", "faiss")
 JOURNAL = "osembed-journal"
 PIPELINE = "osembed-hybrid-v1"
 META_VERSION = 1
@@ -38,6 +38,16 @@ class ChunkRule:
     max_chunks: int = 400
     fit: bool = True
 
+    def __post_init__(self) -> None:
+        checked("chunk_words", self.words)
+        checked("max_chunks", self.max_chunks)
+        if checked("chunk_overlap", self.overlap) >= self.words:
+            raise InputError(
+                f"chunk_overlap: {self.overlap} words leave windows of {self.words} no step.",
+                "Cutting would never end.",
+                "Give an overlap smaller than the window.",
+            )
+
 
 @dataclass(frozen=True)
 class IndexMeta:
@@ -59,7 +69,7 @@ class IndexMeta:
 
 def check_name(collection: str) -> str:
     """Return a collection's name, or refuse it."""
-    if not _NAME.fullmatch(collection) or collection.endswith(("-chunks", "-w")):
+    if not _NAME.fullmatch(checked("collection", collection, str)) or collection.endswith(("-chunks", "-w")):
         raise InputError(
             f"'{collection}' cannot be the name of a collection.",
             "Its aliases and indexes are named after it.",

@@ -29,6 +29,7 @@ from osembed.errors import (
 )
 from osembed.generation import missing
 from osembed.index import Target, Targets
+from osembed.limits import checked
 from osembed.opensearch import sight
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
@@ -98,8 +99,8 @@ class Searcher:
 
     def similar(self, paper_id: str, *, size: int = 10, where: Sequence[str] = ()) -> SearchResult:
         """Return the papers nearest to a stored one by their vectors."""
-        started = time.perf_counter()
-        options = SearchOptions(mode="vector", level="papers", size=size, where=tuple(where), passages=0)
+        started, paper_id = time.perf_counter(), checked("paper_id", paper_id, str)
+        options = SearchOptions(mode="vector", level="papers", size=size, where=where, passages=0)  # type: ignore[arg-type]
         conditions = filters.parse(options.where)
 
         def attempt(targets: Targets) -> SearchResult:
@@ -265,7 +266,7 @@ class Searcher:
 
 
 def _checked(text: str) -> str:
-    text = clean(text).strip()
+    text = clean(checked("query", text, str)).strip()
     if not text:
         raise InputError("The query is empty.", "", "Write what you are looking for.")
     return text

@@ -86,4 +86,4 @@ def _weights(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"'{text}' are no weights.", "", "Write them like 0.3,0.7.") from None
+        raise InputError(f"--weights: '{text[:60]}' are not two numbers.", "", "Write them like 0.3,0.7.") from None
