@@ -42,7 +42,7 @@ HOUSE = [
     {"client"},
     {"models", "node", "opensearch.answers", "opensearch.tls"},
     {"opensearch.trust", "opensearch.curl"},
-    {"opensearch.access", "opensearch.patience", "opensearch.refusals"},
+    {"config", "opensearch.access", "opensearch.patience", "opensearch.refusals"},
     {"opensearch.address", "opensearch.password_file"},
     {"model_files"},
     {"limits"},

@@ -19,6 +19,7 @@ from osembed.doctor import Check, examine, forecast_bytes
 from osembed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
 from osembed.evaluate import Evaluation, evaluate, read_judged
+from osembed.filters import parse
 from osembed.generation import Wish, finish_loading, leave, missing, open_collection
 from osembed.ingest import Ingest, IngestOptions, Summary
 from osembed.limits import checked, guess
@@ -30,7 +31,7 @@ from osembed.opensearch.coordination.registration import telling
 from osembed.opensearch.patience import settled
 from osembed.results import SearchOptions, SearchResult
 from osembed.schema import alias_name, check_name
-from osembed.search import Searcher
+from osembed.search import Searcher, check_query
 
 if TYPE_CHECKING:
     from osembed.migrate.migration import Migration
@@ -138,8 +139,9 @@ class Collection:
 
     def search(self, query: str, **options: Any) -> SearchResult:
         """Search papers; `options` are the fields of SearchOptions, such as size=5 or where=("year>=2015",)."""
+        text, chosen = _question(query, options)
         self._announcer.start()
-        return self._searcher.search(query, _build(SearchOptions, options))
+        return self._searcher.search(text, chosen)
 
     def similar(self, paper_id: str, *, size: int = 10, where: Sequence[str] = ()) -> SearchResult:
         """Return the papers nearest to a stored one by their vectors."""
@@ -147,7 +149,8 @@ class Collection:
 
     def request(self, query: str, **options: Any) -> dict[str, Any]:
         """Return the search as a request for other programs, such as this server understands: {"alias", "body", "curl", "notices"}."""
-        return asdict(self._searcher.request(query, _build(SearchOptions, options), self._access))
+        text, chosen = _question(query, options)
+        return asdict(self._searcher.request(text, chosen, self._access))
 
     def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
         """Delete papers with their chunks; return for each id whether it was there."""
@@ -322,6 +325,13 @@ def _several(given: str | Path | Sequence[str | Path]) -> list[str]:
     if not all(isinstance(item, str | Path) for item in items):
         raise InputError(f"{type(given).__name__} is not a text or a list of texts.", "", 'Give "one", or ["one", "another"].')
     return [str(item) for item in items]
+
+
+def _question(query: str, options: dict[str, Any]) -> tuple[str, SearchOptions]:
+    """Check a query and its options before any server is asked, or started."""
+    chosen = _build(SearchOptions, options)
+    parse(chosen.where)
+    return check_query(query), chosen
 
 
 def _build(kind: type, options: dict[str, Any]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Iterable
@@ -125,6 +124,8 @@ def guess(value: Any, names: Any) -> str:
     """Return " Did you mean …?" where one of the names is close to what was given, else ""."""
     if not isinstance(value, str) or not isinstance(names, Iterable) or isinstance(names, Whole | Number):
         return ""
+    import difflib
+
     lower = {str(name).lower(): str(name) for name in names}
     close = difflib.get_close_matches(value[:100].lower(), lower, 1)
     return f" Did you mean {lower[close[0]]}?" if close else ""

@@ -57,7 +57,7 @@ class Searcher:
     def search(self, text: str, options: SearchOptions) -> SearchResult:
         """Search; see SearchOptions. Raises InputError, CollectionError or, when strict, ModelError."""
         started = time.perf_counter()
-        text = _checked(text)
+        text = check_query(text)
 
         def attempt(targets: Targets) -> SearchResult:
             question, notices = self._ask(text, options, targets)
@@ -136,7 +136,7 @@ class Searcher:
 
     def request(self, text: str, options: SearchOptions, access: Access) -> Request:
         """Return the search as a request for other programs, such as this server understands. Nothing is searched."""
-        text = _checked(text)
+        text = check_query(text)
         targets = self.targets()
         question, notices = self._ask(text, options, targets)
         if question.mode == "hybrid" and not self.ranker.lack and self._sees_a_part():
@@ -265,7 +265,8 @@ class Searcher:
         return tuple(_hit(ranked, stored[ranked.id], passages) for ranked, passages in shown if ranked.id in stored)
 
 
-def _checked(text: str) -> str:
+def check_query(text: str) -> str:
+    """Return a query as it is searched for. Raises InputError where it is none."""
     text = clean(checked("query", text, str)).strip()
     if not text:
         raise InputError("The query is empty.", "", "Write what you are looking for.")

@@ -10,7 +10,7 @@ from osembed.cli import options
 from osembed.cli.output import notice, print_json, print_result
 from osembed.errors import InputError
 
-where = click.option("--where", multiple=True, metavar="FILTER", help="Like year>=2015 or topic=ecology|botany; repeat for more.")
+where = options.option("--where", multiple=True, metavar="FILTER", help="Like year>=2015 or topic=ecology|botany; repeat for more.")
 size = options.option("--size", default=10, show_default=True, metavar="N", help="Papers per page.")
 
 
@@ -23,12 +23,12 @@ size = options.option("--size", default=10, show_default=True, metavar="N", help
 @where
 @options.option("--level", default="both", show_default=True, metavar="both|papers|chunks", help="Which level answers.")
 @size
-@click.option("--page", default=1, show_default=True, metavar="N", help="Which page of the first 100 papers.")
+@options.option("--page", default=1, show_default=True, metavar="N", help="Which page of the first 100 papers.")
 @options.option("--hits", default="papers", show_default=True, metavar="papers|chunks", help="Papers with passages, or chunks.")
 @options.option("--passages", default=2, show_default=True, metavar="N", help="Passages shown per paper.")
-@click.option("--explain", is_flag=True, help="Show how each score came about.")
+@options.option("--explain", is_flag=True, help="Show how each score came about.")
 @options.option("--strict", is_flag=True, help="Fail instead of searching by words only where the model is missing.")
-@click.option("--print-request", is_flag=True, help="Print the request for other programs instead of sending it.")
+@options.option("--print-request", is_flag=True, help="Print the request for other programs instead of sending it.")
 @options.compute
 @options.as_json
 def search(query: str, as_json: bool, print_request: bool, weights: str, **given: Any) -> None:
