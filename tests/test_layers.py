@@ -18,7 +18,7 @@ HOUSE = [
     {"opensearch.leftovers"},
     {"opensearch.survey"},
     {"ingest", "search", "audience"},
-    {"request"},
+    {"request", "filter_hints"},
     {"ranking"},
     {"prepare", "generation", "query", "filters", "metrics", "significance"},
     {"results"},

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from osembed import filters, query, store
+from osembed import filter_hints, filters, query, store
 from osembed import index as indexes
 from osembed.client import Access, OpenSearch, Server
 from osembed.encoders import Encoders
@@ -41,6 +41,7 @@ from osembed.results import WINDOW, Hit, Passage, SearchOptions, SearchResult
 T = TypeVar("T")
 _REMEMBERED = 1000  # query vectors
 _PAUSES_S = (0.0, 0.1, 0.4, 1.0, 2.0)  # before an attempt on indexes that were away is repeated
+MAX_CHARS = 20_000  # of a query; no model sees more
 _RESOLVE_S = 1.0  # how long a resolved alias is believed; within it a swapped-out index still answers with its own model
 
 
@@ -73,7 +74,7 @@ class Searcher:
                 found=len(ranked),
                 hits=self._fetch(text, page, targets, options),
                 degraded=question.mode != options.mode,
-                notices=(*notices, *self._fusion_notice(question)),
+                notices=(*notices, *self._fusion_notice(question), *self._remarks(question, ranked, targets)),
                 models={level: target.meta.model for level, target in targets.items()},
                 took_ms=_since(started),
             )
@@ -128,6 +129,7 @@ class Searcher:
                 size=size,
                 found=len(found),
                 hits=self._fetch("", page, targets, options),
+                notices=() if found else filter_hints.unmet_filters(self._client, target, conditions),
                 models={"papers": target.meta.model},
                 took_ms=_since(started),
             )
@@ -206,7 +208,9 @@ class Searcher:
                 "The indexes' default search pipeline is gone.",
                 "Run `osembed doctor`: it creates it again.",
             )
-        return InputError(f"The server refuses this search: {text}.")
+        if "clause" in text.lower():  # a server that takes fewer than MAX_WORDS, or cuts words in a way of its own
+            return InputError("The query has more words than this server takes.", "", "Shorten it.")
+        return InputError(f"The server refuses this search: {text[:300]}.")
 
     def _ask(self, text: str, options: SearchOptions, targets: Targets) -> tuple[Question, tuple[str, ...]]:
         """Embed the query with the model of the index that answers; without that model, ask by words only and say so."""
@@ -221,6 +225,12 @@ class Searcher:
                 raise
             return Question(text, None, "lexical", options, conditions), (f"Searched by words only. {error}",)
         return Question(text, vector, options.mode, options, conditions), ()
+
+    def _remarks(self, question: Question, ranked: Sequence[Ranked], targets: Targets) -> tuple[str, ...]:
+        """Say what was left out of a long query, and why nothing was found; a search that found something asks the server nothing more."""
+        cut = question.mode != "vector" and query.first_words(question.text)[1]
+        said = (f"The query is long: only its first {query.MAX_WORDS} different words were looked for.",) if cut else ()
+        return (*said, *(() if ranked else filter_hints.unmet_filters(self._client, targets["papers"], question.where)))
 
     def _fusion_notice(self, question: Question) -> tuple[str, ...]:
         """Say once, to whoever asked for the server's own fusion of one level, that it is done here."""
@@ -270,6 +280,8 @@ def check_query(text: str) -> str:
     text = clean(checked("query", text, str)).strip()
     if not text:
         raise InputError("The query is empty.", "", "Write what you are looking for.")
+    if len(text) > MAX_CHARS:
+        raise InputError(f"The query has {len(text):,} characters.", f"At most {MAX_CHARS:,} are taken.", "Use its most telling sentences.")
     return text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from typing import Any
 
 import click
@@ -14,8 +16,17 @@ where = options.option("--where", multiple=True, metavar="FILTER", help="Like ye
 size = options.option("--size", default=10, show_default=True, metavar="N", help="Papers per page.")
 
 
+def _one_query(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> str:
+    """Return the query; where the shell made several words of it, show how it is typed."""
+    text = " ".join(words or ())
+    if len(words or ()) > 1:
+        quoted = shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
+        raise click.UsageError(f"The query came as {len(words)} words. Put it in quotes: osembed search {quoted}")
+    return text
+
+
 @click.command()
-@click.argument("query")
+@click.argument("query", nargs=-1, required=True, metavar="QUERY", callback=_one_query)
 @options.connection
 @options.option("--mode", default="hybrid", show_default=True, metavar="hybrid|lexical|vector", help="What to search by.")
 @options.option("--fusion", default="min_max", show_default=True, metavar="min_max|l2|z_score|rrf", help="How to join both.")
@@ -36,6 +47,7 @@ def search(query: str, as_json: bool, print_request: bool, weights: str, **given
 
     By default words are looked for in whole papers and meaning in passages, and both rankings are joined. --level papers or --level chunks
     uses OpenSearch's native hybrid query on one index, where the server has a correct one (3.5 or later, with neural-search).
+    A query has at most 20,000 characters; of its words the first 400 different ones are looked for.
     --print-request prints for other programs what this server understands, and says where that ranks differently.
 
     \b
