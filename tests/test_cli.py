@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ import time
 import pytest
 
 from osembed.client import Access, connect
+from osembed.collection import Collection
 from osembed.journal import Journal
 from tests.conftest import EXAMPLES, command, paper, run
 
@@ -88,12 +90,14 @@ def test_help_teaches_and_is_quick():
     [
         (["search"], 2, "Missing argument"),
         (["search", " "], 2, "The query is empty"),
+        (["search", "how", "do", "ants", "--size", "3"], 2, 'Put it in quotes: osembed search "how do ants"'),
+        (["search", "what's", "$new"], 2, "Put it in quotes: osembed search 'what'"),
         (["search", "x", "--collection", "Bad Name"], 2, "cannot be the name of a collection"),
         (["search", "x", "--collection", "nowhere"], 1, "osembed ingest PATH --collection nowhere"),
-        (["search", "x", "--weights", "a,b"], 2, "are no weights"),
+        (["search", "x", "--weights", "a,b"], 2, "are not two numbers"),
         (["ingest", "./nowhere"], 2, "There is no ./nowhere"),
         (["ingest", str(EXAMPLES), "--field", "title"], 2, "is no pair of names"),
-        (["ingest", str(EXAMPLES), "--preset", "best"], 2, "no preset 'best'"),
+        (["ingest", str(EXAMPLES), "--preset", "best"], 2, "'best' is not minilm or papers"),
         (["ingest", str(EXAMPLES), "--chunk-words", "10", "--chunk-overlap", "10"], 2, "no step"),
         (["ingest", str(EXAMPLES), "--model", "no-such-model", "--collection", "never"], 1, "no known model"),
         (["search", "x", "--url", "http://127.0.0.1:9"], 1, "cannot be reached"),
@@ -176,3 +180,17 @@ def test_a_reader_that_leaves_is_no_error(url):
     )
     assert done.stdout.strip() == b"["
     assert b"Traceback" not in done.stderr
+
+
+def test_a_giant_title_takes_a_few_lines(name, url, write, small):
+    """A megabyte of title, a long value: cut on the terminal, whole as JSON; a reader that leaves at once is no failure."""
+    giant = paper(1, title="ants " * 200_000, venue="v" * 5000)
+    Collection(name, url).ingest([write([giant])], small)
+    search = ("search", "species", "--collection", name, "--url", url, "--mode", "lexical")
+    shown = run(*search)
+    assert shown.returncode == 0
+    assert len(shown.stdout) < 4000
+    assert len(json.loads(run(*search, "--json").stdout)["hits"][0]["title"]) > 900_000
+    piped = f"set -o pipefail; {shlex.join(command(*search, '--json'))} | head -1"
+    done = subprocess.run(["bash", "-c", piped], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"{", b"")

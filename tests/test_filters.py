@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from osembed.errors import InputError
 from osembed.filters import clauses, parse
+from osembed.schema import LEVELS
 
 TYPES = {"year": "double", "venue": "keyword", "open": "boolean", "on": "date", "authors": "object", "authors.name": "keyword"}
+FIELDS = st.sampled_from(["id", "meta.year", *TYPES, "nowhere"])
+OPERATORS = st.sampled_from([">=", "<=", "!=", "=", ">", "<", "==", " = "])
 
 
 def one(text, level="papers"):
@@ -54,6 +62,9 @@ def test_a_month_means_all_of_it():
         ("yeer>=2015", "Did you mean year"),
         ("authors=x", "No paper has a field 'authors'"),
         ("year>=two", "holds numbers"),
+        ("year>=nan", "holds numbers; 'nan' is none"),
+        ("year=inf|2015", "holds numbers; 'inf' is none"),
+        ("on>=٢٠١٥", "holds dates"),
         ("open=maybe", "neither"),
         ("on=spring", "holds dates"),
         ("id>3", "only be compared"),
@@ -63,6 +74,24 @@ def test_bad_filters_say_what_is_wrong(text, message):
     """Unknown fields, wrong types and other forms are refused with the way out."""
     with pytest.raises(InputError, match=message):
         one(text)
+
+
+TYPED = st.builds("{}{}{}".format, FIELDS, OPERATORS, st.text(max_size=12))
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts=st.lists(st.text(st.characters(codec=None), max_size=20) | TYPED, max_size=3), level=st.sampled_from(LEVELS))
+def test_any_text_is_a_filter_or_refused(texts, level):
+    """Whatever is typed, a clause that can be sent, or an InputError."""
+    with suppress(InputError):
+        orjson.dumps(clauses(parse(texts), TYPES, level))
+
+
+@pytest.mark.parametrize("thing", [5, None, b"year=1"])
+def test_filters_are_texts(thing):
+    """Other types are refused by name."""
+    with pytest.raises(InputError, match="where: .* is not a text"):
+        parse([thing])
 
 
 def test_too_many_filters():

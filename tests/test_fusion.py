@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from osembed import query
-from osembed.fusion import FUSIONS, fuse
+from osembed.fusion import fuse
+from osembed.limits import FUSIONS
 from osembed.results import SearchOptions
 from osembed.search import Searcher
 from tests.conftest import EXAMPLES

@@ -20,7 +20,7 @@ HOUSE = [
     {"opensearch.survey"},
     {"several"},
     {"ingest", "search", "audience"},
-    {"request"},
+    {"request", "filter_hints"},
     {"refine", "similar", "fetch"},
     {"ranking"},
     {"facets", "sorting", "projection"},
@@ -49,9 +49,10 @@ HOUSE = [
     {"client"},
     {"models", "node", "opensearch.answers", "opensearch.tls"},
     {"opensearch.trust", "opensearch.curl"},
-    {"opensearch.access", "opensearch.patience", "opensearch.refusals"},
+    {"config", "opensearch.access", "opensearch.patience", "opensearch.refusals"},
     {"opensearch.address", "opensearch.password_file"},
-    {"model_files", "typed"},
+    {"model_files"},
+    {"limits"},
     {"paths", "errors", "mappings"},
 ]
 ALLOWED = {
@@ -65,6 +66,7 @@ ALLOWED = {
     "rich": {"cli"},
     "tenacity": {"client"},
     "jgo": {"node"},
+    "msgspec": {"limits"},
     "psutil": {"node", "presence"},
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from osembed import models as registry_module
 from osembed.encoders import Encoders, model_of
-from osembed.errors import IdentityError, ModelError
+from osembed.errors import IdentityError, InputError, ModelError
 from osembed.identity import identify
 from osembed.model_files import read_model
 from osembed.models import find_model, open_model, registry
@@ -68,6 +68,10 @@ def test_user_file_is_merged_by_name(tmp_path, monkeypatch, fresh_registry):
         (lambda folder: truncate(folder / "model.safetensors", 5), "header cannot be read"),
         (lambda folder: edit(folder / "config.json", auto_map={"AutoModel": "evil.Model"}), "runs no remote code"),
         (lambda folder: (folder / "modules.json").write_text('[{"type": "evil.Module"}]'), "runs no code that a model brings"),
+        (lambda folder: (folder / "modules.json").write_text("[5]"), "are not understood"),
+        (lambda folder: (folder / "config.json").write_text("[5]"), "are not understood"),
+        (lambda folder: edit(folder / "config.json", model_type=["bert"]), "states no model_type"),
+        (lambda folder: edit(folder / "config.json", hidden_size="wide"), "are not understood"),
     ],
 )
 def test_spoilt_folders_are_refused(copied, spoil, message):
@@ -83,6 +87,44 @@ def truncate(file, size):
 
 def edit(file, **fields):
     file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+@pytest.mark.parametrize("kind", ["frobnicator", "bert_", ""])
+def test_an_unknown_architecture_is_named(copied, kind):
+    """A model_type that nobody knows is an error of the model, not a traceback of a library."""
+    edit(copied / "config.json", model_type=kind)
+    with pytest.raises(ModelError, match=f"cannot be loaded: .*model_type '{kind}'"):
+        Encoders().load(read_model(copied))
+
+
+def test_a_folder_of_osembed_models_is_found_by_its_name(models, tmp_path, monkeypatch):
+    """Without an entry in the registry, also one folder deeper."""
+    shutil.copytree(models.bert, tmp_path / "our-model")
+    shutil.copytree(models.bert, tmp_path / "team" / "other")
+    monkeypatch.setenv("OSEMBED_MODELS", str(tmp_path))
+    assert open_model("our-model").folder == tmp_path / "our-model"
+    assert open_model("team/other").folder == tmp_path / "team" / "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mine = 3", "'mine' is not a table"),
+        ('[mine]\ndimension = "8"\nmax_length = 64', "The model 'mine': dimension: '8' is not"),
+        ("[mine]\ndimension = 8\nmax_len = 64", "does not know"),
+        ("[mine]\ndimension = 8", "lacks dimension or max_length"),
+        ("[mine", "is not valid TOML"),
+    ],
+)
+def test_a_registry_that_cannot_be_used(tmp_path, monkeypatch, fresh_registry, text, message):
+    """A user's TOML with other types, names or no TOML at all is refused by name; so is one that is not there."""
+    file = tmp_path / "mine.toml"
+    monkeypatch.setenv("OSEMBED_MODELS_TOML", str(file))
+    with pytest.raises(InputError, match="OSEMBED_MODELS_TOML names"):
+        registry()
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        registry()
 
 
 def test_unknown_names_are_refused():

@@ -10,12 +10,17 @@ import subprocess
 import urllib.request
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from osembed import ranking
 from osembed.collection import Collection
-from osembed.errors import ClusterError, CollectionError, InputError, ModelError
+from osembed.errors import ClusterError, CollectionError, InputError, ModelError, OsembedError
 from osembed.evaluate import read_judged
-from osembed.results import MODES, SEARCH_LEVELS
+from osembed.generation import Wish
+from osembed.limits import MODES, SEARCH_LEVELS
+from osembed.query import MAX_WORDS, first_words
+from osembed.search import check_query
 from tests.conftest import EXAMPLES, paper
 from tests.proxy import Fault
 
@@ -27,6 +32,16 @@ def examples(url, client):
     collection.ingest([str(EXAMPLES)])
     yield collection
     for index in client.indices.get(index="search-examples*", params={"expand_wildcards": "all"}):
+        client.indices.delete(index=index)
+
+
+@pytest.fixture(scope="module")
+def small_examples(url, client, models):
+    """The same papers, embedded with a small model: for what no ranking decides."""
+    collection = Collection("search-small", url)
+    collection.ingest([str(EXAMPLES)], Wish(paper_model=str(models.bert), chunk_model=str(models.bert)))
+    yield collection
+    for index in client.indices.get(index="search-small*", params={"expand_wildcards": "all"}):
         client.indices.delete(index=index)
 
 
@@ -335,3 +350,108 @@ def test_missing_collection(url):
         Collection("nowhere", url).search("x")
     with pytest.raises(InputError, match="cannot be the name"):
         Collection("Papers*")
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        (['topic="ecology"'], 'No paper meets topic="ecology". Did you mean topic=ecology? Quotes are taken as a part of the value.'),
+        (["topic=Ecology"], "No paper meets topic=Ecology. Did you mean topic=ecology?"),
+        (["topic=ecologie"], "No paper meets topic=ecologie. Did you mean ecology?"),
+        (["topic=zzz"], "Its values are, for example, "),
+        (["year>=3000"], "No paper meets year>=3000. Its values go from "),
+        (["id=nobody"], "No paper meets id=nobody."),
+        (["topic=ecology", "year<1900"], "No paper meets year<1900."),
+    ],
+)
+def test_a_filter_that_no_paper_meets_is_said(small_examples, where, said):
+    """The nearest value there is: quotes, case, spelling, the span of numbers. In every mode."""
+    for mode in ("lexical", "hybrid"):
+        result = small_examples.search("ecology", where=where, mode=mode)
+        assert not result.hits
+        assert any(said in notice for notice in result.notices), result.notices
+        assert len(result.notices) == 1
+
+
+def test_filters_that_no_paper_meets_together(small_examples):
+    """Each alone finds papers."""
+    result = small_examples.search("ecology", where=("topic=ecology", "topic=linguistics|animal navigation"), mode="lexical")
+    assert result.notices == ("Each filter is met by some papers, but none meets all of them.",)
+
+
+def test_what_is_found_costs_no_hint(small_examples, monkeypatch):
+    """The server is asked about filters only where nothing was found."""
+    monkeypatch.setattr("osembed.filter_hints.unmet_filters", lambda *_: pytest.fail("asked"))
+    assert small_examples.search("ecology", where="topic=ecology").notices == ()
+    assert not small_examples.similar("ant-homing", size=3).notices
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 19_000, "字" * 5000, "a.b-c,d" * 2000, " ".join(f"w{n}" for n in range(3000)), "กขค" * 3000], ids=len
+)
+@pytest.mark.parametrize("level", SEARCH_LEVELS)
+def test_a_long_query_is_cut_and_that_is_said(small_examples, text, level):
+    """Words and signs without spaces alike: the server's limit of clauses is never met."""
+    result = small_examples.search(text, level=level)
+    cut = len(text) != 19_000
+    assert any(f"only its first {MAX_WORDS} different words" in notice for notice in result.notices) == cut
+
+
+def test_a_query_of_a_megabyte_is_refused():
+    """With how long it may be."""
+    with pytest.raises(InputError, match="The query has 1,000,000 characters. At most 20,000 are taken"):
+        check_query("x" * 1_000_000)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(st.characters(codec=None)))
+def test_any_text_is_a_query_or_refused(text):
+    """What is sent is valid UTF-8 and within the server's clauses."""
+    try:
+        kept, cut = first_words(check_query(text))
+    except OsembedError:
+        return
+    kept.encode()
+    assert cut == (kept != " ".join(dict.fromkeys(check_query(text).split())))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": "5"}, "size: '5' is not a whole number from 1 to 100"),
+        ({"size": 0}, "size: 0 is not"),
+        ({"page": 1.5}, "page: 1.5 is not"),
+        ({"mode": "hybird"}, "mode: .* Did you mean hybrid"),
+        ({"fusion": None}, "fusion: None is not"),
+        ({"weights": "0.3,0.7"}, "weights"),
+        ({"weights": (float("nan"), 1.0)}, "weights"),
+        ({"weights": (0, 0)}, "weights"),
+        ({"explain": "yes"}, "explain: 'yes' is not true or false"),
+        ({"where": 5}, "where: 5 is not"),
+        ({"where": "year"}, "is no filter"),
+        ({"sise": 5}, "no option 'sise'. Did you mean size"),
+    ],
+)
+def test_options_in_python_are_checked_by_name(options, message, monkeypatch):
+    """Wrong types, values and names are our errors, before any server is looked for."""
+    monkeypatch.setattr("osembed.node.ensure", lambda *_: pytest.fail("a server was looked for"))
+    monkeypatch.delenv("OSEMBED_URL", raising=False)
+    with pytest.raises(InputError, match=message):
+        Collection("never").search("x", **options)
+
+
+@pytest.mark.parametrize("text", [None, 5, b"x", "", " \x00"])
+def test_a_query_is_a_text(text, monkeypatch):
+    """Anything else is refused before any server is looked for."""
+    monkeypatch.setattr("osembed.node.ensure", lambda *_: pytest.fail("a server was looked for"))
+    monkeypatch.delenv("OSEMBED_URL", raising=False)
+    with pytest.raises(InputError, match="query"):
+        Collection("never").search(text)
+
+
+def test_one_filter_may_be_given_as_a_text(small_examples):
+    """where="year>=2015" is that filter, not its letters; numbers of numpy are numbers."""
+    import numpy as np
+
+    found = small_examples.search("ecology", where="topic=ecology", size=np.int64(3), weights=[0.2, np.float32(0.8)])
+    assert {hit.meta["topic"] for hit in found.hits} == {"ecology"}

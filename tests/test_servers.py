@@ -22,10 +22,11 @@ from osembed.client import OpenSearch, connect
 from osembed.collection import Collection
 from osembed.errors import OsembedError
 from osembed.evaluate import Judged, evaluate
+from osembed.limits import MODES
 from osembed.migrate.gate import GateOptions
 from osembed.opensearch.curl import curl_line
 from osembed.ranking import has_hybrid
-from osembed.results import MODES, SearchOptions
+from osembed.results import SearchOptions
 from osembed.schema import PIPELINE
 from tests.conftest import command, paper, run
 from tests.oracle import blocked, contents, leftovers

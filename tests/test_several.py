@@ -11,7 +11,7 @@ import pytest
 from osembed.collection import Collection
 from osembed.errors import ClusterError, CollectionError, IdentityError, InputError, UnsettledError
 from osembed.generation import Wish
-from osembed.results import SEARCH_LEVELS
+from osembed.limits import SEARCH_LEVELS
 from tests.conftest import paper, run
 from tests.proxy import Fault, FaultProxy
 

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from osembed import index as indexes
-from osembed import node, typed
+from osembed import node
 from osembed.audience import Announcer
 from osembed.client import Access, OpenSearch, Server, connect, handshake
 from osembed.doctor import Check, examine
 from osembed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
 from osembed.evaluate import Evaluation, evaluate, read_judged
+from osembed.filters import parse
 from osembed.generation import Wish, finish_loading, leave, missing, open_collection
 from osembed.ingest import Ingest
 from osembed.intake import IngestOptions, Intake, Summary
+from osembed.limits import checked, guess
 from osembed.migrate.leg import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
 from osembed.models import PRESETS
@@ -33,7 +35,7 @@ from osembed.papers.readers.dicts import Dicts
 from osembed.papers.records import Record
 from osembed.results import SearchOptions, SearchResult, SimilarOptions
 from osembed.schema import check_name
-from osembed.search import Searcher
+from osembed.search import Searcher, check_query
 from osembed.several import SeveralSearcher
 from osembed.similar import read_text
 
@@ -48,8 +50,7 @@ Report = Callable[[str], None]
 
 def choose_models(model: str | None = None, paper: str | None = None, chunk: str | None = None, preset: str | None = None) -> Wish:
     """Return a wish from the ways to name models: `model` sets both levels, `paper` and `chunk` one, `preset` both by a known pair."""
-    if preset is not None and preset not in PRESETS:
-        raise InputError(f"There is no preset '{preset}'.", "", f"Use {' or '.join(PRESETS)}.")
+    preset = None if preset is None else checked("preset", preset)
     if preset and (model or paper or chunk):
         raise InputError("A preset and a model were given.", "Each names the models.", "Give one of them.")
     both = PRESETS[preset] if preset else (model, model)
@@ -84,7 +85,7 @@ class Collection:
         precision: str = "auto",
         report: Report = lambda _: None,
     ) -> None:
-        self.name = check_name(name)
+        self.name, device, precision = check_name(name), checked("device", device), checked("precision", precision)
         self._url, self._ca_cert, self._insecure, self._report = url, ca_cert, insecure, report
         self._joint_searchers: dict[tuple[str, ...], SeveralSearcher] = {}
         self._encoders = Encoders(device, precision)
@@ -140,10 +141,10 @@ class Collection:
             also: other collections of this server to search with this one, as if they were one. By vectors only where all have one model.
             options: the fields of SearchOptions, such as size=5 or where="year>=2015".
         """
-        chosen = _build(SearchOptions, options)
+        text, chosen = _question(query, options)
         others = [check_name(name) for name in _several("also", also)]
         self._announcer.start()
-        return self._searcher_of(others).search(query, chosen)
+        return self._searcher_of(others).search(text, chosen)
 
     def similar(
         self, paper_id: str | None = None, *, text: str | None = None, file: str | Path | None = None, **options: Any
@@ -160,7 +161,7 @@ class Collection:
         if sum(given is not None for given in (paper_id, text, file)) != 1:
             raise InputError("Exactly one of ID, --text and --file is needed.", "Papers are compared with one thing.", "Give one of them.")
         for name, given in (("paper_id", paper_id), ("text", text)):
-            typed.check_text(name, "" if given is None else given)
+            checked(name, "" if given is None else given, str)
         words = ("", text) if text is not None else read_text(file) if file is not None else None
         searcher = self._searcher
         seed = searcher.text_seed(*words) if words is not None else searcher.stored_seed(str(paper_id))
@@ -168,8 +169,8 @@ class Collection:
 
     def request(self, query: str, **options: Any) -> dict[str, Any]:
         """Return the search as a request for other programs, such as this server understands: {"alias", "body", "curl", "notices"}."""
-        chosen = _build(SearchOptions, options)
-        return asdict(self._searcher.request(query, chosen, self._access))
+        text, chosen = _question(query, options)
+        return asdict(self._searcher.request(text, chosen, self._access))
 
     def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
         """Delete papers with their chunks; return for each id whether it was there."""
@@ -337,10 +338,7 @@ class Collection:
 def _several(name: str, given: str | Path | Iterable[str | Path]) -> list[str]:
     """Return one or several as a list; a lone string is one, not its letters. Raises InputError for anything but texts and paths."""
     items = [given] if isinstance(given, str | Path) or not isinstance(given, Iterable) else list(given)
-    for item in items:
-        if not isinstance(item, str | Path):
-            raise typed.refusal(name, item, "text, or a list of texts")
-    return [str(item) for item in items]
+    return list(checked(name, items, list[str]))
 
 
 def _inputs(papers: Any) -> list[str] | Dicts:
@@ -351,16 +349,20 @@ def _inputs(papers: Any) -> list[str] | Dicts:
 
 def _wish(wish: Wish | str | None) -> Wish:
     """Return what is wanted of a collection; a lone string names a model."""
-    if wish is not None and not isinstance(wish, Wish | str):
-        raise typed.refusal("wish", wish, "a model's name or a Wish (see `choose_models`)")
     return wish if isinstance(wish, Wish) else choose_models(wish)
 
 
+def _question(query: str, options: dict[str, Any]) -> tuple[str, SearchOptions]:
+    """Check a query and its options before any server is asked, or started."""
+    chosen = _build(SearchOptions, options)
+    parse(chosen.where)
+    return check_query(query), chosen
+
+
 def _build(kind: type, options: dict[str, Any]) -> Any:
-    """Make an options object; an unknown name or a wrong type is an InputError, not a TypeError deep inside."""
-    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    unknown = set(options) - set(fields)
+    """Make an options object; an unknown name is an InputError, not a TypeError deep inside."""
+    names = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    unknown = sorted(set(options) - set(names))
     if unknown:
-        raise InputError(f"There is no option '{sorted(unknown)[0]}'.", "", f"Known are {', '.join(fields)}.")
-    typed.check_options(fields, options)
+        raise InputError(f"There is no option '{unknown[0]}'.{guess(unknown[0], names)}", "", f"Known are {', '.join(names)}.")
     return kind(**options)

@@ -10,9 +10,9 @@ from pathlib import Path
 import orjson
 
 from osembed.errors import InputError, ModelError
-from osembed.fusion import FUSIONS
+from osembed.limits import FUSIONS, SEARCH_LEVELS
 from osembed.metrics import METRICS
-from osembed.results import SEARCH_LEVELS, WINDOW, SearchOptions
+from osembed.results import WINDOW, SearchOptions
 from osembed.search import Searcher
 
 Progress = Callable[[int, int], None]

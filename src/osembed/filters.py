@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from osembed.errors import InputError
+from osembed.limits import Misfit, Number, checked, convert, guess
+from osembed.paper import clean
 from osembed.schema import Level
 
 MAX_FILTERS = 20
 _FORM = re.compile(r"\s*(?P<field>[\w.-]+)\s*(?P<operator>>=|<=|!=|=|>|<)\s*(?P<value>.*?)\s*", re.DOTALL)
+_DATE = re.compile(r"\d{4}(-\d{2}(-\d{2}(T[\d:.]+(Z|[+-]\d{2}:?\d{2})?)?)?)?", re.ASCII)
 _RANGES = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 _TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 
@@ -37,9 +40,9 @@ def parse(texts: Sequence[str]) -> list[Condition]:
         raise InputError(f"{len(texts)} filters were given.", "", f"At most {MAX_FILTERS} are taken.")
     conditions = []
     for text in texts:
-        match = _FORM.fullmatch(text)
+        match = _FORM.fullmatch(clean(checked("where", text, str)))
         if not match or not match["value"]:
-            raise InputError(f"'{text}' is no filter.", "", "Write it like year>=2015, topic=ecology or topic=ecology|botany.")
+            raise InputError(f"'{text[:100]}' is no filter.", "", "Write it like year>=2015, topic=ecology or topic=ecology|botany.")
         conditions.append(Condition(match["field"].removeprefix("meta."), match["operator"], match["value"]))
     return conditions
 
@@ -86,15 +89,15 @@ def _within(field: str, date: str) -> dict[str, Any]:
 def _typed(value: str, kind: str, field: str) -> Any:
     if kind in ("double", "float", "long", "integer"):
         try:
-            return float(value)
-        except ValueError:
-            raise InputError(f"'{field}' holds numbers; '{value}' is none.", "", f"Write it like {field}>=2015.") from None
+            return convert(value, Number(-sys.float_info.max), text=True)
+        except Misfit:
+            raise InputError(f"'{field}' holds numbers; '{value[:60]}' is none.", "", f"Write it like {field}>=2015.") from None
     if kind == "boolean":
         if value.lower() not in _TRUTH:
-            raise InputError(f"'{field}' is true or false; '{value}' is neither.")
+            raise InputError(f"'{field}' is true or false; '{value[:60]}' is neither.")
         return _TRUTH[value.lower()]
-    if kind == "date" and not re.fullmatch(r"\d{4}(-\d{2}(-\d{2}(T[\d:.]+(Z|[+-]\d{2}:?\d{2})?)?)?)?", value):
-        raise InputError(f"'{field}' holds dates; '{value}' is none.", "", f"Write it like {field}>=2015-03-01.")
+    if kind == "date" and not _DATE.fullmatch(value):
+        raise InputError(f"'{field}' holds dates; '{value[:60]}' is none.", "", f"Write it like {field}>=2015-03-01.")
     return value
 
 
@@ -109,8 +112,6 @@ def unknown_field(field: str, types: Mapping[str, str], others: Sequence[str], u
         parents: whether `authors` may stand for `authors.name`.
     """
     known = [*others, *sorted(name for name, kind in types.items() if parents or kind != "object")]
-    close = difflib.get_close_matches(field, known, 1)
-    guess = f"Did you mean {close[0]}? " if close else ""
     return InputError(
-        f"No paper has a field '{field}'.", f"{guess}There is nothing to {use}.", f"Fields to {use}: {', '.join(known[:30])}."
+        f"No paper has a field '{field}'.", f"There is nothing to {use}.{guess(field, known)}", f"Fields to {use}: {', '.join(known[:30])}."
     )

@@ -10,10 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Literal
 
-Fusion = Literal["min_max", "l2", "z_score", "rrf"]
-FUSIONS: tuple[Fusion, ...] = ("min_max", "l2", "z_score", "rrf")
+from osembed.limits import Fusion
+
 RANK_CONSTANT = 60
 _LEAST = 0.001  # what the server gives to the lowest score, so that found never equals not found
 

@@ -19,6 +19,7 @@ from osembed.errors import CollectionError, DroppedError, IdentityError, InputEr
 from osembed.identity import identify
 from osembed.index import Targets
 from osembed.journal import Journal, State
+from osembed.limits import check_fields
 from osembed.model_files import Model
 from osembed.models import DEFAULT_MODEL, open_model
 from osembed.opensearch import changes, create, permissions, reads
@@ -54,16 +55,8 @@ class Wish:
     replicas: int | None = None
 
     def __post_init__(self) -> None:
-        if (self.chunk_words or 1) < 1 or (self.max_chunks or 1) < 1 or (self.chunk_overlap or 0) < 0:
-            raise InputError("Chunk sizes count words.", "", "Give numbers of at least 1 (0 for the overlap).")
-        if (self.chunk_overlap or 0) >= (self.chunk_words or ChunkRule.words):
-            raise InputError(
-                f"An overlap of {self.chunk_overlap} words leaves windows of {self.chunk_words or ChunkRule.words} no step.",
-                "Cutting would never end.",
-                "Give an overlap smaller than the window.",
-            )
-        if self.profile and self.profile not in schema.PROFILES:
-            raise InputError(f"There is no mapping profile '{self.profile}'.", "", f"Use {' or '.join(schema.PROFILES)}.")
+        check_fields(self)
+        self.rule()
         if self.language is not None:
             object.__setattr__(self, "language", language_name(self.language))  # the name, where a code was given
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
 from osembed.errors import InputError, NoPapersError
+from osembed.limits import check_fields
 from osembed.metadata import Dropped
 from osembed.paper import Paper, to_paper
 from osembed.papers.columns import explain_names, nearest
@@ -43,6 +44,7 @@ class IngestOptions:
     dead_letters: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in sorted(set(self.names) - set(_FIELDS)):
             near = nearest([name], _FIELDS)
             hint = f"Perhaps {near}={self.names[name]}? " if near else ""

@@ -79,8 +79,20 @@ class Model:
 
 
 def read_model(folder: Path, spec: ModelSpec | None = None) -> Model:
-    """Check a folder's files and return the model; without `spec`, the settings are what the files state."""
+    """Check a folder's files and return the model; without `spec`, the settings are what the files state.
+
+    Raises ModelError where they are missing, damaged, unsafe or not understood.
+    """
+    try:
+        return _checked_model(folder, spec)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:  # values of other types than such files have
+        raise ModelError(f"The settings in {folder} are not understood: {error!r:.100}.", "", "Fetch the model again.") from error
+
+
+def _checked_model(folder: Path, spec: ModelSpec | None) -> Model:
     config = _read_json(folder / "config.json", folder)
+    if not isinstance(config.get("model_type", ""), str):
+        raise ModelError(f"{folder}/config.json states no model_type.", "The architecture decides how it is computed.", "Fetch it again.")
     if config.get("auto_map"):
         raise ModelError(
             f"{folder}/config.json asks for code of its own (auto_map).",

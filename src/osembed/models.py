@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from osembed.errors import InputError, ModelError
+from osembed.limits import check_fields, guess
 from osembed.model_files import Model, ModelSpec, hash_files, read_model, weight_files
 from osembed.paths import data_folder
 
@@ -27,9 +28,14 @@ PRESETS = {
 def registry() -> dict[str, ModelSpec]:
     """Return the known models by name, the user's own file merged over osembed's."""
     entries = tomllib.loads(resources.files("osembed").joinpath("models.toml").read_text())
-    own = Path(os.environ.get("OSEMBED_MODELS_TOML") or data_folder() / "models.toml")
+    named = os.environ.get("OSEMBED_MODELS_TOML")
+    own = Path(named or data_folder() / "models.toml")
+    if named and not own.is_file():
+        raise InputError(f"OSEMBED_MODELS_TOML names {named}, which is not a file.", "Its models would be missed.", "Check the path.")
     if own.exists():
         for name, fields in _read_toml(own).items():
+            if not isinstance(fields, dict):
+                raise InputError(f"{own}: '{name}' is not a table.", "", f"Write [{name}] above the settings of that model.")
             entries[name] = {**entries.get(name, {}), **fields}
     return {name: _entry(name, fields) for name, fields in entries.items()}
 
@@ -70,13 +76,13 @@ def _locate(name: str) -> tuple[ModelSpec | None, Path]:
     if name.startswith((".", "/", "~")):
         raise ModelError(f"There is no folder {name}.", "A model's files are needed.", "Check the path.")
     spec = _registered(name)
-    if spec is None and "/" not in name:
+    found = local_folder(spec) if spec else _named_folder(name)
+    if spec is None and found is None and "/" not in name:
         raise ModelError(
             f"'{name}' is no known model, hub id or folder.",
             "osembed has to know which files to embed with.",
-            "Run `osembed models`, or give a hub id like BAAI/bge-m3 or a folder like ./my-model.",
+            f"Run `osembed models`, or give a hub id like BAAI/bge-m3 or a folder like ./my-model.{guess(name, registry())}",
         )
-    found = local_folder(spec) if spec else None
     if found is None:
         hub = spec.hub if spec else name
         found = _hub_folder(hub, offline=True) or _hub_folder(hub, offline=False)
@@ -113,6 +119,11 @@ def _local_folders(name: str) -> Iterator[tuple[Path, ModelSpec | None]]:
         yield cached, None
 
 
+def _named_folder(name: str) -> Path | None:
+    """Return the folder of this name below one of OSEMBED_MODELS, or None."""
+    return next((base / name for base in _model_folders() if (base / name / "config.json").exists()), None)
+
+
 def _model_folders() -> list[Path]:
     return [Path(part).expanduser() for part in os.environ.get("OSEMBED_MODELS", "").split(os.pathsep) if part]
 
@@ -141,8 +152,11 @@ def _hub_folder(hub: str, *, offline: bool) -> Path | None:
 def _entry(name: str, fields: dict[str, Any]) -> ModelSpec:
     try:
         spec = replace(ModelSpec(name, 0, 0), **{key: value for key, value in fields.items() if key != "name"})
+        check_fields(spec)
     except TypeError as error:
         raise InputError(f"The model '{name}' has a field that osembed does not know: {error}.") from error
+    except InputError as error:
+        raise InputError(f"The model '{name}': {error.found}", "", "Mend the TOML file.") from error
     if spec.dimension <= 0 or spec.max_length <= 0:
         raise InputError(f"The model '{name}' lacks dimension or max_length.", "Both decide the index.", "Add them to the TOML file.")
     return spec

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from osembed.fusion import RANK_CONSTANT, Fusion
+from osembed.fusion import RANK_CONSTANT
+from osembed.limits import Fusion
 from osembed.schema import Level
 
 Body = dict[str, Any]
 # One field that holds everything beats best_fields over its parts; the title counts once more, a little (docs/quality.md).
 LEXICAL_FIELDS = ["content", "title^0.3"]
 MAX_WORDS = 400  # two fields make two clauses a word; the server refuses queries of more than 1024
+# Words as the server's analyzers cut them, rather too many than too few: at 255 characters, and each sign of scripts without spaces.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\U0010ffff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]{{1,255}}")
 MARK = ("<em>", "</em>")
 PASSAGE_FIELDS = ["text", "chunk_index", "start_char", "end_char", "paper_id"]
 _FRAGMENT = 260
@@ -22,8 +28,20 @@ _FRAGMENT = 260
 
 def lexical(text: str) -> Body:
     """Return the lexical query over one level."""
-    words = list(dict.fromkeys(text.split()))
-    return {"multi_match": {"query": " ".join(words[:MAX_WORDS]), "type": "most_fields", "fields": LEXICAL_FIELDS}}
+    return {"multi_match": {"query": first_words(text)[0], "type": "most_fields", "fields": LEXICAL_FIELDS}}
+
+
+def first_words(text: str) -> tuple[str, bool]:
+    """Return the first MAX_WORDS different words of a text, and whether there are more."""
+    taken: list[str] = []
+    room = MAX_WORDS
+    for word in dict.fromkeys(text.split()):
+        ends = [match.end() for match in islice(_WORD.finditer(word), room + 1)]
+        if len(ends) > room:
+            return " ".join([*taken, word[: ends[room - 1]]] if room else taken), True
+        taken.append(word)
+        room -= len(ends)
+    return " ".join(taken), False
 
 
 def nearest(vector: NDArray[np.float32], depth: int, filters: Sequence[Body]) -> Body:

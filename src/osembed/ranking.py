@@ -14,9 +14,10 @@ from osembed.client import OpenSearch, Server
 from osembed.errors import RefusedError
 from osembed.fusion import Fused, fuse
 from osembed.index import Target, Targets
+from osembed.limits import Mode
 from osembed.opensearch import reads
 from osembed.opensearch.refusals import BROKEN_QUERY
-from osembed.results import DEPTHS, WINDOW, Facet, Mode, SearchOptions
+from osembed.results import DEPTHS, WINDOW, Facet, SearchOptions
 from osembed.schema import Level
 
 OLDEST_HYBRID = (3, 5, 0)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, overload
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, overload
 
-from osembed import typed
 from osembed.errors import InputError
-from osembed.fusion import FUSIONS, Fusion
+from osembed.limits import Fusion, Mode, check_fields
 
 WINDOW = 100
 DEPTHS = (200, 1000)
-Mode = Literal["hybrid", "lexical", "vector"]
-MODES: tuple[Mode, ...] = ("hybrid", "lexical", "vector")
-SEARCH_LEVELS = ("both", "papers", "chunks")
 
 
 @dataclass(frozen=True)
@@ -51,19 +47,13 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         _settle(self, "where", "facets", "fields")
-        _one_of("mode", self.mode, MODES)
-        _one_of("fusion", self.fusion, FUSIONS)
-        _one_of("level", self.level, SEARCH_LEVELS)
-        _one_of("kind of hits", self.hits, ("papers", "chunks"))
         if self.hits == "chunks":
             if self.level == "papers":
                 raise InputError("Chunks were asked of the level papers.", "They stand on the other.", "Use --level chunks.")
             object.__setattr__(self, "level", "chunks")
-        if len(self.weights) != 2 or min(self.weights) < 0 or not 0 < sum(self.weights) < float("inf"):
-            raise InputError("Weights are two numbers, not negative and not both 0.", "", "Write them like 0.3,0.7.")
-        if self.size < 1 or self.page < 1 or not 0 <= self.passages <= 20:
-            raise InputError("Size and page count from 1, passages from 0 to 20.")
-        if self.size > WINDOW or (self.page - 1) * self.size >= WINDOW:
+        if not (all(weight >= 0 for weight in self.weights) and 0 < sum(self.weights) < float("inf")):  # NaN is neither
+            raise InputError(f"weights: {self.weights} are not two numbers, not negative and not both 0.", "", "Write them like 0.3,0.7.")
+        if (self.page - 1) * self.size >= WINDOW:
             raise InputError(
                 f"Page {self.page} of {self.size} lies beyond the first {WINDOW} papers.",
                 "All pages are slices of one ranking of that many.",
@@ -82,8 +72,6 @@ class SimilarOptions:
 
     def __post_init__(self) -> None:
         _settle(self, "where", "fields")
-        if not 1 <= self.size <= WINDOW or not 0 <= self.passages <= 20:
-            raise InputError(f"Size counts from 1 to {WINDOW}, passages from 0 to 20.")
 
 
 @dataclass(frozen=True)
@@ -189,12 +177,8 @@ class SearchResult:
 
 
 def _settle(options: Any, *several: str) -> None:
-    """Check the types of an options object, and make a tuple of each option that takes one text or several."""
-    typed.check_options(options.__dataclass_fields__, {one.name: getattr(options, one.name) for one in fields(options)})
+    """Make a tuple of each option that takes one text or several, and check all."""
     for name in several:
-        object.__setattr__(options, name, typed.lone(getattr(options, name)))
-
-
-def _one_of(what: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise InputError(f"There is no {what} '{value}'.", "", f"Use {', '.join(allowed)}.")
+        if isinstance(getattr(options, name), str):
+            object.__setattr__(options, name, (getattr(options, name),))
+    check_fields(options)

@@ -11,12 +11,11 @@ from typing import Any, Literal
 
 from osembed.errors import CollectionError, InputError
 from osembed.identity import Identity, read_identity
+from osembed.limits import checked
 from osembed.papers.languages import ENGLISH
-from osembed.typed import check_text
 
 Level = Literal["papers", "chunks"]
 LEVELS: tuple[Level, Level] = ("papers", "chunks")
-PROFILES = ("lucene", "lucene-sq", "faiss")
 JOURNAL = "osembed-journal"
 PIPELINE = "osembed-hybrid-v1"
 TEXT_FIELDS = ("title", "abstract", "body", "text", "content")
@@ -44,6 +43,16 @@ class ChunkRule:
     fit: bool = True
     cutting: int = 2
 
+    def __post_init__(self) -> None:
+        checked("chunk_words", self.words)
+        checked("max_chunks", self.max_chunks)
+        if checked("chunk_overlap", self.overlap) >= self.words:
+            raise InputError(
+                f"chunk_overlap: {self.overlap} words leave windows of {self.words} no step.",
+                "Cutting would never end.",
+                "Give an overlap smaller than the window.",
+            )
+
 
 @dataclass(frozen=True)
 class IndexMeta:
@@ -70,7 +79,7 @@ class IndexMeta:
 
 def check_name(collection: str) -> str:
     """Return a collection's name, or refuse it."""
-    if not _NAME.fullmatch(check_text("name", collection)) or collection.endswith(("-chunks", "-w")):
+    if not _NAME.fullmatch(checked("collection", collection, str)) or collection.endswith(("-chunks", "-w")):
         raise InputError(
             f"'{collection}' cannot be the name of a collection.",
             "Its aliases and indexes are named after it.",

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from osembed import filters, query, refine, store
+from osembed import filter_hints, filters, query, refine, store
 from osembed import index as indexes
 from osembed.client import Access, OpenSearch, Server
 from osembed.encoders import Encoders
@@ -30,6 +30,7 @@ from osembed.errors import (
 from osembed.fetch import fetch_page
 from osembed.generation import missing
 from osembed.index import Target, Targets
+from osembed.limits import checked
 from osembed.opensearch import sight
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
@@ -40,11 +41,11 @@ from osembed.refine import plan_refinement
 from osembed.request import Request, make_request
 from osembed.results import WINDOW, SearchOptions, SearchResult, SimilarOptions
 from osembed.similar import Seed, stored_seed, text_seed
-from osembed.typed import check_text
 
 T = TypeVar("T")
 _REMEMBERED = 1000  # query vectors
 _PAUSES_S = (0.0, 0.1, 0.4, 1.0, 2.0)  # before an attempt on indexes that were away is repeated
+MAX_CHARS = 20_000  # of a query; no model sees more
 _RESOLVE_S = 1.0  # how long a resolved alias is believed; within it a swapped-out index still answers with its own model
 
 
@@ -61,7 +62,7 @@ class Searcher:
     def search(self, text: str, options: SearchOptions) -> SearchResult:
         """Search; see SearchOptions. Raises InputError, CollectionError or, when strict, ModelError."""
         started = time.perf_counter()
-        text = _checked(text)
+        text = check_query(text)
 
         def attempt(targets: Targets) -> SearchResult:
             wanted = plan_refinement(options, targets)
@@ -78,7 +79,12 @@ class Searcher:
                 found=len(ranked),
                 hits=fetch_page(self.ranker, text, page, targets, options, wanted.shown),
                 degraded=question.mode != options.mode,
-                notices=(*notices, *self._fusion_notice(question), *wanted.notices(question, ranked)),
+                notices=(
+                    *notices,
+                    *self._fusion_notice(question),
+                    *wanted.notices(question, ranked),
+                    *self._remarks(question, ranked, targets),
+                ),
                 models={level: _models(target) for level, target in targets.items()},
                 took_ms=_since(started),
                 sort=str(wanted.sort or ""),
@@ -127,7 +133,7 @@ class Searcher:
                 size=options.size,
                 found=len(found),
                 hits=fetch_page(self.ranker, like.words, page, targets, options, shown),
-                notices=like.notices,
+                notices=like.notices if found else (*like.notices, *filter_hints.unmet_filters(self._client, target, conditions)),
                 models={"papers": target.meta.model},
                 took_ms=_since(started),
             )
@@ -152,7 +158,7 @@ class Searcher:
 
     def request(self, text: str, options: SearchOptions, access: Access) -> Request:
         """Return the search as a request for other programs, such as this server understands. Nothing is searched."""
-        text = _checked(text)
+        text = check_query(text)
         targets = self.targets()
         question, notices = self._ask(text, options, targets)
         if question.mode == "hybrid" and not self.ranker.lack and self._sees_a_part():
@@ -221,7 +227,9 @@ class Searcher:
                 "The indexes' default search pipeline is gone.",
                 "Run `osembed doctor`: it creates it again.",
             )
-        return InputError(f"The server refuses this search: {text}.")
+        if "clause" in text.lower():  # a server that takes fewer than MAX_WORDS, or cuts words in a way of its own
+            return InputError("The query has more words than this server takes.", "", "Shorten it.")
+        return InputError(f"The server refuses this search: {text[:300]}.")
 
     def _ask(self, text: str, options: SearchOptions, targets: Targets) -> tuple[Question, tuple[str, ...]]:
         """Embed the query with the model of the index that answers; without that model, ask by words only and say so."""
@@ -236,6 +244,12 @@ class Searcher:
                 raise
             return Question(text, None, "lexical", options, conditions), (f"Searched by words only. {error}",)
         return Question(text, vector, options.mode, options, conditions), ()
+
+    def _remarks(self, question: Question, ranked: Sequence[Ranked], targets: Targets) -> tuple[str, ...]:
+        """Say what was left out of a long query, and why nothing was found; a search that found something asks the server nothing more."""
+        cut = question.mode != "vector" and query.first_words(question.text)[1]
+        said = (f"The query is long: only its first {query.MAX_WORDS} different words were looked for.",) if cut else ()
+        return (*said, *(() if ranked else filter_hints.unmet_filters(self._client, targets["papers"], question.where)))
 
     def _fusion_notice(self, question: Question) -> tuple[str, ...]:
         """Say once, to whoever asked for the server's own fusion of one level, that it is done here."""
@@ -267,10 +281,13 @@ def _ranked(found: Sequence[Mapping[str, Any]]) -> list[Ranked]:
     return [Ranked(hit["_id"], hit["_score"]) for hit in found]
 
 
-def _checked(text: str) -> str:
-    text = clean(check_text("query", text)).strip()
+def check_query(text: str) -> str:
+    """Return a query as it is searched for. Raises InputError where it is none."""
+    text = clean(checked("query", text, str)).strip()
     if not text:
         raise InputError("The query is empty.", "", "Write what you are looking for.")
+    if len(text) > MAX_CHARS:
+        raise InputError(f"The query has {len(text):,} characters.", f"At most {MAX_CHARS:,} are taken.", "Use its most telling sentences.")
     return text
 
 

@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from osembed.cli import options
 from osembed.cli.output import print_json, print_table, safe
@@ -18,10 +17,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.connection
-@click.option(
+@options.option(
     "--leftovers", is_flag=True, help="Delete only what interrupted work has left (`osembed doctor` lists it); the collection stays."
 )
-@click.option("--yes", is_flag=True, help="Do not ask. Counts on the command line only.")
+@options.option("--yes", is_flag=True, consent=True, help="Do not ask. Counts on the command line only.")
 @options.as_json
 def drop(leftovers: bool, yes: bool, as_json: bool, **given: Any) -> None:
     """Delete a collection for good, with everything that is provably osembed's.
@@ -29,8 +28,6 @@ def drop(leftovers: bool, yes: bool, as_json: bool, **given: Any) -> None:
     Lists its indexes, those of a migration that nobody works on too, and asks for the collection's name. The index of the journal and the
     search pipeline, which all collections share, stay. Exit code 3 while an ingest or a migration is at work.
     """
-    if yes and click.get_current_context().get_parameter_source("yes") is not ParameterSource.COMMANDLINE:
-        raise InputError("'yes' stands in a configuration file.", "A file must not answer for a person.", "Take it out, and type --yes.")
     collection = options.open_collection(given)
     plan = collection.plan_drop(leftovers=leftovers)
     if not plan.is_empty and not yes:

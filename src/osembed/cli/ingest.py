@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @options.connection
 @options.models
 @options.option("--min-words", default=100, show_default=True, metavar="N", help="Reject papers with fewer words.")
-@click.option("--field", "fields", multiple=True, metavar="OURS=THEIRS", help="Name of a field in your input, like title=name.")
+@options.option("--field", "fields", multiple=True, metavar="OURS=THEIRS", help="Name of a field in your input, like title=name.")
 @options.option("--chunk-words", type=int, metavar="N", help="Fixed windows of N words. Default: what the model sees whole.")
 @options.option("--chunk-overlap", type=int, metavar="N", help="Words that neighbouring chunks share (per 512).")
 @options.option("--max-chunks", type=int, metavar="N", help="Most chunks of a paper.")

@@ -6,20 +6,19 @@ import errno
 import os
 import signal
 import sys
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 
-from osembed.cli import drop, evaluate, ingest, manage, migrate, models, node, search
+from osembed.cli import config, drop, evaluate, ingest, manage, migrate, models, node, search
+from osembed.cli.faults import report_fault
 from osembed.cli.output import complain, safe
-from osembed.errors import InputError, OsembedError
+from osembed.cli.settings import check_settings
+from osembed.errors import OsembedError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_SECRETS = ("password", "user")
 
 
 class Terminated(BaseException):
@@ -39,8 +38,10 @@ class Commands(click.Group):
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command, with the defaults of osembed.toml."""
         with _leaving():
+            if not set(ctx.help_option_names) & set(ctx.args):  # help is given however wrong the settings are
+                ctx.default_map = check_settings(self)
             return super().invoke(ctx)
 
 
@@ -58,8 +59,7 @@ def _leaving() -> Iterator[None]:
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="osembed")
-@click.pass_context
-def cli(context: click.Context) -> None:
+def cli() -> None:
     """Turn papers into a hybrid (BM25 + vector) search index on OpenSearch.
 
     \b
@@ -68,9 +68,9 @@ def cli(context: click.Context) -> None:
     osembed migrate --model M         move to another model while it is searched and written to
 
     Without --url a real OpenSearch is installed and started on this machine. Every option can also be set as an environment variable
-    (--min-words as OSEMBED_MIN_WORDS) or in osembed.toml; credentials only as OSEMBED_USER and OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE).
+    (--min-words as OSEMBED_MIN_WORDS) or in osembed.toml (`osembed config` shows what is in force); credentials only as OSEMBED_USER and
+    OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE).
     """
-    context.default_map = _configured(cli.commands)
 
 
 for command in (
@@ -86,6 +86,7 @@ for command in (
     evaluate.evaluate,
     models.models,
     node.node,
+    config.config,
 ):
     cli.add_command(command)
 
@@ -120,12 +121,24 @@ def _run() -> int:
         return 0
     except OSError as error:
         if error.errno not in _FULL:
-            raise
+            return _unexpected(error)
         _drop_output()
         what = f"{error.filename} cannot be written" if error.filename else "The output cannot be written"
         complain(f"{click.style('Error:', fg='red')} {safe(what)}: {error.strerror}. Make room there, then run the same command again.")
         return 1
+    except Exception as error:
+        report_fault(error)
+        return 1
     return result if isinstance(result, int) else 0
+
+
+def _unexpected(error: OSError) -> int:
+    """Say which file of this machine cannot be used; what names none is a fault of ours."""
+    if error.filename is None or not error.strerror:
+        report_fault(error)
+    else:
+        complain(f"{click.style('Error:', fg='red')} {safe(error.filename)} cannot be used: {error.strerror}.")
+    return 1
 
 
 def _drop_output() -> None:
@@ -135,23 +148,3 @@ def _drop_output() -> None:
 
 def _terminate(*_: object) -> None:
     raise Terminated
-
-
-def _configured(commands: Mapping[str, click.Command]) -> dict[str, Any]:
-    """Read osembed.toml: top-level keys are defaults of every command, tables those of one and of its steps."""
-    file = Path(os.environ.get("OSEMBED_CONFIG", "osembed.toml"))
-    if not file.exists():
-        return {}
-    try:
-        settings = tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not valid TOML: {error}.") from error
-    if any(name in settings for name in _SECRETS):
-        raise InputError(f"{file} holds credentials.", "Files like it get shared.", "Set OSEMBED_USER and OSEMBED_PASSWORD_FILE.")
-    common = {name.replace("-", "_"): value for name, value in settings.items() if not isinstance(value, dict)}
-    defaults: dict[str, Any] = {}
-    for name, command in commands.items():
-        own = {**common, **{key.replace("-", "_"): value for key, value in settings.get(name, {}).items()}}
-        steps = command.commands if isinstance(command, click.Group) else {}
-        defaults[name] = {**own, **dict.fromkeys(steps, own)}
-    return defaults

@@ -35,7 +35,7 @@ _pace = options.stacked(
         "--gentle/--full-speed", default=None, help="Leave room for searches. Default: gentle where the server is on this machine."
     ),
 )
-_behind = options.option("--allow-failed", default=0, metavar="N", help="Swap though N documents could not be copied; they are named.")
+_behind = options.option("--allow-failed", default=0, consent=True, metavar="N", help="Swap though N documents could not be copied.")
 _proof = options.stacked(
     options.option("--full", is_flag=True, help="Verify every document instead of a sample."),
     _behind,
@@ -43,8 +43,8 @@ _proof = options.stacked(
     options.option("--max-drop", multiple=True, metavar="METRIC=X", help="How much worse the new model may be, like ndcg@10=0.01."),
     options.option("--gate-mode", metavar="MODE", help="hybrid (default with judgments) or vector (default without)."),
     options.option("--gate-queries", metavar="FILE", help="Queries, one per line, to compare results of both models."),
-    click.option("--override", default="", metavar="REASON", help="Swap though the gate refuses; the reason is recorded."),
-    click.option("--no-gate", is_flag=True, help="Do not judge; recorded."),
+    options.option("--override", default="", consent=True, metavar="REASON", help="Swap though the gate refuses; the reason is recorded."),
+    options.option("--no-gate", is_flag=True, consent=True, help="Do not judge; recorded."),
 )
 
 
@@ -53,7 +53,7 @@ _proof = options.stacked(
 @_where
 @_pace
 @_proof
-@click.option("--no-swap", is_flag=True, help="Stop when ready; `osembed migrate swap` goes on.")
+@options.option("--no-swap", is_flag=True, help="Stop when ready; `osembed migrate swap` goes on.")
 @options.compute
 @options.as_json
 @click.pass_context
@@ -102,7 +102,7 @@ def plan(as_json: bool, **given: Any) -> int:
 
 @migrate.command()
 @options.connection
-@click.option("--report", is_flag=True, help="Print the last verification as a page.")
+@options.option("--report", is_flag=True, help="Print the last verification as a page.")
 @options.as_json
 def status(report: bool, as_json: bool, **given: Any) -> None:
     """Show where a migration stands."""

@@ -45,7 +45,7 @@ def models(context: click.Context, as_json: bool) -> None:
 @models.command()
 @click.argument("model", metavar="MODEL")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…")
-@click.option("--to", "target", required=True, metavar="FOLDER", help="Where the int8 model goes; must not exist.")
+@options.option("--to", "target", required=True, metavar="FOLDER", help="Where the int8 model goes; must not exist.")
 @options.as_json
 def quantise(model: str, paths: tuple[str, ...], target: str, as_json: bool) -> None:
     """Make an int8 model, faster on CPUs without bf16, and tell what it costs.

@@ -52,7 +52,7 @@ def status(as_json: bool) -> None:
 
 
 @node.command()
-@click.option("--lines", default=50, show_default=True, metavar="N", help="How many of the last lines.")
+@options.option("--lines", default=50, show_default=True, metavar="N", help="How many of the last lines.")
 def logs(lines: int) -> None:
     """Print the end of its log."""
     from osembed import node as embedded

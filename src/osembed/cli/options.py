@@ -2,27 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from osembed.cli.output import notice
+from osembed.config import Setting
+from osembed.limits import FORMATS, LIMITS, Misfit, convert
 
 if TYPE_CHECKING:
     from osembed.collection import Collection
 
 F = TypeVar("F", bound=Callable[..., Any])
-FORMATS = ("table", "json", "jsonl", "csv", "bibtex")
-CONNECTION = ("url", "collection", "ca_cert", "insecure")
+_KINDS: dict[object, Any] = {click.BOOL: bool, click.INT: int, click.FLOAT: float}
 
 
-def option(*names: str, **settings: Any) -> Callable[[F], F]:
-    """Return a click option that can also be set as OSEMBED_NAME."""
-    long = next(name for name in names if name.startswith("--")).split("/")[0].lstrip("-")
-    settings.setdefault("envvar", f"OSEMBED_{long.replace('-', '_').upper()}")
-    return click.option(*names, **settings)
+class Limited(click.ParamType):  # type: ignore[type-arg] # a generic type in newer versions of click only
+    """What the table of limits says of an option."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind, self.name = kind, "limited"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value; a usage error where it does not fit."""
+        try:
+            return convert(value, self.kind, text=isinstance(value, str))
+        except Misfit as error:
+            self.fail(str(error), param, ctx)
+
+
+class Several(click.ParamType):  # type: ignore[type-arg]
+    """Texts of an option that may be repeated; in one variable they are parted by semicolons."""
+
+    name = "several"
+    envvar_list_splitter = ";"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        return str(value).strip()
+
+
+class SettingOption(click.Option):
+    """An option with its three ways: the command line, OSEMBED_NAME, osembed.toml.
+
+    Attributes:
+        setting: what files and the environment may give; consent, by which a person takes a risk, they may not.
+    """
+
+    def __init__(self, names: Sequence[str], *, consent: bool = False, **settings: Any) -> None:
+        super().__init__(names, **settings)
+        limit = LIMITS.get(self.name or "")
+        if self.multiple:
+            self.type = Several()
+        elif limit:
+            self.type = Limited(limit)
+        kind = list[str] if self.multiple else bool if self.is_flag else limit or _KINDS.get(self.type, str)
+        self.setting = Setting(self.opts[-1].lstrip("-"), self.name or "", kind, consent)
+        self.envvar = None if consent else self.setting.variable
+
+
+option = partial(click.option, cls=SettingOption)
 
 
 def stacked(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -40,7 +82,7 @@ connection = stacked(
     option("--collection", default="papers", show_default=True, metavar="NAME", help="The collection."),
     option("--url", metavar="URL", help="An OpenSearch server. Default: the embedded node, started by itself."),
     option("--ca-cert", metavar="FILE", default="", help="One PEM file with the authorities that may sign the server's certificate."),
-    option("--insecure", is_flag=True, help="Skip certificate verification; only for a server on this machine."),
+    option("--insecure", is_flag=True, consent=True, help="Skip certificate verification; only for a server on this machine."),
 )
 compute = stacked(
     option("--device", default="auto", show_default=True, metavar="cpu|cuda|auto", help="Where to embed."),
@@ -56,7 +98,7 @@ models = stacked(
         help="A known pair of models: minilm (default), or papers (SPECTER2, MPNet).",
     ),
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+as_json = option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 format_ = option("--format", "format_", metavar="|".join(FORMATS), help="How hits are printed. Default: table.")
 
@@ -66,8 +108,6 @@ def chosen_format(context: click.Context, format_: str | None, as_json: bool) ->
 
     Raises UsageError where both are given and contradict each other.
     """
-    if format_ is not None and format_ not in FORMATS:
-        raise click.UsageError(f"There is no format '{format_}'. Use {', '.join(FORMATS)}.", context)
     typed = {name: context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("format_", "as_json")}
     if not as_json or format_ in (None, "json") or (typed["format_"] and not typed["as_json"]):
         return format_ or ("json" if as_json else "table")

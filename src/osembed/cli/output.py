@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # C0 and C1 controls, and the characters that reorder text for the reader but not for the program.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f]")
 
+# Columns that a title, a passage and a fact may take: a few lines, whatever a paper holds. --json prints all.
+_TITLE, _PASSAGE, _FACT = 300, 1200, 80
+
 
 def safe(text: object) -> str:
     """Return text that cannot steer a terminal."""
@@ -121,11 +124,14 @@ def _print_hit(console: Any, rank: int, hit: Hit, facts: Sequence[str]) -> None:
 
     head = Text(f"{rank}. ", style="bold")
     head.append_text(marked(hit.highlight or html.escape(hit.title or hit.id), "bold cyan"))
+    head.truncate(_TITLE, overflow="ellipsis")
     console.print(head)
     console.print(Padding(Text(safe(" · ".join(facts)), style="dim"), (0, 0, 0, 3)))
     for passage in hit.passages:
         if passage.highlight:
-            console.print(Padding(marked(passage.highlight), (0, 0, 0, 3)))
+            shown = marked(passage.highlight)
+            shown.truncate(_PASSAGE, overflow="ellipsis")
+            console.print(Padding(shown, (0, 0, 0, 3)))
     if hit.explain:
         console.print(Padding(Text(safe(_explanation(hit.explain)), style="dim"), (0, 0, 0, 3)))
     console.print()
@@ -146,8 +152,9 @@ def _shown(hit: Hit, fields: Sequence[str]) -> dict[str, Any]:
 
 def _short(value: object) -> str:
     if isinstance(value, list):
-        return ", ".join(map(str, value[:3])) + ("…" if len(value) > 3 else "")
-    return f"{value:g}" if isinstance(value, float) else str(value)[:80]
+        return ", ".join(map(_short, value[:3])) + ("…" if len(value) > 3 else "")
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _FACT else f"{text[: _FACT - 1]}…"
 
 
 def _explanation(explain: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +16,24 @@ from osembed.errors import InputError
 if TYPE_CHECKING:
     from osembed.results import SearchResult
 
-where = click.option("--where", multiple=True, metavar="FILTER", help="Like year>=2015 or topic=ecology|botany; repeat for more.")
+where = options.option("--where", multiple=True, metavar="FILTER", help="Like year>=2015 or topic=ecology|botany; repeat for more.")
 size = options.option("--size", default=10, show_default=True, metavar="N", help="Papers per page.")
 
 passages = options.option("--passages", default=2, show_default=True, metavar="N", help="Passages shown per paper.")
 fields = options.option("--fields", default="", metavar="A,B", help="What is shown of a paper: metadata, title, abstract, body, source.")
 
 
+def _one_query(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> str:
+    """Return the query; where the shell made several words of it, show how it is typed."""
+    text = " ".join(words or ())
+    if len(words or ()) > 1:
+        quoted = shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
+        raise click.UsageError(f"The query came as {len(words)} words. Put it in quotes: osembed search {quoted}")
+    return text
+
+
 @click.command()
-@click.argument("query")
+@click.argument("query", nargs=-1, required=True, metavar="QUERY", callback=_one_query)
 @options.connection
 @options.option("--mode", default="hybrid", show_default=True, metavar="hybrid|lexical|vector", help="What to search by.")
 @options.option("--fusion", default="min_max", show_default=True, metavar="min_max|l2|z_score|rrf", help="How to join both.")
@@ -30,15 +41,15 @@ fields = options.option("--fields", default="", metavar="A,B", help="What is sho
 @where
 @options.option("--level", default="both", show_default=True, metavar="both|papers|chunks", help="Which level answers.")
 @size
-@click.option("--page", default=1, show_default=True, metavar="N", help="Which page of the first 100 papers.")
+@options.option("--page", default=1, show_default=True, metavar="N", help="Which page of the first 100 papers.")
 @options.option("--hits", default="papers", show_default=True, metavar="papers|chunks", help="Papers with passages, or chunks.")
 @passages
 @options.option("--sort", default="", metavar="FIELD[:desc]", help="By words all matches are sorted, else the first 100 papers.")
 @options.option("--facet", "facets", multiple=True, metavar="FIELD", help="Count papers by a metadata field; repeat for more.")
 @fields
-@click.option("--explain", is_flag=True, help="Show how each score came about.")
+@options.option("--explain", is_flag=True, help="Show how each score came about.")
 @options.option("--strict", is_flag=True, help="Fail instead of searching by words only where the model is missing.")
-@click.option("--print-request", is_flag=True, help="Print the request for other programs instead of sending it.")
+@options.option("--print-request", is_flag=True, help="Print the request for other programs instead of sending it.")
 @options.compute
 @options.format_
 @options.as_json
@@ -48,6 +59,7 @@ def search(context: click.Context, /, query: str, print_request: bool, weights: 
 
     By default words are looked for in whole papers and meaning in passages, and both rankings are joined. --level papers or --level chunks
     uses OpenSearch's native hybrid query on one index, where the server has a correct one (3.5 or later, with neural-search).
+    A query has at most 20,000 characters; of its words the first 400 different ones are looked for.
     --print-request prints for other programs what this server understands, and says where that ranks differently.
 
     \b
@@ -74,8 +86,8 @@ def search(context: click.Context, /, query: str, print_request: bool, weights: 
 @click.command()
 @click.argument("paper_id", metavar="ID", required=False)
 @options.connection
-@click.option("--text", metavar="TEXT", help="Instead of a stored paper: a text, such as an abstract.")
-@click.option("--file", metavar="FILE", help="Instead of a stored paper: a text file; its first line is the title.")
+@options.option("--text", metavar="TEXT", help="Instead of a stored paper: a text, such as an abstract.")
+@options.option("--file", metavar="FILE", help="Instead of a stored paper: a text file; its first line is the title.")
 @where
 @size
 @passages
@@ -133,4 +145,4 @@ def _weights(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"'{text}' are no weights.", "", "Write them like 0.3,0.7.") from None
+        raise InputError(f"--weights: '{text[:60]}' are not two numbers.", "", "Write them like 0.3,0.7.") from None

@@ -10,6 +10,7 @@ import numpy as np
 
 from osembed.embed.encoder import Encoder, Vectors
 from osembed.embed.tokens import Tokens
+from osembed.errors import ModelError
 from osembed.model_files import Model
 
 
@@ -21,13 +22,22 @@ class LibraryEncoder(Encoder):
 
         self._set_up(model, device, "fp32")
         self._lock = threading.Lock()
-        self._transformer: Any = SentenceTransformer(
-            str(model.folder),
-            device=device,
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
-        )
+        try:
+            self._transformer: Any = SentenceTransformer(
+                str(model.folder),
+                device=device,
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, ImportError, OSError) as error:  # an architecture that it does not know
+            kind = model.config.get("model_type", "none")
+            raise ModelError(
+                f"{model.folder} cannot be loaded: neither osembed nor sentence-transformers knows its architecture (model_type '{kind:.60}'),"
+                f" or its files do not fit it: {' '.join(str(error).split())[:200]}",
+                "Nothing can be embedded without it.",
+                "Check the folder, or choose a model of `osembed models`.",
+            ) from error
         self._transformer.max_seq_length = model.spec.max_length
 
     @property

@@ -19,10 +19,11 @@ from osembed.errors import IdentityError, InputError, ModelError
 from osembed.evaluate import Judged, read_judged
 from osembed.index import Target, Targets
 from osembed.journal import Journal
+from osembed.limits import Mode, check_fields
 from osembed.metrics import METRICS
 from osembed.migrate import scan
 from osembed.paper import to_text
-from osembed.results import MODES, WINDOW, Mode, SearchOptions
+from osembed.results import WINDOW, SearchOptions
 from osembed.schema import LEVELS, Level
 from osembed.search import Searcher
 from osembed.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
@@ -54,11 +55,10 @@ class GateOptions:
     skip: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         unknown = set(self.max_drop) - set(METRICS)
         if unknown or not self.max_drop:
             raise InputError(f"There is no metric '{next(iter(unknown), '')}'.", "", f"Use {', '.join(METRICS)}, like ndcg@10=0.01.")
-        if self.mode is not None and self.mode not in MODES:
-            raise InputError(f"There is no mode '{self.mode}'.", "", f"Use {', '.join(MODES)}.")
         if any(not 0 <= margin < 1 for margin in self.max_drop.values()):
             raise InputError("A margin is a number from 0 to 1.", "", "Like ndcg@10=0.01: at most one point worse.")
 

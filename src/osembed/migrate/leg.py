@@ -18,6 +18,7 @@ from osembed.encoders import Encoders
 from osembed.errors import BusyError, ClusterError, CollectionError
 from osembed.index import Target
 from osembed.journal import Journal
+from osembed.limits import check_fields
 from osembed.migrate import gate as gates
 from osembed.migrate import pairs, scan
 from osembed.migrate.copy import Copied, Copier, Lane, Outdated, Window
@@ -61,6 +62,9 @@ class MigrateOptions:
     allow_failed: int = 0
     full: bool = False
     gate: GateOptions = field(default_factory=GateOptions)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass

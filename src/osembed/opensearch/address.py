@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from osembed.errors import InputError
+from osembed.limits import checked
 
 _EXAMPLE = "Write it like https://search.example.org:9200 or http://[::1]:9200."
 _HTTP_PORT = 9200  # what OpenSearch clients take; for https it is the standard's 443
@@ -25,11 +26,15 @@ class Address:
 
 def parse_address(url: str) -> Address:
     """Take a URL apart. Raises InputError, showing no secret, where it does not name exactly one server."""
-    text = url.strip()
+    from urllib3.util import parse_url  # late: it costs more than everything else here
+
+    text = checked("url", url, str).strip()
     try:
         parts = urlsplit(text)
         fault = _fault(text, parts)
-    except ValueError:  # brackets that do not match, or no IPv6 address inside them
+        if not fault:
+            parse_url(text)  # as the connection will, which is stricter about brackets and names that are not ASCII
+    except ValueError:
         fault = (f"'{shown(text)}' is not a server URL.", _EXAMPLE)
     if fault:
         raise InputError(fault[0], "", fault[1])

@@ -1,0 +1,31 @@
+"""The settings of all commands, as their own options describe them: files and the environment are checked by these."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from osembed.cli.options import SettingOption
+from osembed.cli.output import notice
+from osembed.config import Schema, check_environment, config_file, read_defaults
+
+
+def schema_of(command: click.Command) -> Schema:
+    """Return what osembed.toml may hold for a command and its steps."""
+    steps = command.commands if isinstance(command, click.Group) else {}
+    settings = [option.setting for option in command.params if isinstance(option, SettingOption)]
+    return Schema({setting.name: setting for setting in settings}, {name: schema_of(step) for name, step in steps.items()})
+
+
+def check_settings(command: click.Command) -> dict[str, Any]:
+    """Check file and environment; return the defaults that the file gives.
+
+    Raises InputError where anything in them is not what it should be.
+    """
+    schema = schema_of(command)
+    for said in check_environment(schema, os.environ):
+        notice(said)
+    file = config_file()
+    return read_defaults(file, schema) if file else {}

@@ -1,0 +1,196 @@
+"""Settings of osembed.toml and of the environment: every name and value is checked before anything is done with one of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from osembed.errors import InputError
+from osembed.limits import LIMITS, Misfit, convert, guess
+
+PREFIX = "OSEMBED_"
+SECRETS = ("OSEMBED_USER", "OSEMBED_PASSWORD")
+# Variables without an option; docs/settings.md says what each means.
+VARIABLES = (
+    *SECRETS,
+    "OSEMBED_PASSWORD_FILE",
+    "OSEMBED_CONFIG",
+    "OSEMBED_DEBUG",
+    "OSEMBED_HOME",
+    "OSEMBED_CACHE",
+    "OSEMBED_MODELS",
+    "OSEMBED_MODELS_TOML",
+    "OSEMBED_NODE_HEAP",
+    "OSEMBED_JAVA",
+    "OSEMBED_RETRY_SECONDS",
+    "OSEMBED_PATIENCE_SECONDS",
+)
+_OF_TESTS = ("OSEMBED_DATA", "OSEMBED_SLOW")
+_SECRET = re.compile(r"(user|user-?name|.*pass(word|wd|phrase)?|.*(secret|token|credentials?|api-?key)s?)")
+_HEAP = re.compile(r"[1-9]\d{0,9}[kmg]", re.ASCII | re.IGNORECASE)
+_CONSENT = "A file or a variable must not answer for a person."
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One option, as a file or the environment may give it.
+
+    Attributes:
+        name: its key in osembed.toml, which is its long name on the command line.
+        field: its name in Python.
+        kind: what it may be; see `limits.convert`.
+        consent: whether it counts on the command line only.
+    """
+
+    name: str
+    field: str
+    kind: Any
+    consent: bool = False
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return PREFIX + self.name.replace("-", "_").upper()
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the table of a command may hold: its settings by name, and the tables of its steps."""
+
+    settings: Mapping[str, Setting]
+    steps: Mapping[str, Schema] = field(default_factory=dict)
+
+    def all_settings(self) -> dict[str, Setting]:
+        """Return the settings of a command and of its steps, by name."""
+        found = dict(self.settings)
+        for step in self.steps.values():
+            found = {**step.all_settings(), **found}
+        return found
+
+
+def config_file() -> Path | None:
+    """Return the configuration file, where there is one. Raises InputError where a named one is missing."""
+    named = os.environ.get("OSEMBED_CONFIG")
+    file = Path(named or "osembed.toml")
+    try:
+        there = file.exists()
+    except (OSError, ValueError) as error:
+        raise InputError(f"OSEMBED_CONFIG: {file} cannot be looked at: {error}.") from error
+    if named and not there:
+        raise InputError(
+            f"OSEMBED_CONFIG names {file}, which is not there.", "Its settings would be missed.", "Check the path, or unset it."
+        )
+    return file if there else None
+
+
+def read_defaults(file: Path, schema: Schema) -> dict[str, Any]:
+    """Read a configuration file into a tree of defaults: those of a command, and under the names of its steps theirs.
+
+    Top-level keys are for every command that has such an option, tables for one command and its steps. Raises InputError naming file and key
+    where anything in the file is unknown, secret, consent or of the wrong type.
+    """
+    try:
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+        _refuse_secrets(file, settings)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{file} is not valid TOML: {error}.") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.", "Its settings would be missed.", "Check OSEMBED_CONFIG.") from error
+    return _defaults(file, settings, schema)
+
+
+def check_environment(schema: Schema, variables: Mapping[str, str]) -> Iterator[str]:
+    """Check every variable of ours; yield a notice for each that is not known: it may be another program's.
+
+    Raises InputError naming the variable where one gives consent, or is not what its option wants.
+    """
+    options = {setting.variable: setting for setting in schema.all_settings().values()}
+    for name, text in sorted(variables.items()):
+        if not name.startswith(PREFIX) or not text:
+            continue
+        if name in options:
+            _check_variable(options[name], text)
+        elif name.removeprefix(PREFIX).lower() in LIMITS and name in VARIABLES:
+            _fitting(name, text, LIMITS[name.removeprefix(PREFIX).lower()], text=True)
+        elif name == "OSEMBED_NODE_HEAP" and not _HEAP.fullmatch(text):
+            raise InputError(f"OSEMBED_NODE_HEAP: '{text[:60]}' is not a size of memory.", "", "Write it like 768m or 2g.")
+        elif name not in (*VARIABLES, *_OF_TESTS):
+            yield f"{name} is not a setting of osembed; it changes nothing.{guess(name, [*options, *VARIABLES])}"
+
+
+def _check_variable(setting: Setting, text: str) -> None:
+    if setting.consent:
+        raise InputError(f"{setting.variable} is set.", _CONSENT, f"Unset it, and type --{setting.name}.")
+    if setting.kind != list[str]:  # several texts need no check
+        _fitting(setting.variable, text, setting.kind, text=True)
+
+
+def _defaults(
+    file: Path, table: Mapping[str, Any], schema: Schema, inherited: Mapping[str, Any] | None = None, place: Sequence[str] = ()
+) -> dict[str, Any]:
+    known, given = schema.all_settings(), dict(inherited or {})
+    for key, value in table.items():
+        name = key.replace("_", "-")
+        if name in schema.steps and isinstance(value, dict):
+            continue
+        where = _at(file, key, place)
+        if name in schema.steps:
+            raise InputError(f"{where} is a table, not a setting.", "", f"Write [{'.'.join([*place, name])}] above its settings.")
+        given[name] = _value(where, name, value, known, [*known, *schema.steps])
+    defaults = {schema.settings[name].field: value for name, value in given.items() if name in schema.settings}
+    for name, step in schema.steps.items():
+        defaults[name] = _defaults(file, table.get(name, {}), step, given, [*place, name])
+    return defaults
+
+
+def _value(where: str, name: str, value: Any, known: Mapping[str, Setting], names: Sequence[str]) -> Any:
+    """Return the value of a key as its option wants it."""
+    setting = known.get(name)
+    if setting is None:
+        what = "table" if isinstance(value, dict) else "setting"
+        raise InputError(f"{where}: there is no such {what}.{guess(name, names)}", "", "docs/settings.md lists them all.")
+    if setting.consent:
+        raise InputError(f"{where}: '{name}' stands in a configuration file.", _CONSENT, f"Take it out, and type --{name}.")
+    return _fitting(where, value, setting.kind)
+
+
+def _fitting(where: str, value: Any, kind: Any, *, text: bool = False) -> Any:
+    try:
+        return convert(value, kind, text=text)
+    except Misfit as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _refuse_secrets(file: Path, table: Mapping[str, Any], place: Sequence[str] = ()) -> None:
+    """Refuse credentials in any table, also as a part of a URL; never show them."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            _refuse_secrets(file, value, [*place, key])
+        elif _SECRET.fullmatch(key.lower().replace("_", "-")) or (key == "url" and _has_user(value, _at(file, key, place))):
+            raise InputError(
+                f"{_at(file, key, place)}: the file holds credentials.",
+                "Files like it get shared.",
+                "Set OSEMBED_USER and OSEMBED_PASSWORD_FILE.",
+            )
+
+
+def _has_user(url: Any, where: str) -> bool:
+    """Whether a URL carries credentials. Raises InputError where it is not a server's."""
+    from osembed.opensearch.address import parse_address
+
+    if not isinstance(url, str):
+        return False
+    try:
+        address = parse_address(url)
+    except InputError as error:
+        raise InputError(f"{where}: {error.found}", error.why, error.hint) from error
+    return bool(address.user or address.password)
+
+
+def _at(file: Path, key: str, place: Sequence[str]) -> str:
+    return f"{file}, {key[:60]!r}" + (f" in [{'.'.join(place)[:60]}]" if place else "")
