@@ -50,7 +50,7 @@ _WRITE: Needs = {
         "indices:data/write/delete",
         *_CONTENT,
     ),
-    "journal": ("indices:admin/get", f"{_MGET}[shard]", *_CONTENT),
+    "journal": ("indices:admin/get", *_CONTENT),
 }
 _FIRST: Needs = {
     "cluster": (_PUT_PIPELINE,),
