@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 USUAL = {
@@ -15,21 +16,30 @@ USUAL = {
 TEXTS = ("id", "title", "abstract", "body")
 _NEW = ("Key", "abstract note")
 FORMER_NAMES = frozenset(name for names in USUAL.values() for name in names if name not in _NEW)
-_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def name_of(fields: Mapping[str, Any], field: str, names: Mapping[str, str]) -> str | None:
     """Return the name under which a record holds a field, in any case; the caller's name or else the usual ones. None where it has none."""
     wanted = (names[field],) if field in names else USUAL[field]
     for name in wanted:
-        if fields.get(name) not in _EMPTY:
+        value = fields.get(name)
+        if value or value == 0:
             return name
-    lower = {str(name).lower().strip(): name for name, value in fields.items() if value not in _EMPTY}
-    asked = (names[field].lower(),) if field in names else USUAL[field]
-    return next((lower[name] for name in asked if name in lower), None)
+    lower = _lower(tuple(fields))
+    for name in wanted if wanted is USUAL[field] else (names[field].lower(),):
+        if name in lower:
+            value = fields[lower[name]]
+            if value or value == 0:
+                return lower[name]
+    return None
+
+
+@lru_cache(64)  # the records of an input have few sets of names
+def _lower(names: tuple[str, ...]) -> dict[str, str]:
+    return {str(name).lower().strip(): name for name in names}
 
 
 def former_name(fields: Mapping[str, Any], field: str, names: Mapping[str, str]) -> str | None:
     """Return the name that an earlier osembed took: exact case, and not those of Zotero."""
     wanted = (names[field],) if field in names else USUAL[field]
-    return next((name for name in wanted if name not in _NEW and fields.get(name) not in _EMPTY), None)
+    return next((name for name in wanted if name not in _NEW and (fields.get(name) or fields.get(name) == 0)), None)

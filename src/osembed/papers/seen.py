@@ -37,7 +37,8 @@ class SeenIds:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._base = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-        for statement in ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", f"PRAGMA cache_size=-{_MEMORY_KB}", *_TABLES):
+        # One transaction that never ends: each commit would go through all pages that were ever changed.
+        for statement in ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", f"PRAGMA cache_size=-{_MEMORY_KB}", *_TABLES, "BEGIN"):
             self._ask(statement)
 
     def meet(self, ids: Iterable[str]) -> set[str]:
@@ -51,7 +52,7 @@ class SeenIds:
         """Note how papers were settled; return how an earlier record with the same id was, where there was one."""
         keys = {_key(paper_id): paper_id for paper_id in ids}
         before = {keys[key]: earlier for key, earlier in self._outcomes(keys).items() if earlier}
-        self._write("INSERT OR REPLACE INTO seen (key, outcome) VALUES (?, ?)", [(key, outcome) for key in keys])
+        self._write("INSERT INTO seen VALUES (?, ?) ON CONFLICT DO UPDATE SET outcome = excluded.outcome", [(key, outcome) for key in keys])
         return before
 
     def wait(self, paper_id: str, record: Record, *, last: bool) -> Record | None:
