@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from osembed.collection import Collection, choose_models
+    from osembed.collection import Collection, choose_models, collections
     from osembed.errors import OsembedError
     from osembed.evaluate import Evaluation
     from osembed.generation import Wish
@@ -28,6 +28,7 @@ _HOMES = {
     "Summary": "ingest",
     "Wish": "generation",
     "choose_models": "collection",
+    "collections": "collection",
 }
 __all__ = [
     "Collection",
@@ -39,6 +40,7 @@ __all__ = [
     "Summary",
     "Wish",
     "choose_models",
+    "collections",
 ]
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from osembed.migrate.migration import Migration
     from osembed.migrate.repair import Repair
     from osembed.migrate.verify import Report as VerifyReport
+    from osembed.opensearch.collections import CollectionInfo
     from osembed.opensearch.drop import DropPlan, DropResult
 
 Report = Callable[[str], None]
@@ -64,6 +65,25 @@ def choose_models(model: str | None = None, paper: str | None = None, chunk: str
         raise InputError("A preset and a model were given.", "Each names the models.", "Give one of them.")
     both = PRESETS[preset] if preset else (model, model)
     return Wish(paper_model=paper or both[0], chunk_model=chunk or both[1])
+
+
+def collections(
+    url: str | None = None, *, ca_cert: str = "", insecure: bool = False, report: Report = lambda _: None
+) -> list[CollectionInfo]:
+    """Return the collections of a server, by name; `report` is told where this user may not be shown all of them.
+
+    Args:
+        url, ca_cert, insecure, report: as for Collection.
+
+    Raises AuthError where this user may not ask which indexes there are: that is not to say that there are none.
+    """
+    from osembed.opensearch.collections import PARTIAL, find_collections, is_partial
+
+    client = Collection(url=url, ca_cert=ca_cert, insecure=insecure, report=report).client
+    found = settled(lambda: find_collections(client), report=report, only=UnavailableError)
+    if is_partial(client):
+        report(PARTIAL)
+    return found
 
 
 class Collection:

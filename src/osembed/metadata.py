@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 MAX_FIELDS = 200
+KINDS = ("keyword", "double", "date", "boolean")
 _DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])(T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?)?")
 _MAX_DEPTH = 4
 
@@ -37,13 +38,17 @@ def field_type(value: Any) -> str | None:
     return None
 
 
-def new_types(metas: Iterator[Mapping[str, Any]], known: Mapping[str, str]) -> dict[str, str]:
-    """Return the fields that are not mapped yet, with the type of their first value; never more than MAX_FIELDS in all."""
+def new_types(metas: Iterator[Mapping[str, Any]], known: Mapping[str, str], stated: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the fields that are not mapped yet, with the type of their first value; never more than MAX_FIELDS in all.
+
+    `stated` types, of fields that come from another collection, count more than a value's.
+    """
     fresh: dict[str, str] = {}
+    stated = stated or {}
     taken = {name for name, kind in known.items() if kind != "object"}
     for meta in metas:
         for name, value in meta.items():
-            kind = field_type(value)
+            kind = stated.get(name) or field_type(value)
             full = len(taken) + len(fresh) >= MAX_FIELDS
             if kind and name not in known and name not in fresh and not full and not _clashes(name, {**known, **fresh}):
                 fresh[name] = kind
@@ -102,4 +107,4 @@ def _walk_list(items: list[Any], name: str, depth: int) -> Iterator[tuple[str, A
 
 
 def _clean_key(key: str) -> str:
-    return re.sub(r"[^\w-]+", "_", str(key)).strip("_.")[:100]
+    return re.sub(r"[^\w-]+", "_", str(key)).strip("_.")[:100].rstrip("_")  # so that a cleaned key stays as it is

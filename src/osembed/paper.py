@@ -6,12 +6,13 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from osembed.metadata import flatten
+from osembed.papers.exported import EXPORTED, Mark, read_mark
 from osembed.read import Record, Rejected
 
 MAX_ID_BYTES = 480  # the server takes 512; a chunk's id adds its number
@@ -22,6 +23,7 @@ _NAMES = {
     "body": ("body", "text", "content", "full_text", "fulltext", "body_text"),
     "meta": ("meta", "metadata"),
 }
+_OWN_NAMES = {field: field for field in _NAMES}
 # Control characters but tab and newline, and surrogates that no UTF-8 can hold.
 _UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\ufeff]")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
@@ -35,6 +37,7 @@ class Paper:
         meta: flattened, not yet fitted to the mapping.
         source: file and line.
         fields: the record as it came, for a dead letter.
+        mark: what an exported record says of itself.
     """
 
     id: str
@@ -44,6 +47,7 @@ class Paper:
     meta: dict[str, Any]
     source: str
     fields: dict[str, Any]
+    mark: Mark = field(default_factory=Mark)
 
     @property
     def text(self) -> str:
@@ -57,7 +61,13 @@ class Paper:
 
     @property
     def input_hash(self) -> str:
-        """Hash of the whole normalised record but for where it came from; equal means unchanged."""
+        """The hash that tells whether a paper has changed; an exported one that nobody has edited keeps that of its first input."""
+        digest = self.content_hash
+        return self.mark.input_hash if self.mark.input_hash and self.mark.content_hash == digest else digest
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of the whole normalised record but for where it came from."""
         record = [self.id, self.title, self.abstract, self.body, self.meta]
         line = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
         return hashlib.blake2b(line, digest_size=16).hexdigest()
@@ -69,19 +79,23 @@ def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper 
     Args:
         record: as it stands in its file.
         names: osembed's field → the name that this input uses, such as {"title": "name"}.
-        min_words: fewest words of abstract and body together.
+        min_words: fewest words of abstract and body together; an exported record was accepted once, and is not counted again.
     """
-    fields = dict(record.fields)
+    fields, mark = dict(record.fields), read_mark(record.fields)
+    if mark:
+        fields.pop(EXPORTED)
+        names, min_words = _OWN_NAMES, 0
     taken = {field: _take(fields, field, names) for field in _NAMES}
     meta = taken["meta"] if isinstance(taken["meta"], Mapping) else {}
     paper = Paper(
-        id=_to_id(taken["id"], taken),
+        id=taken["id"] if mark else _to_id(taken["id"], taken),
         title=" ".join(clean(to_text(taken["title"])).split()),
         abstract=clean(to_text(taken["abstract"])).strip(),
         body=clean(to_text(taken["body"])).strip(),
         meta=_clean_values(flatten({**fields, **meta})),
-        source=record.source,
+        source=(mark.source if mark else "") or record.source,
         fields=record.fields,
+        mark=mark or Mark(),
     )
     reason = _unfit(paper, min_words)
     return Rejected(reason, record.source, record.fields) if reason else paper

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from osembed.cli import drop, evaluate, ingest, manage, migrate, models, node, search
+from osembed.cli import collections, drop, evaluate, ingest, manage, migrate, models, node, search
 from osembed.cli.output import complain, safe
 from osembed.errors import InputError, OsembedError
 
@@ -77,6 +77,7 @@ for command in (
     ingest.ingest,
     search.search,
     search.similar,
+    collections.list_collections,
     manage.delete,
     migrate.migrate,
     manage.verify,
