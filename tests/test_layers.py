@@ -17,7 +17,7 @@ HOUSE = [
     {"doctor", "evaluate", "quantise", "opensearch.drop", "opensearch.collections"},
     {"opensearch.leftovers"},
     {"opensearch.survey"},
-    {"ingest", "search", "audience"},
+    {"ingest", "search", "audience", "opensearch.export"},
     {"request"},
     {"ranking"},
     {"prepare", "generation", "query", "filters", "metrics", "significance"},

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from osembed import index as indexes
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from osembed.migrate.verify import Report as VerifyReport
     from osembed.opensearch.collections import CollectionInfo
     from osembed.opensearch.drop import DropPlan, DropResult
+    from osembed.opensearch.export import Exported
 
 Report = Callable[[str], None]
 
@@ -168,6 +169,31 @@ class Collection:
     def request(self, query: str, **options: Any) -> dict[str, Any]:
         """Return the search as a request for other programs, such as this server understands: {"alias", "body", "curl", "notices"}."""
         return asdict(self._searcher.request(query, _build(SearchOptions, options), self._access))
+
+    def export(
+        self, file: str | Path | IO[bytes], *, where: Sequence[str] = (), progress: Callable[[int, int], None] = lambda *_: None
+    ) -> Exported:
+        """Write papers as JSON lines that `ingest` reads again without loss; see docs/export.md.
+
+        Args:
+            file: a path like papers.jsonl or papers.jsonl.gz, which holds all papers in the end or stays as it was; or an open binary file.
+            where: filters that all must hold.
+            progress: called with the number of papers that were read, and of all.
+
+        Raises:
+            CollectionError: the collection is missing, or its index was deleted meanwhile.
+            OutputError: the file cannot be written.
+        """
+        from osembed.opensearch.export import Export
+        from osembed.papers.files import check_output, whole_file
+
+        path = Path(file) if isinstance(file, str | Path) else None
+        if path:
+            check_output(path)
+        self._reach()
+        with self._telling(), whole_file(path) if path else nullcontext(cast(IO[bytes], file)) as opened:
+            target = settled(self._searcher.resolve, report=self._report)["papers"]
+            return Export(self.client, target, tuple(where), self._report).run(opened.write, progress)
 
     def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
         """Delete papers with their chunks; return for each id whether it was there."""

@@ -78,6 +78,7 @@ for command in (
     search.search,
     search.similar,
     collections.list_collections,
+    collections.export,
     manage.delete,
     migrate.migrate,
     manage.verify,
