@@ -20,7 +20,7 @@ HOUSE = [
     {"ingest", "search", "audience", "opensearch.export"},
     {"request"},
     {"ranking"},
-    {"prepare", "generation", "query", "filters", "metrics", "significance"},
+    {"prepare", "generation", "query", "filters", "metrics", "significance", "opensearch.stored"},
     {"results"},
     {"fusion"},
     {"store", "encoders"},

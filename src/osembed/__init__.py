@@ -16,15 +16,21 @@ if TYPE_CHECKING:
     from osembed.evaluate import Evaluation
     from osembed.generation import Wish
     from osembed.ingest import Summary
+    from osembed.opensearch.collections import CollectionInfo
+    from osembed.opensearch.export import Exported
+    from osembed.opensearch.stored import StoredPaper
     from osembed.results import Hit, Passage, SearchResult
 
 _HOMES = {
     "Collection": "collection",
+    "CollectionInfo": "opensearch.collections",
     "Evaluation": "evaluate",
+    "Exported": "opensearch.export",
     "Hit": "results",
     "OsembedError": "errors",
     "Passage": "results",
     "SearchResult": "results",
+    "StoredPaper": "opensearch.stored",
     "Summary": "ingest",
     "Wish": "generation",
     "choose_models": "collection",
@@ -32,11 +38,14 @@ _HOMES = {
 }
 __all__ = [
     "Collection",
+    "CollectionInfo",
     "Evaluation",
+    "Exported",
     "Hit",
     "OsembedError",
     "Passage",
     "SearchResult",
+    "StoredPaper",
     "Summary",
     "Wish",
     "choose_models",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from osembed.opensearch.collections import CollectionInfo
     from osembed.opensearch.drop import DropPlan, DropResult
     from osembed.opensearch.export import Exported
+    from osembed.opensearch.stored import StoredPaper
 
 Report = Callable[[str], None]
 
@@ -170,8 +171,19 @@ class Collection:
         """Return the search as a request for other programs, such as this server understands: {"alias", "body", "curl", "notices"}."""
         return asdict(self._searcher.request(query, _build(SearchOptions, options), self._access))
 
+    def get(self, paper_id: str) -> StoredPaper:
+        """Return a stored paper with its chunks, metadata and versions. Raises NoPaperError, naming ids that begin alike."""
+        return self._searcher.get(paper_id)
+
+    def count(self, where: str | Sequence[str] = ()) -> int:
+        """Return how many papers match all filters; all papers without one. Exact; `report` is told if this user may not see all."""
+        found = self._searcher.count(_filters(where))
+        if said := self._searcher.sight_notice():
+            self._report(said)
+        return found
+
     def export(
-        self, file: str | Path | IO[bytes], *, where: Sequence[str] = (), progress: Callable[[int, int], None] = lambda *_: None
+        self, file: str | Path | IO[bytes], *, where: str | Sequence[str] = (), progress: Callable[[int, int], None] = lambda *_: None
     ) -> Exported:
         """Write papers as JSON lines that `ingest` reads again without loss; see docs/export.md.
 
@@ -193,7 +205,7 @@ class Collection:
         self._reach()
         with self._telling(), whole_file(path) if path else nullcontext(cast(IO[bytes], file)) as opened:
             target = settled(self._searcher.resolve, report=self._report)["papers"]
-            return Export(self.client, target, tuple(where), self._report).run(opened.write, progress)
+            return Export(self.client, target, _filters(where), self._report).run(opened.write, progress)
 
     def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
         """Delete papers with their chunks; return for each id whether it was there."""
@@ -365,6 +377,10 @@ class Collection:
 def _several(given: str | Path | Sequence[str | Path]) -> list[str]:
     """Return one or several as a list; a lone string is one, not its letters."""
     return [str(given)] if isinstance(given, str | Path) else [str(item) for item in given]
+
+
+def _filters(where: str | Sequence[str]) -> tuple[str, ...]:
+    return (where,) if isinstance(where, str) else tuple(where)
 
 
 def _build(kind: type, options: dict[str, Any]) -> Any:

@@ -29,9 +29,10 @@ from osembed.errors import (
 )
 from osembed.generation import missing
 from osembed.index import Target, Targets
-from osembed.opensearch import sight
+from osembed.opensearch import reads, sight
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
+from osembed.opensearch.stored import StoredPaper, read_paper
 from osembed.paper import clean
 from osembed.ranking import Question, Ranked, Ranker
 from osembed.request import Request, make_request
@@ -95,6 +96,20 @@ class Searcher:
     def present(self, ids: Sequence[str]) -> set[str]:
         """Return which of these papers the collection has."""
         return set(store.read_documents(self._client, self.targets()["papers"], ids, ["input_hash"]))
+
+    def count(self, where: Sequence[str]) -> int:
+        """Return how many papers match all filters, exactly, as far as this user sees."""
+        conditions = filters.parse(where)
+
+        def attempt(targets: Targets) -> int:
+            only = filters.clauses(conditions, targets["papers"].meta_types, "papers")
+            return reads.count(self._client, targets["papers"].index, {"bool": {"filter": only}} if only else None)
+
+        return self._on_targets(attempt)
+
+    def get(self, paper_id: str) -> StoredPaper:
+        """Return a stored paper. Raises NoPaperError."""
+        return self._on_targets(lambda targets: read_paper(self._client, targets, paper_id))
 
     def similar(self, paper_id: str, *, size: int = 10, where: Sequence[str] = ()) -> SearchResult:
         """Return the papers nearest to a stored one by their vectors."""

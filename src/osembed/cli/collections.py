@@ -9,9 +9,9 @@ import click
 
 from osembed.cli import options
 from osembed.cli.meter import Meter
-from osembed.cli.output import complain, notice, print_json, print_table, safe
+from osembed.cli.output import complain, notice, print_json, print_paper, print_table, safe
 from osembed.cli.search import where as filtered
-from osembed.errors import InputError, OsembedError
+from osembed.errors import InputError, NoPaperError, OsembedError
 
 if TYPE_CHECKING:
     from osembed.opensearch.export import Exported
@@ -44,7 +44,51 @@ def list_collections(as_json: bool, **given: Any) -> None:
 
 
 @click.command()
-@click.argument("file", default="-", metavar="[FILE|-]")
+@options.connection
+@filtered
+@options.as_json
+def count(as_json: bool, where: tuple[str, ...], **given: Any) -> None:
+    """Count the papers of a collection, or those that match all filters: an exact number.
+
+    \b
+    osembed count
+    osembed count --where 'year>=2015' --where 'topic=ecology|botany'
+    """
+    collection = options.open_collection(given)
+    found = collection.count(where)
+    if as_json:
+        print_json({"collection": collection.name, "where": where, "papers": found})
+    else:
+        click.echo(found)
+
+
+@click.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID…")
+@options.connection
+@options.as_json
+def show(ids: tuple[str, ...], as_json: bool, **given: Any) -> int:
+    """Show papers as they are stored: text, metadata, chunks, model and versions.
+
+    Exit code 1 where one is missing; the others are shown. With --json one document is printed: a list of papers.
+    """
+    collection, found, missing = options.open_collection(given), [], []
+    for paper_id in ids:
+        try:
+            found.append(collection.get(paper_id))
+        except NoPaperError as error:
+            missing.append(error)
+    if as_json:
+        print_json(found)
+    else:
+        for paper in found:
+            print_paper(paper)
+    for absent in missing:
+        complain(f"{click.style('Error:', fg='red')} {safe(absent)}")
+    return 1 if missing else 0
+
+
+@click.command()
+@click.argument("file", default="-", type=click.Path(), metavar="[FILE|-]")
 @options.connection
 @filtered
 @options.as_json

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="PATH…")
 @options.connection
 @options.models
 @options.option("--min-words", default=100, show_default=True, metavar="N", help="Reject papers with fewer words.")

@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from osembed.cli import collections, drop, evaluate, ingest, manage, migrate, models, node, search
+from osembed.cli import collections, completion, drop, evaluate, ingest, manage, migrate, models, node, search
+from osembed.cli.completion import PROGRAM
 from osembed.cli.output import complain, safe
 from osembed.errors import InputError, OsembedError
 
@@ -78,7 +79,10 @@ for command in (
     search.search,
     search.similar,
     collections.list_collections,
+    collections.count,
+    collections.show,
     collections.export,
+    completion.completion,
     manage.delete,
     migrate.migrate,
     manage.verify,
@@ -103,7 +107,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        result = cli(standalone_mode=False)
+        result = cli(prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
