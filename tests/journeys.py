@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from osembed.collection import Collection, choose_models
+from osembed.arguments import choose_models
+from osembed.collection import Collection
 from osembed.generation import Wish
 from osembed.migrate.gate import GateOptions
 from tests.conftest import paper

@@ -14,8 +14,9 @@ import pytest
 
 from osembed import audience, fence
 from osembed import index as indexes
+from osembed.arguments import choose_models
 from osembed.client import Access, connect
-from osembed.collection import Collection, choose_models
+from osembed.collection import Collection
 from osembed.errors import BusyError, CollectionError, InputError, ModelError, UnavailableError
 from osembed.generation import Wish
 from osembed.migrate import leg, swap

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from osembed import index as indexes
-from osembed.collection import Collection, choose_models
+from osembed.arguments import choose_models
+from osembed.collection import Collection
 from osembed.migrate.gate import GateOptions
 from osembed.migrate.leg import MigrateOptions
 from tests.conftest import paper, run

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from osembed.collection import choose_models
+from osembed.arguments import choose_models
 from osembed.embed.load import load_encoder
 from osembed.embed.traced import graph_of, save_graph
 from osembed.errors import IdentityError, InputError, ModelError

@@ -309,7 +309,7 @@ def test_without_the_model_words_are_searched(name, url, small, write, models, t
     """A reader that lacks the model answers by words, flagged; --strict fails instead."""
     folder = shutil.copytree(models.bert, tmp_path / "mine")
     collection = Collection(name, url)
-    from osembed.collection import choose_models
+    from osembed.arguments import choose_models
 
     collection.ingest([write([paper(1)])], choose_models(str(folder)))
     shutil.rmtree(folder)
@@ -324,7 +324,7 @@ def test_without_the_model_words_are_searched(name, url, small, write, models, t
 
 def test_same_dimension_other_space_is_never_mixed(name, url, write, models):
     """A collection of the mirror model and one of the model itself: each query meets its own space, with cosine near 1."""
-    from osembed.collection import choose_models
+    from osembed.arguments import choose_models
 
     for folder in (models.bert, models.mirror):
         collection = Collection(f"{name}{folder.name[-1]}", url)

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from osembed import index as indexes
-from osembed.collection import Collection, choose_models
+from osembed.arguments import choose_models
+from osembed.collection import Collection
 from osembed.errors import ClusterError, InputError, OsembedError
 from osembed.generation import Wish
 from osembed.migrate.gate import GateOptions

@@ -11,37 +11,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from osembed.collection import Collection, choose_models
+    from osembed.arguments import choose_models
+    from osembed.collection import Collection, collections
     from osembed.errors import OsembedError
     from osembed.evaluate import Evaluation
     from osembed.generation import Wish
     from osembed.intake import Summary
+    from osembed.opensearch.collections import CollectionInfo
+    from osembed.opensearch.export import Exported
+    from osembed.opensearch.stored import StoredPaper
     from osembed.papers.records import Record
     from osembed.results import Hit, Passage, SearchResult
 
 _HOMES = {
     "Collection": "collection",
+    "CollectionInfo": "opensearch.collections",
     "Evaluation": "evaluate",
+    "Exported": "opensearch.export",
     "Hit": "results",
     "OsembedError": "errors",
     "Passage": "results",
     "Record": "papers.records",
     "SearchResult": "results",
+    "StoredPaper": "opensearch.stored",
     "Summary": "intake",
     "Wish": "generation",
-    "choose_models": "collection",
+    "choose_models": "arguments",
+    "collections": "collection",
 }
 __all__ = [
     "Collection",
+    "CollectionInfo",
     "Evaluation",
+    "Exported",
     "Hit",
     "OsembedError",
     "Passage",
     "Record",
     "SearchResult",
+    "StoredPaper",
     "Summary",
     "Wish",
     "choose_models",
+    "collections",
 ]
 
 

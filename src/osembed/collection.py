@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from osembed import index as indexes
 from osembed import node
+from osembed.arguments import as_filters, build_options, check_question, find_inputs, make_wish, several_texts
 from osembed.audience import Announcer
 from osembed.client import Access, OpenSearch, Server, connect, handshake
 from osembed.doctor import Check, examine
 from osembed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
 from osembed.evaluate import Evaluation, evaluate, read_judged
-from osembed.filters import parse
 from osembed.generation import Wish, finish_loading, leave, missing, open_collection
 from osembed.ingest import Ingest
 from osembed.intake import IngestOptions, Intake, Summary
-from osembed.limits import checked, guess
+from osembed.limits import checked
 from osembed.migrate.leg import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
-from osembed.models import PRESETS
 from osembed.opensearch import changes
 from osembed.opensearch.coordination.registration import telling
 from osembed.opensearch.patience import settled
 from osembed.opensearch.status import LevelStatus, read_status
-from osembed.papers.readers.dicts import Dicts
 from osembed.papers.records import Record
-from osembed.results import SearchOptions, SearchResult, SimilarOptions
+from osembed.results import SearchResult, SimilarOptions
 from osembed.schema import check_name
-from osembed.search import Searcher, check_query
+from osembed.search import Searcher
 from osembed.several import SeveralSearcher
 from osembed.similar import read_text
 
@@ -43,18 +41,31 @@ if TYPE_CHECKING:
     from osembed.migrate.migration import Migration
     from osembed.migrate.repair import Repair
     from osembed.migrate.verify import Report as VerifyReport
+    from osembed.opensearch.collections import CollectionInfo
     from osembed.opensearch.drop import DropPlan, DropResult
+    from osembed.opensearch.export import Exported
+    from osembed.opensearch.stored import StoredPaper
 
 Report = Callable[[str], None]
 
 
-def choose_models(model: str | None = None, paper: str | None = None, chunk: str | None = None, preset: str | None = None) -> Wish:
-    """Return a wish from the ways to name models: `model` sets both levels, `paper` and `chunk` one, `preset` both by a known pair."""
-    preset = None if preset is None else checked("preset", preset)
-    if preset and (model or paper or chunk):
-        raise InputError("A preset and a model were given.", "Each names the models.", "Give one of them.")
-    both = PRESETS[preset] if preset else (model, model)
-    return Wish(paper_model=paper or both[0], chunk_model=chunk or both[1])
+def collections(
+    url: str | None = None, *, ca_cert: str = "", insecure: bool = False, report: Report = lambda _: None
+) -> list[CollectionInfo]:
+    """Return the collections of a server, by name; `report` is told where this user may not be shown all of them.
+
+    Args:
+        url, ca_cert, insecure, report: as for Collection.
+
+    Raises AuthError where this user may not ask which indexes there are: that is not to say that there are none.
+    """
+    from osembed.opensearch.collections import PARTIAL, find_collections, is_partial
+
+    client = Collection(url=url, ca_cert=ca_cert, insecure=insecure, report=report).client
+    found = settled(lambda: find_collections(client), report=report, only=UnavailableError)
+    if is_partial(client):
+        report(PARTIAL)
+    return found
 
 
 class Collection:
@@ -113,7 +124,7 @@ class Collection:
             ClusterError: the server took nothing for ten minutes; what was acknowledged is kept.
             DroppedError: somebody dropped the collection meanwhile; nothing of it is made anew.
         """
-        chosen, inputs, wanted = _build(IngestOptions, options), _inputs(papers), _wish(wish)
+        chosen, inputs, wanted = build_options(IngestOptions, options), find_inputs(papers), make_wish(wish)
         # The input first: for one that is not there nothing is started, created or bound to a model.
         with closing(Intake(inputs, chosen, self.name)) as intake, self._telling():
             intake.look()
@@ -141,8 +152,8 @@ class Collection:
             also: other collections of this server to search with this one, as if they were one. By vectors only where all have one model.
             options: the fields of SearchOptions, such as size=5 or where="year>=2015".
         """
-        text, chosen = _question(query, options)
-        others = [check_name(name) for name in _several("also", also)]
+        text, chosen = check_question(query, options)
+        others = [check_name(name) for name in several_texts("also", also)]
         self._announcer.start()
         return self._searcher_of(others).search(text, chosen)
 
@@ -157,7 +168,7 @@ class Collection:
             file: the same of a file's text, whose first line is the title.
             options: the fields of SimilarOptions, such as size=5.
         """
-        chosen = _build(SimilarOptions, options)
+        chosen = build_options(SimilarOptions, options)
         if sum(given is not None for given in (paper_id, text, file)) != 1:
             raise InputError("Exactly one of ID, --text and --file is needed.", "Papers are compared with one thing.", "Give one of them.")
         for name, given in (("paper_id", paper_id), ("text", text)):
@@ -169,15 +180,51 @@ class Collection:
 
     def request(self, query: str, **options: Any) -> dict[str, Any]:
         """Return the search as a request for other programs, such as this server understands: {"alias", "body", "curl", "notices"}."""
-        text, chosen = _question(query, options)
+        text, chosen = check_question(query, options)
         return asdict(self._searcher.request(text, chosen, self._access))
+
+    def get(self, paper_id: str) -> StoredPaper:
+        """Return a stored paper with its chunks, metadata and versions. Raises NoPaperError, naming ids that begin alike."""
+        return self._searcher.get(paper_id)
+
+    def count(self, where: str | Sequence[str] = ()) -> int:
+        """Return how many papers match all filters; all papers without one. Exact; `report` is told if this user may not see all."""
+        found = self._searcher.count(as_filters(where))
+        if said := self._searcher.sight_notice():
+            self._report(said)
+        return found
+
+    def export(
+        self, file: str | Path | IO[bytes], *, where: str | Sequence[str] = (), progress: Callable[[int, int], None] = lambda *_: None
+    ) -> Exported:
+        """Write papers as JSON lines that `ingest` reads again without loss; see docs/export.md.
+
+        Args:
+            file: a path like papers.jsonl or papers.jsonl.gz, which holds all papers in the end or stays as it was; or an open binary file.
+            where: filters that all must hold.
+            progress: called with the number of papers that were read, and of all.
+
+        Raises:
+            CollectionError: the collection is missing, or its index was deleted meanwhile.
+            OutputError: the file cannot be written.
+        """
+        from osembed.opensearch.export import Export
+        from osembed.papers.files import check_output, whole_file
+
+        path = Path(file) if isinstance(file, str | Path) else None
+        if path:
+            check_output(path)
+        self._reach()
+        with self._telling(), whole_file(path) if path else nullcontext(cast(IO[bytes], file)) as opened:
+            target = settled(self._searcher.resolve, report=self._report)["papers"]
+            return Export(self.client, target, as_filters(where), self._report).run(opened.write, progress)
 
     def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
         """Delete papers with their chunks; return for each id whether it was there."""
         from osembed.bulk import BulkLoop
         from osembed.store import delete_papers
 
-        wanted = _several("ids", ids)
+        wanted = several_texts("ids", ids)
         self._reach()
         loop = BulkLoop(self.client, report=self._report)
         try:
@@ -205,7 +252,7 @@ class Collection:
         """
         if (model is None) == (wish is None):
             raise InputError("A model or a wish is needed, not both.", "", 'Like migrate("all-mpnet-base-v2").')
-        wanted = _wish(wish or model)
+        wanted = make_wish(wish or model)
         self._reach()
         return self.migration(progress).run(wanted, self._migrate_options(options))
 
@@ -310,7 +357,7 @@ class Collection:
 
     def _migrate_options(self, options: dict[str, Any]) -> MigrateOptions:
         """Make the options of a migration's step; a gentle one yields from here on."""
-        chosen: MigrateOptions = _build(MigrateOptions, options)
+        chosen: MigrateOptions = build_options(MigrateOptions, options)
         if chosen.gentle:
             self._encoders.be_gentle()
         return chosen
@@ -333,36 +380,3 @@ class Collection:
     @cached_property
     def _searcher(self) -> Searcher:
         return Searcher(self.client, self.server, self.name, self._query_encoders)
-
-
-def _several(name: str, given: str | Path | Iterable[str | Path]) -> list[str]:
-    """Return one or several as a list; a lone string is one, not its letters. Raises InputError for anything but texts and paths."""
-    items = [given] if isinstance(given, str | Path) or not isinstance(given, Iterable) else list(given)
-    return list(checked(name, items, list[str]))
-
-
-def _inputs(papers: Any) -> list[str] | Dicts:
-    """Tell papers that are handed over from paths to read."""
-    found = Dicts.peek(papers)
-    return found if isinstance(found, Dicts) else _several("papers", found)
-
-
-def _wish(wish: Wish | str | None) -> Wish:
-    """Return what is wanted of a collection; a lone string names a model."""
-    return wish if isinstance(wish, Wish) else choose_models(wish)
-
-
-def _question(query: str, options: dict[str, Any]) -> tuple[str, SearchOptions]:
-    """Check a query and its options before any server is asked, or started."""
-    chosen = _build(SearchOptions, options)
-    parse(chosen.where)
-    return check_query(query), chosen
-
-
-def _build(kind: type, options: dict[str, Any]) -> Any:
-    """Make an options object; an unknown name is an InputError, not a TypeError deep inside."""
-    names = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-    unknown = sorted(set(options) - set(names))
-    if unknown:
-        raise InputError(f"There is no option '{unknown[0]}'.{guess(unknown[0], names)}", "", f"Known are {', '.join(names)}.")
-    return kind(**options)

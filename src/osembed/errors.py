@@ -17,7 +17,8 @@ OsembedError            exit code 1
 │   └── RefusedError    1  any other request that the server does not accept
 ├── OutputError         1  a file of this machine that cannot be written
 ├── CollectionError     1  aliases and indexes that are missing, foreign or contradictory
-│   └── DroppedError    1  a collection that was taken away by `osembed drop`
+│   ├── DroppedError    1  a collection that was taken away by `osembed drop`
+│   └── NoPaperError    1  a paper that the collection does not have
 └── BusyError           3  somebody else holds what this command needs
 
 Every message has three parts: what was found, why that stops us, what to type next.
@@ -129,6 +130,10 @@ class CollectionError(OsembedError):
 
 class DroppedError(CollectionError):
     """The collection was dropped, perhaps while this command was using it; nothing of it is made anew."""
+
+
+class NoPaperError(CollectionError):
+    """The collection has no paper of this id."""
 
 
 class BusyError(OsembedError):

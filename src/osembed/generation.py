@@ -33,6 +33,7 @@ from osembed.opensearch.coordination.registration import (
     read_drop,
     watch_entries,
 )
+from osembed.opensearch.names import others, unknown
 from osembed.opensearch.patience import settled
 from osembed.papers.languages import ENGLISH, analyzers_of, choose_analyzer, language_name, needs_plugins, recognise
 from osembed.schema import ChunkRule, IndexMeta, Level
@@ -193,7 +194,7 @@ def unpublished(client: OpenSearch, collection: str) -> State | None:
 
 
 def missing(client: OpenSearch, collection: str) -> CollectionError:
-    """Return what is to be said of a collection that is not published: dropped, still being loaded, or never there."""
+    """Return what is to be said of a collection that is not published: dropped, still being loaded, or never there; then those there are."""
     found = read_drop(client, collection)
     if found:
         return found
@@ -203,7 +204,7 @@ def missing(client: OpenSearch, collection: str) -> CollectionError:
             "It becomes searchable when the load is complete.",
             "Wait for it, or run the same `osembed ingest` again: it goes on where it stopped.",
         )
-    return CollectionError(f"There is no collection '{collection}'.", "", f"Fill it first: osembed ingest PATH --collection {collection}")
+    return unknown(collection, others(client))
 
 
 def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders, sample: Sequence[str]) -> Opened:

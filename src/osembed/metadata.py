@@ -17,6 +17,7 @@ TOO_DEEP = "nested too deep"
 Dropped = dict[str, Counter[str]]  # reason → name → how often
 _COUNTED, _OTHERS = 1000, "(others)"
 _TOO_DEEP = object()
+KINDS = ("keyword", "double", "date", "boolean")
 _DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])(T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?)?")
 _MAX_DEPTH = 4
 
@@ -53,7 +54,7 @@ def field_type(value: Any) -> str | None:
     return None
 
 
-def new_types(metas: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> dict[str, str]:
+def new_types(metas: Iterable[Mapping[str, Any]], known: Mapping[str, str], stated: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the fields that are not mapped yet, with the type of their first value; never more than MAX_FIELDS in all.
 
     Fields that several papers share come first, and one paper adds few that it has alone: thousands of keys in one paper leave room for others.
@@ -61,7 +62,7 @@ def new_types(metas: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> d
     fresh: dict[str, str] = {}
     left = MAX_FIELDS - sum(kind != "object" for kind in known.values())
     for name, value in _by_use(metas, known):
-        kind = field_type(value)
+        kind = (stated or {}).get(name) or field_type(value)
         if kind and name not in fresh and len(fresh) < left and not _clashes(name, {**known, **fresh}):
             fresh[name] = kind
     return fresh
@@ -146,4 +147,4 @@ def _walk_list(items: list[Any], name: str, depth: int) -> Iterator[tuple[str, A
 
 
 def _clean_key(key: str) -> str:
-    return re.sub(r"[^\w-]+", "_", str(key)).strip("_.")[:100]
+    return re.sub(r"[^\w-]+", "_", str(key)).strip("_.")[:100].rstrip("_")  # so that a cleaned key stays as it is

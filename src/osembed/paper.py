@@ -6,12 +6,13 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from osembed.metadata import flatten
+from osembed.papers.exported import EXPORTED, Mark, read_mark
 from osembed.papers.fields import FORMER_NAMES, TEXTS, USUAL, former_name, name_of
 from osembed.papers.records import Record, Rejected
 from osembed.papers.words import count_words
@@ -19,6 +20,7 @@ from osembed.papers.words import count_words
 _KINDS = {bool: "true or false", list: "a list", dict: "an object"}
 _MAX_DEPTH = 20
 MAX_ID_BYTES = 480  # the server takes 512; a chunk's id adds its number
+_OWN_NAMES = {field: field for field in USUAL}
 # Control characters but tab and newline, and surrogates that no UTF-8 can hold.
 _UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\ufeff]")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
@@ -34,6 +36,7 @@ class Paper:
         fields: the record as it came, for a dead letter.
         former: the id that an earlier osembed would have given it, where that differs.
         deep: names of metadata that is nested too deep to be kept.
+        mark: what an exported record says of itself.
     """
 
     id: str
@@ -45,6 +48,7 @@ class Paper:
     fields: dict[str, Any]
     former: str = ""
     deep: tuple[str, ...] = ()
+    mark: Mark = field(default_factory=Mark)
 
     @property
     def text(self) -> str:
@@ -58,7 +62,13 @@ class Paper:
 
     @property
     def input_hash(self) -> str:
-        """Hash of the whole normalised record but for where it came from; equal means unchanged."""
+        """The hash that tells whether a paper has changed; an exported one that nobody has edited keeps that of its first input."""
+        digest = self.content_hash
+        return self.mark.input_hash if self.mark.input_hash and self.mark.content_hash == digest else digest
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of the whole normalised record but for where it came from."""
         record = [self.id, self.title, self.abstract, self.body, self.meta]
         line = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
         return hashlib.blake2b(line, digest_size=16).hexdigest()
@@ -70,26 +80,30 @@ def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper 
     Args:
         record: as it stands in its file.
         names: osembed's field → the name that this input uses, such as {"title": "name"}.
-        min_words: fewest words of abstract and body together.
+        min_words: fewest words of abstract and body together; an exported record was accepted once, and is not counted again.
     """
-    fields, found = dict(record.fields), dict[str, str | None]()
+    fields, mark, found = dict(record.fields), read_mark(record.fields), dict[str, str | None]()
+    if mark:
+        fields.pop(EXPORTED)
+        names, min_words = _OWN_NAMES, 0
     taken = {}
-    for field in USUAL:
-        name = found[field] = name_of(fields, field, names)
-        taken[field] = fields.pop(name) if name is not None else None
+    for wanted in USUAL:
+        name = found[wanted] = name_of(fields, wanted, names)
+        taken[wanted] = fields.pop(name) if name is not None else None
     if isinstance(taken["id"], bool | list | Mapping):
         return Rejected(f"its id is {_KINDS.get(type(taken['id']), 'an object')}, not text", record.source, record.fields)
     meta, deep = taken["meta"] if isinstance(taken["meta"], Mapping) else {}, list[str]()
     paper = Paper(
-        id=_to_id(taken["id"], taken),
+        id=str(record.fields["id"]) if mark else _to_id(taken["id"], taken),
         title=" ".join(clean(to_text(taken["title"])).split()),
         abstract=clean(to_text(taken["abstract"])).strip(),
         body=clean(to_text(taken["body"])).strip(),
         meta=_clean_values(flatten({**fields, **meta}, deep)),
-        source=record.source,
+        source=(mark.source if mark else "") or record.source,
         fields=record.fields,
         former=_former(record, found, names),
         deep=tuple(deep),
+        mark=mark or Mark(),
     )
     reason = _unfit(paper, min_words)
     return Rejected(reason, record.source, record.fields) if reason else paper

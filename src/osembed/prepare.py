@@ -192,7 +192,8 @@ def _wanted_types(targets: Targets, papers: Sequence[Paper]) -> dict[str, str]:
     """
     mapped = {**targets["chunks"].meta_types, **targets["papers"].meta_types}
     known = {name: kind for name, kind in mapped.items() if kind != "object"}
-    return {**known, **new_types((paper.meta for paper in papers), mapped)}
+    stated = {name: kind for paper in papers for name, kind in paper.mark.types.items()}
+    return {**known, **new_types((paper.meta for paper in papers), mapped, stated)}
 
 
 def _agreed_types(targets: Targets) -> dict[str, str]:

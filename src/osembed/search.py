@@ -31,9 +31,10 @@ from osembed.fetch import fetch_page
 from osembed.generation import missing
 from osembed.index import Target, Targets
 from osembed.limits import checked
-from osembed.opensearch import sight
+from osembed.opensearch import reads, sight
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
+from osembed.opensearch.stored import StoredPaper, read_paper
 from osembed.paper import clean
 from osembed.projection import choose_fields
 from osembed.ranking import Question, Ranked, Ranker
@@ -110,6 +111,20 @@ class Searcher:
     def present(self, ids: Sequence[str]) -> set[str]:
         """Return which of these papers the collection has."""
         return set(store.read_documents(self._client, self.targets()["papers"], ids, ["input_hash"]))
+
+    def count(self, where: Sequence[str]) -> int:
+        """Return how many papers match all filters, exactly, as far as this user sees."""
+        conditions = filters.parse(where)
+
+        def attempt(targets: Targets) -> int:
+            only = filters.clauses(conditions, targets["papers"].meta_types, "papers")
+            return reads.count(self._client, targets["papers"].index, {"bool": {"filter": only}} if only else None)
+
+        return self._on_targets(attempt)
+
+    def get(self, paper_id: str) -> StoredPaper:
+        """Return a stored paper. Raises NoPaperError."""
+        return self._on_targets(lambda targets: read_paper(self._client, targets, paper_id))
 
     def similar(self, seed: Callable[[Targets], Seed], options: SimilarOptions) -> SearchResult:
         """Return the papers nearest to a stored one, or to a text, by their vectors, each with its nearest passages."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="PATH…")
 @options.connection
 @options.models
 @options.option("--min-words", default=100, show_default=True, metavar="N", help="Reject papers with fewer words.")
@@ -45,7 +45,7 @@ def ingest(paths: tuple[str, ...], as_json: bool, fields: tuple[str, ...], **giv
     """
     from dataclasses import replace
 
-    from osembed.collection import choose_models
+    from osembed.arguments import choose_models
 
     collection = options.open_collection(given)
     names = [given.pop(name) for name in ("model", "paper_model", "chunk_model", "preset")]

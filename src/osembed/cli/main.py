@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from osembed.cli import config, drop, evaluate, ingest, manage, migrate, models, node, search
+from osembed.cli import collections, completion, config, drop, evaluate, ingest, manage, migrate, models, node, search
+from osembed.cli.completion import PROGRAM
 from osembed.cli.faults import report_fault
 from osembed.cli.output import complain, safe
 from osembed.cli.settings import check_settings
@@ -77,6 +78,11 @@ for command in (
     ingest.ingest,
     search.search,
     search.similar,
+    collections.list_collections,
+    collections.count,
+    collections.show,
+    collections.export,
+    completion.completion,
     manage.delete,
     migrate.migrate,
     manage.verify,
@@ -102,7 +108,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        result = cli(standalone_mode=False)
+        result = cli(prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()

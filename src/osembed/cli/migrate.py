@@ -188,7 +188,7 @@ def _step(given: dict[str, Any], as_json: bool, name: str) -> int:
 
 
 def _wish(given: dict[str, Any]) -> Any:
-    from osembed.collection import choose_models
+    from osembed.arguments import choose_models
 
     profile, language = given.pop("profile"), given.pop("language")
     names = [given.pop(name) for name in ("model", "paper_model", "chunk_model", "preset")]

@@ -78,11 +78,14 @@ def stacked(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
-connection = stacked(
-    option("--collection", default="papers", show_default=True, metavar="NAME", help="The collection."),
+server = stacked(
     option("--url", metavar="URL", help="An OpenSearch server. Default: the embedded node, started by itself."),
     option("--ca-cert", metavar="FILE", default="", help="One PEM file with the authorities that may sign the server's certificate."),
     option("--insecure", is_flag=True, consent=True, help="Skip certificate verification; only for a server on this machine."),
+)
+connection = stacked(
+    option("--collection", default="papers", show_default=True, metavar="NAME", help="The collection."),
+    server,
 )
 compute = stacked(
     option("--device", default="auto", show_default=True, metavar="cpu|cuda|auto", help="Where to embed."),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from osembed.evaluate import Evaluation
     from osembed.intake import Summary
     from osembed.migrate.repair import Repair
+    from osembed.opensearch.stored import StoredPaper
     from osembed.results import Hit, SearchResult
 
 # C0 and C1 controls, and the characters that reorder text for the reader but not for the program.
@@ -165,6 +166,38 @@ def _explanation(explain: dict[str, Any]) -> str:
         f"normalised {part['normalised']:.3f}, weight {part['weight']:g}"
         for leg, part in explain.items()
     )
+
+
+def print_paper(paper: StoredPaper) -> None:
+    """Print a stored paper: what it says, then what is known of it."""
+    click.echo(click.style(safe(paper.title or paper.id), bold=True))
+    for text in (paper.abstract, paper.body):
+        if text:
+            click.echo(f"\n{safe(text)}")
+    click.echo()
+    written = f"{paper.ingested_at or '?'}, version {paper.version}, sequence number {paper.seq_no}, term {paper.primary_term}"
+    facts: dict[str, object] = {
+        "id": paper.id,
+        **{f"meta {name}": ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in sorted(paper.meta.items())},
+        "source": paper.source or "?",
+        "words": f"{paper.word_count:,}",
+        "models": ", ".join(dict.fromkeys(paper.models.values())),
+        "identity": paper.identity or "?",
+        "index": paper.index,
+        "input hash": paper.input_hash or "?",
+        "written": written,
+    }
+    for name, value in facts.items():
+        click.echo(safe(f"{name:12} {value}"))
+    state = "" if paper.is_complete else "; not complete: see `osembed verify`"
+    click.echo(f"{len(paper.chunks):,} of {paper.chunk_count:,} chunks{state}")
+    for chunk in paper.chunks:
+        stale = "" if chunk.is_current else "  of an earlier text or another model"
+        tokens = "?" if chunk.token_count is None else f"{chunk.token_count:,}"
+        click.echo(
+            f"  #{chunk.number}  characters {chunk.start_char:,}–{chunk.end_char:,}  {chunk.word_count:,} words  {tokens} tokens{stale}"
+        )
+    click.echo()
 
 
 def print_summary(summary: Summary) -> None:

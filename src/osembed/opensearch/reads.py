@@ -110,16 +110,19 @@ def count(client: OpenSearch, index: str, query: Body | None = None, shard: int 
     return answers.total(search(client, index, body, PRIMARY if shard is None else f"_shards:{shard}|_primary"), index)
 
 
-def documents(client: OpenSearch, index: str, keys: Sequence[Key], fields: Sequence[str] | None = None) -> list[Answer]:
+def documents(
+    client: OpenSearch, index: str, keys: Sequence[Key], fields: Sequence[str] | None = None, *, excluded: Sequence[str] = ()
+) -> list[Answer]:
     """Read documents by (id, routing) in real time; missing ones are left out.
 
     Args:
         client, index: where.
         keys: what to read.
         fields: of `_source`; None for all.
+        excluded: fields that are left out.
     """
     found: list[Answer] = []
-    params = {"_source_includes": ",".join(fields)} if fields else {}
+    params = {name: ",".join(chosen) for name, chosen in (("_source_includes", fields), ("_source_excludes", excluded)) if chosen}
     for start in range(0, len(keys), _MGET):
         part = keys[start : start + _MGET]
         docs = [{"_id": key} if routing is None else {"_id": key, "routing": routing} for key, routing in part]

@@ -17,7 +17,7 @@ from osembed.opensearch.coordination.registration import KINDS, collection_key
 from osembed.schema import LEVELS, IndexMeta, alias_name, index_name, staging_alias
 from osembed.state import OVER, MigrationState, migration_key, read_state
 
-_SEE = "*.aliases,*.mappings._meta,*.settings.index.uuid"
+SEE = "*.aliases,*.mappings._meta,*.settings.index.uuid"
 _OF_COLLECTION = ("report", "gate", "clients")
 
 
@@ -93,10 +93,10 @@ class Survey:
 def survey(client: OpenSearch, collection: str) -> Survey:
     """Read all that there is of a collection; changes nothing."""
     journal = Journal(client)
-    found = reads.matching(client, f"{collection},{collection}-*,staging-{collection}-*", _SEE)
+    found = reads.matching(client, f"{collection},{collection}-*,staging-{collection}-*", SEE)
     kept = _kept(journal, [info["settings"]["index"]["uuid"] for info in found.values()])
     state = journal.read(collection_key(collection)) or {}
-    indexes = [_found(index, info, kept) for index, info in found.items()]
+    indexes = [as_found(index, info, kept) for index, info in found.items()]
     known = {key.partition(":")[2] for key, entry in kept.items() if entry["meta"].get("collection") == collection}
     uuids = sorted({*known, *state.get("dropped", {}).get("uuids", [])})
     keys = [f"{kind}:{collection}" for kind in _OF_COLLECTION] + [f"{kind}:{uuid}" for uuid in uuids for kind in OF_INDEX]
@@ -105,7 +105,7 @@ def survey(client: OpenSearch, collection: str) -> Survey:
     return Survey(
         collection=collection,
         ours=ours,
-        foreign=tuple(one for one in indexes if one not in ours and _carries(one, collection)),
+        foreign=tuple(one for one in indexes if one not in ours and is_behind(one, collection)),
         scratch=tuple(one for one in indexes if one not in ours and is_scratch(one.index, collection)),
         state=state,
         migration=read_state(journal.read(migration_key(collection))),
@@ -134,7 +134,8 @@ def _name_of(meta: IndexMeta) -> str:
     return index_name(meta.collection, meta.level, meta.identity, meta.generation)
 
 
-def _found(index: str, info: Mapping[str, Any], kept: Mapping[str, State]) -> Found:
+def as_found(index: str, info: Mapping[str, Any], kept: Mapping[str, State]) -> Found:
+    """Return an index as it was read; `kept` are the journal's entries of indexes, for those whose description was wiped."""
     uuid = str(info["settings"]["index"]["uuid"])
     said = info.get("mappings", {}).get("_meta", {}).get("osembed") or kept.get(f"index:{uuid}", {}).get("meta")
     meta = None
@@ -152,7 +153,8 @@ def _kept(journal: Journal, uuids: list[str]) -> dict[str, State]:
     return {**kept, **journal.read_several([f"index:{uuid}" for uuid in uuids])}
 
 
-def _carries(found: Found, collection: str) -> bool:
+def is_behind(found: Found, collection: str) -> bool:
+    """Whether an index carries one of a collection's aliases."""
     readers = {alias_name(collection, level) for level in LEVELS}
     return any(name in readers or _is_staging(name, collection) for name in found.aliases)
 

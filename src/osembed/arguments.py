@@ -1,0 +1,63 @@
+"""What Python callers hand over, checked by name and brought into one form before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from osembed.errors import InputError
+from osembed.filters import parse
+from osembed.generation import Wish
+from osembed.limits import checked, guess
+from osembed.models import PRESETS
+from osembed.papers.readers.dicts import Dicts
+from osembed.results import SearchOptions
+from osembed.search import check_query
+
+
+def choose_models(model: str | None = None, paper: str | None = None, chunk: str | None = None, preset: str | None = None) -> Wish:
+    """Return a wish from the ways to name models: `model` sets both levels, `paper` and `chunk` one, `preset` both by a known pair."""
+    preset = None if preset is None else checked("preset", preset)
+    if preset and (model or paper or chunk):
+        raise InputError("A preset and a model were given.", "Each names the models.", "Give one of them.")
+    both = PRESETS[preset] if preset else (model, model)
+    return Wish(paper_model=paper or both[0], chunk_model=chunk or both[1])
+
+
+def several_texts(name: str, given: str | Path | Iterable[str | Path]) -> list[str]:
+    """Return one or several as a list; a lone string is one, not its letters. Raises InputError for anything but texts and paths."""
+    items = [given] if isinstance(given, str | Path) or not isinstance(given, Iterable) else list(given)
+    return list(checked(name, items, list[str]))
+
+
+def find_inputs(papers: Any) -> list[str] | Dicts:
+    """Tell papers that are handed over from paths to read."""
+    found = Dicts.peek(papers)
+    return found if isinstance(found, Dicts) else several_texts("papers", found)
+
+
+def make_wish(wish: Wish | str | None) -> Wish:
+    """Return what is wanted of a collection; a lone string names a model."""
+    return wish if isinstance(wish, Wish) else choose_models(wish)
+
+
+def check_question(query: str, options: dict[str, Any]) -> tuple[str, SearchOptions]:
+    """Check a query and its options before any server is asked, or started."""
+    chosen = build_options(SearchOptions, options)
+    parse(chosen.where)
+    return check_query(query), chosen
+
+
+def as_filters(where: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one filter or several as a tuple."""
+    return (where,) if isinstance(where, str) else tuple(where)
+
+
+def build_options(kind: type, options: dict[str, Any]) -> Any:
+    """Make an options object; an unknown name is an InputError, not a TypeError deep inside."""
+    names = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    unknown = sorted(set(options) - set(names))
+    if unknown:
+        raise InputError(f"There is no option '{unknown[0]}'.{guess(unknown[0], names)}", "", f"Known are {', '.join(names)}.")
+    return kind(**options)

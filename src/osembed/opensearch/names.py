@@ -1,0 +1,49 @@
+"""Which collections there are, by name: for whoever has named one that is not there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from osembed.client import OpenSearch
+from osembed.errors import ClusterError, CollectionError
+from osembed.opensearch import permissions, reads
+
+_SHOWN = 8
+
+
+def others(client: OpenSearch) -> list[str] | None:
+    """Return the names of the collections that can be searched and that this user sees; None where it is shown none, perhaps not all."""
+    try:
+        found = reads.matching(client, "*", "*.aliases,*.mappings._meta.osembed.collection")
+        said = ((info.get("aliases", {}), info.get("mappings", {})) for info in found.values())
+        names = sorted({name for aliases, mappings in said if (name := _collection(mappings)) in aliases})
+        return names if names or not permissions.is_secured(client) else None
+    except ClusterError:  # the message at hand is worth more than that of this request
+        return None
+
+
+def unknown(collection: str, names: Sequence[str] | None) -> CollectionError:
+    """Return the error for a collection that is not there. Pure.
+
+    Args:
+        collection: its name.
+        names: of those that are; None where that is not known.
+    """
+    found, fill = f"There is no collection '{collection}'.", f"osembed ingest PATH --collection {collection}"
+    if not names:
+        return CollectionError(found, "" if names is None else "There is no other either.", f"Fill it first: {fill}")
+    more = f" and {len(names) - _SHOWN:,} more (`osembed list`)" if len(names) > _SHOWN else ""
+    listed = ", ".join(names[:_SHOWN])
+    use = f"Use --collection {nearest(collection, names)}, or fill '{collection}' first: {fill}"
+    return CollectionError(found, f"Collections here: {listed}{more}.", use)
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """Return the name that is most like another; the first where none is like it."""
+    return next(iter(difflib.get_close_matches(name, names, 1)), names[0])
+
+
+def _collection(mappings: Mapping[str, Any]) -> str:
+    return str(mappings.get("_meta", {}).get("osembed", {}).get("collection", ""))
