@@ -68,7 +68,7 @@ class Summary:
         skipped: files of folders that were passed over, counted by the reason; `skipped_names` are the first of them.
         seconds: wall time, and within it per stage: tokenise, forward, serialise, server (stages overlap).
         published: False while another process still loads this first generation.
-        done: share of the input's bytes that is settled, from 0 to 1.
+        done: share of the input's bytes that is settled, from 0 to 1; None where its size is unknown (standard input).
     """
 
     collection: str
@@ -94,7 +94,7 @@ class Summary:
     backends: dict[str, str] = field(default_factory=dict)
     dead_letters: str | None = None
     published: bool = True
-    done: float = 0.0
+    done: float | None = None
 
 
 @dataclass(frozen=True)
@@ -178,9 +178,9 @@ class Intake:
             self.summary.reasons[reason.split(": ")[0] if reason.startswith(("not JSON", "superseded")) else reason[:120]] += 1
             self._letters.write(rejected)
 
-    def share(self, bytes_read: int) -> float:
-        """Return which share of the input so many bytes are."""
-        return min(1.0, bytes_read / self._reader.bytes_total) if self._reader.bytes_total else 0.0
+    def share(self, bytes_read: int) -> float | None:
+        """Return which share of the input so many bytes are; None where nobody knows how much there is."""
+        return min(1.0, bytes_read / self._reader.bytes_total) if self._reader.bytes_total else None
 
     def finish(self) -> None:
         """Complete the summary."""

@@ -48,6 +48,7 @@ LIMITS: dict[str, Whole | Number | tuple[str, ...]] = {
     "device": ("cpu", "cuda", "auto"),
     "precision": ("fp32", "bf16", "fp16", "auto"),
     "format_": FORMATS,
+    "progress": ("auto", "lines", "json", "off"),
     "preset": ("minilm", "papers"),
     "profile": PROFILES,
     "min_words": Whole(),

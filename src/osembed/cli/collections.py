@@ -91,6 +91,7 @@ def show(ids: tuple[str, ...], as_json: bool, **given: Any) -> int:
 @click.argument("file", default="-", type=click.Path(), metavar="[FILE|-]")
 @options.connection
 @filtered
+@options.progress
 @options.as_json
 def export(file: str, as_json: bool, where: tuple[str, ...], **given: Any) -> None:
     """Write papers as JSON lines, which `ingest` reads again without loss.
@@ -108,7 +109,7 @@ def export(file: str, as_json: bool, where: tuple[str, ...], **given: Any) -> No
     collection = options.open_collection(given)
     to: str | IO[bytes] = sys.stdout.buffer if to_stdout else file
     try:
-        with Meter("reading…") as meter:
+        with Meter("reading…", given.pop("progress")) as meter:
             done = collection.export(to, where=where, progress=lambda read, total: meter.show(read / max(total, 1), f"{read:,} papers"))
     except OsembedError:
         if to_stdout:

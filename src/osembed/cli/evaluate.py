@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from osembed.cli import options
+from osembed.cli.meter import Meter
 from osembed.cli.output import print_evaluation, print_json
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 @options.connection
 @options.option("--split", default="test", show_default=True, metavar="NAME", help="Which judgments: qrels/NAME.tsv.")
+@options.progress
 @options.as_json
 def evaluate(folder: str, split: str, as_json: bool, **given: Any) -> None:
     """Measure search quality against judged queries in BEIR layout.
@@ -30,12 +31,10 @@ def evaluate(folder: str, split: str, as_json: bool, **given: Any) -> None:
     osembed ingest scifact/ --min-words 0 --collection scifact
     osembed eval scifact/ --collection scifact
     """
-    collection = options.open_collection(given)
-    if sys.stderr.isatty():
-        with click.progressbar(length=1000, label="searching", file=sys.stderr) as bar:
-            evaluation = collection.evaluate(folder, split=split, progress=lambda done, total: bar.update(done * 1000 // total - bar.pos))
-    else:
-        evaluation = collection.evaluate(folder, split=split)
+    kind, collection = given.pop("progress"), options.open_collection(given)
+    with Meter("searching…", kind) as meter:
+        show = lambda done, total: meter.show(done / total, f"{done:,} of {total:,} searches")  # noqa: E731
+        evaluation = collection.evaluate(folder, split=split, progress=show)
     if as_json:
         print_json({**asdict(evaluation), "rows": [_without_queries(row) for row in evaluation.rows]})
     else:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @options.option("--replicas", type=int, metavar="N", help="Replicas of a new collection, once it is loaded.")
 @options.option("--dead-letters", metavar="FILE", help="Where rejected records go.")
 @options.compute
+@options.progress
 @options.as_json
 def ingest(paths: tuple[str, ...], as_json: bool, fields: tuple[str, ...], **given: Any) -> int:
     """Read papers, cut them, embed them, index them.
@@ -47,12 +48,12 @@ def ingest(paths: tuple[str, ...], as_json: bool, fields: tuple[str, ...], **giv
 
     from osembed.arguments import choose_models
 
-    collection = options.open_collection(given)
+    kind, collection = given.pop("progress"), options.open_collection(given)
     names = [given.pop(name) for name in ("model", "paper_model", "chunk_model", "preset")]
     reading = {"min_words": given.pop("min_words"), "dead_letters": given.pop("dead_letters"), "names": _pairs(fields)}
     wish = replace(choose_models(*names), **given)
-    with Meter("reading…") as meter:
-        summary = collection.ingest(paths, wish, lambda summary: meter.show(summary.done, _rates(summary)), **reading)
+    with Meter("reading…", kind) as meter:
+        summary = collection.ingest(paths, wish, lambda summary: meter.show(summary.done, *_rates(summary)), **reading)
     if as_json:
         print_json(summary)
     else:
@@ -70,7 +71,9 @@ def _pairs(fields: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
-def _rates(summary: Summary) -> str:
+def _rates(summary: Summary) -> tuple[str, dict[str, Any]]:
+    """Return how far an ingest is, for people and for programs."""
     wall = max(summary.seconds["wall"], 1e-9)
     settled = summary.indexed + summary.unchanged + summary.rejected
-    return f"{settled:,} papers · {settled / wall:.1f} papers/s · {summary.tokens / wall:,.0f} tokens/s"
+    facts = {"papers": settled, "papers_per_s": settled / wall, "tokens_per_s": summary.tokens / wall}
+    return f"{settled:,} papers · {settled / wall:.1f} papers/s · {summary.tokens / wall:,.0f} tokens/s", facts

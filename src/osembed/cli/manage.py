@@ -60,6 +60,7 @@ def status(as_json: bool, **given: Any) -> None:
 @options.option("--full", is_flag=True, help="Look at every document instead of a sample.")
 @options.option("--repair", is_flag=True, help="First embed what by-passing writers left stale, delete orphaned chunks, lift write blocks.")
 @options.compute
+@options.progress
 @options.as_json
 def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
     """Prove the collection: every vector belongs to its text, every chunk to its paper.
@@ -74,7 +75,7 @@ def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
 
     collection = options.open_collection(given)
     mended = collection.repair() if repair else None
-    with Meter("verifying…") as meter:
+    with Meter("verifying…", given.pop("progress")) as meter:
         report = collection.verify(full=full, progress=meter.show_progress)
     kept = {**asdict(report), "passed": report.passed}
     if as_json:

@@ -1,41 +1,69 @@
-"""Progress: a bar on a terminal, now and then a line elsewhere; always on stderr."""
+"""Progress, always on stderr: a bar on a terminal, silence elsewhere; lines or JSON events where they are asked for."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from osembed.cli.output import complain, safe
 
 if TYPE_CHECKING:
     from osembed.migrate.progress import Progress
 
-_QUIET_S = 15  # between lines where stderr is no terminal
+_EVERY_S = {"lines": 15.0, "json": 1.0}
+_RECENT_S = 60.0  # what a forecast rests on: a run that is resumed flies over what is done, then works
+_FIRST_S = 5.0  # before that a forecast would be a guess
+
+
+class Forecast:
+    """How long work will take, by how fast it has been in the last minute."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, float]] = deque()
+
+    def left_s(self, done: float, now: float) -> float | None:
+        """Return the seconds that are left, or None where that is not known yet.
+
+        Args:
+            done: share of the work, from 0 to 1.
+            now: seconds on any clock.
+        """
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= _RECENT_S:
+            self._seen.popleft()
+        began, before = self._seen[0]
+        if now - began < _FIRST_S or done <= before:
+            return None
+        return (1 - done) * (now - began) / (done - before)
 
 
 class Meter:
-    """Shows a share of the work that is done, and what is said about it."""
+    """Shows a share of the work that is done, and what is said about it.
 
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._started = self._said = time.monotonic()
+    Args:
+        label: what is shown until there is something to say.
+        kind: auto (a bar on a terminal, else nothing), lines, json, or off.
+    """
+
+    def __init__(self, label: str, kind: str = "auto") -> None:
+        self._label, self._kind = label, kind
+        self._forecast = Forecast()
+        self._said = time.monotonic()
         self._live: Any = None
         self._task: Any = None
 
     def __enter__(self) -> Meter:
-        if sys.stderr.isatty():
+        if self._kind == "auto" and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (
-                BarColumn(),
-                TextColumn("{task.percentage:3.0f}%"),
-                TextColumn("{task.description}", markup=False),
-                TimeRemainingColumn(),
-            )
+            columns = (BarColumn(), TextColumn("{task.description}", markup=False))
             self._live = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._live.add_task(self._label, total=1.0)
+            self._task = self._live.add_task(self._label, total=None)
             self._live.start()
         return self
 
@@ -43,21 +71,46 @@ class Meter:
         if self._live:
             self._live.stop()
 
-    def show(self, done: float, text: str, left_s: float | None = None) -> None:
-        """Show how far it is, from 0 to 1, and how long it will take: as is known, else by the time so far."""
-        if self._live:
-            self._live.update(self._task, completed=done, description=safe(text))
-            return
+    def show(self, done: float | None, text: str, facts: dict[str, Any] | None = None, left_s: float | None = None) -> None:
+        """Show how far it is.
+
+        Args:
+            done: from 0 to 1; None where nobody knows how much there is.
+            text: for people.
+            facts: the same for programs.
+            left_s: seconds that are left, where that is known better than by the time so far.
+        """
         now = time.monotonic()
-        if now - self._said >= _QUIET_S:
+        if left_s is None and done is not None:
+            left_s = self._forecast.left_s(done, now)
+        if self._live:
+            self._live.update(self._task, total=None if done is None else 1.0, completed=done or 0.0, description=_line(done, text, left_s))
+        elif now - self._said >= _EVERY_S.get(self._kind, float("inf")):
             self._said = now
-            left = left_s if left_s is not None else (now - self._started) * (1 / done - 1) if done else 0
-            eta = f", about {left:.0f} s left" if left else ""
-            complain(f"{done:4.0%} {safe(text)}{eta}")
+            if self._kind == "json":
+                event = {"event": "progress", "done": done, "left_s": left_s, **(facts or {})}
+                complain(orjson.dumps(event).decode())
+            else:
+                complain(_line(done, text, left_s))
 
     def show_progress(self, progress: Progress) -> None:
         """Show where a migration or a verification is."""
-        done = progress.done / progress.total if progress.total else 0.0
+        done = min(1.0, progress.done / progress.total) if progress.total else None
         behind = "" if progress.converging else f" · not converging, {progress.lag:,} behind"
         text = f"{progress.phase} · {progress.done:,} of {progress.total:,} documents · {progress.rate:,.0f}/s{behind}"
-        self.show(min(1.0, done), text, progress.eta_s)
+        facts = {"phase": progress.phase, "documents": progress.done, "total": progress.total, "per_s": progress.rate}
+        self.show(done, text, {**facts, "converging": progress.converging}, progress.eta_s)
+
+
+def _line(done: float | None, text: str, left_s: float | None) -> str:
+    share = "" if done is None else f"{done:4.0%} "
+    return f"{share}{safe(text)}{'' if left_s is None else f' · about {_span(left_s)} left'}"
+
+
+def _span(seconds: float) -> str:
+    """Return a time in the two units that matter."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

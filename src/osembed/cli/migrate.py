@@ -30,6 +30,7 @@ _where = options.stacked(
     options.option("--language", metavar="NAME", help="Another language, like german or de; vectors are carried over likewise."),
 )
 _pace = options.stacked(
+    options.progress,
     options.option("--rate", default=0.0, metavar="N", help="At most N documents per second."),
     options.option(
         "--gentle/--full-speed", default=None, help="Leave room for searches. Default: gentle where the server is on this machine."
@@ -76,7 +77,7 @@ def migrate(context: click.Context, /, no_swap: bool, as_json: bool, **given: An
     if context.invoked_subcommand:
         return None
     wish, (collection, chosen) = _wish(given), _open(given)
-    with Meter("starting…") as meter:
+    with Meter("starting…", given.pop("progress")) as meter:
         result = collection.migrate(None, wish, meter.show_progress, **_fields(replace(chosen, swap=not no_swap)))
     return _conclude(result, as_json)
 
@@ -181,7 +182,7 @@ def abort(as_json: bool, **given: Any) -> int:
 
 def _step(given: dict[str, Any], as_json: bool, name: str) -> int:
     collection, chosen = _open(given)
-    with Meter("starting…") as meter:
+    with Meter("starting…", given.pop("progress")) as meter:
         step = getattr(collection, name)
         result: MigrateResult = step(meter.show_progress, **_fields(chosen))
     return _conclude(result, as_json)

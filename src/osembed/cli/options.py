@@ -103,6 +103,9 @@ models = stacked(
 )
 as_json = option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
+progress = option(
+    "--progress", default="auto", show_default=True, metavar="auto|lines|json|off", help="On stderr; auto is a bar on a terminal only."
+)
 format_ = option("--format", "format_", metavar="|".join(FORMATS), help="How hits are printed. Default: table.")
 
 

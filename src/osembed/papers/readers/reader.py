@@ -23,7 +23,8 @@ Read = Iterator[Record | Rejected]
 
 @dataclass
 class Reader:
-    """Reads paths in order. `bytes_total` and `bytes_read` (of files as they lie on disk) serve progress.
+    """Reads paths in order. `bytes_total` and `bytes_read` (of files as they lie on disk) serve progress;
+    the total is 0 where standard input is among them.
 
     Attributes:
         names: osembed's field → the name that the input uses: the id is text under whatever name it stands.
@@ -44,7 +45,8 @@ class Reader:
     def __post_init__(self) -> None:
         self._found = [found for path in self.paths for found in find(str(path), self._skip)]
         files = [found for found in self._found if isinstance(found, Found)]
-        self.bytes_total = sum(found.size for found in files)
+        endless = any(found.file == STANDARD_INPUT for found in files)
+        self.bytes_total = 0 if endless else sum(found.size for found in files)
         self._names = {"stdin" if found.file == STANDARD_INPUT else found.name for found in files}
         if not self._found:
             raise InputError(
