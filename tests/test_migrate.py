@@ -17,7 +17,7 @@ from osembed import index as indexes
 from osembed.arguments import choose_models
 from osembed.client import Access, connect
 from osembed.collection import Collection
-from osembed.errors import BusyError, CollectionError, InputError, ModelError, UnavailableError
+from osembed.errors import AuthError, BusyError, CollectionError, InputError, ModelError, UnavailableError
 from osembed.generation import Wish
 from osembed.migrate import leg, swap
 from osembed.migrate.copy import Copier, pack
@@ -502,6 +502,25 @@ def test_f35_clocks_do_not_matter(started, models, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: genuine() - 3600)
     assert migrate(started, models.mirror).phase == "swapped"
     assert started.rollback(gate=UNJUDGED, gentle=False).phase == "returned"
+
+
+def test_a_swap_that_was_interrupted_once_its_aliases_had_moved_is_completed_by_the_same_command(started, models, monkeypatch):
+    """What is not done yet is done; only a swap after that is one too many."""
+    migrate(started, models.mirror, swap=False)
+    genuine, refused = reads.server_clock, []
+
+    def refuse(client):
+        if refused:
+            return genuine(client)
+        refused.append(client)
+        raise AuthError("The server does not allow this user cluster:monitor/health.")
+
+    monkeypatch.setattr(reads, "server_clock", refuse)
+    with pytest.raises(AuthError):
+        started.swap(gate=UNJUDGED, gentle=False)
+    assert started.swap(gate=UNJUDGED, gentle=False).phase == "swapped"
+    with pytest.raises(InputError, match="swapped already"):
+        started.swap(gate=UNJUDGED, gentle=False)
 
 
 def test_f44_not_converging_is_said_and_no_fence_is_raised(started, client, name, models, monkeypatch):

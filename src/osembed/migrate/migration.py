@@ -107,8 +107,11 @@ class Migration:
     def swap(self, options: MigrateOptions) -> MigrateResult:
         """Swap a migration that is ready: catch up, then as `run` does."""
         with self._claimed(self._existing) as lease:
+            before = lease.state.phase
             settle(lease)
             if lease.state.phase not in BEFORE_SWAP:
+                if before in BEFORE_SWAP:  # a swap that was interrupted once its aliases had moved is complete now
+                    return self._result(lease)
                 raise InputError(f"'{self._collection}' has been swapped already.", "", "See: osembed migrate status")
             if not all(move.green_uuid for move in lease.state.moves.values()):
                 raise InputError(
