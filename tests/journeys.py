@@ -100,11 +100,20 @@ def _search(_: Stage, papers: Collection) -> Any:
     return papers.request("study of species")
 
 
+def _export(stage: Stage, papers: Collection) -> Any:
+    done = papers.export(stage.folder / "export.jsonl")
+    assert done.unproven  # a reader may not ask what it would take to prove it
+    return done
+
+
 READER = [
     Step("search", _search),
     Step("similar", lambda _, papers: papers.similar("p1")),
     Step("status", lambda _, papers: papers.status()),
     Step("migrate status", lambda _, papers: papers.migration().state),
+    Step("count", lambda _, papers: papers.count("year>=1990")),
+    Step("show", lambda _, papers: papers.get("p1")),
+    Step("export", _export),
     Step("eval", lambda stage, papers: papers.evaluate(stage.judged())),
 ]
 WRITER = [

@@ -116,7 +116,8 @@ def read_paper(client: OpenSearch, targets: Targets, paper_id: str) -> StoredPap
 
 def no_paper(paper_id: str, collection: str, alike: list[str]) -> NoPaperError:
     """Return the error for a paper that is not there. Pure."""
-    near = ", ".join(difflib.get_close_matches(paper_id, alike, 3, 0.5))
+    lower = {key.lower(): key for key in alike}
+    near = ", ".join(lower[key] for key in difflib.get_close_matches(paper_id.lower(), lower, 3))
     return NoPaperError(
         f"There is no paper '{paper_id}' in '{collection}'.",
         "",
