@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import secrets
 import ssl
@@ -145,11 +146,16 @@ class SecuredNode:
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         context = ssl.create_default_context(cafile=str(self.ca))
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-        try:
-            with opener.open(request, timeout=60) as answer:
-                return answer.status, _parsed(answer.read())
-        except urllib.error.HTTPError as error:
-            return error.code, _parsed(error.read())
+        for last in (False, True):
+            try:
+                with opener.open(request, timeout=60) as answer:
+                    return answer.status, _parsed(answer.read())
+            except urllib.error.HTTPError as error:
+                return error.code, _parsed(error.read())
+            except http.client.RemoteDisconnected:  # while the server takes in new certificates or roles
+                if last or method == "POST":
+                    raise
+        raise AssertionError("unreachable")
 
     @property
     def _files(self) -> Path:

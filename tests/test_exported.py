@@ -9,7 +9,6 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from osembed.papers.records import Record, Rejected
 
 from osembed.errors import InputError, OutputError
 from osembed.metadata import fit, new_types
@@ -17,6 +16,7 @@ from osembed.opensearch.names import unknown
 from osembed.paper import Paper, to_paper
 from osembed.papers.exported import EXPORTED, nested, to_record
 from osembed.papers.files import check_output, whole_file
+from osembed.papers.records import Record, Rejected
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=6),
