@@ -21,6 +21,17 @@ PROFILES = ("lucene", "lucene-sq", "faiss")
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    list[str]: "a list of texts",
+    tuple[str, ...]: "a list of texts",
+    tuple[float, float]: "two numbers",
+}
+
+
 class Whole(NamedTuple):
     """A whole number within these limits."""
 
@@ -116,8 +127,7 @@ def describe(kind: Any) -> str:
         return f"{noun} of at least {kind.low:g}" if endless else f"{noun} from {kind.low:g} to {kind.high:g}"
     if isinstance(kind, tuple):
         return f"{', '.join(kind[:-1])} or {kind[-1]}"
-    known = {bool: "true or false", str: "a text", int: "a whole number", float: "a number", list[str]: "a list of texts"}
-    return known.get(kind) or f"of the type {getattr(kind, '__name__', '') or kind}".replace("collections.abc.", "")
+    return _WORDS.get(kind) or f"of the type {kind}".replace("collections.abc.", "")
 
 
 def guess(value: Any, names: Any) -> str:
@@ -143,7 +153,9 @@ def _annotated(kind: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return paths as texts and the numbers of numpy as Python's."""
+    """Return paths as texts and the numbers of numpy as Python's, also in a list."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value

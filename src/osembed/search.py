@@ -41,7 +41,7 @@ from osembed.results import WINDOW, Hit, Passage, SearchOptions, SearchResult
 T = TypeVar("T")
 _REMEMBERED = 1000  # query vectors
 _PAUSES_S = (0.0, 0.1, 0.4, 1.0, 2.0)  # before an attempt on indexes that were away is repeated
-MAX_CHARS = 20_000  # of a query; no model sees more
+MAX_CHARS = 100_000  # of a query: a whole paper; no model sees more
 _RESOLVE_S = 1.0  # how long a resolved alias is believed; within it a swapped-out index still answers with its own model
 
 

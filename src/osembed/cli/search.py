@@ -47,7 +47,7 @@ def search(query: str, as_json: bool, print_request: bool, weights: str, **given
 
     By default words are looked for in whole papers and meaning in passages, and both rankings are joined. --level papers or --level chunks
     uses OpenSearch's native hybrid query on one index, where the server has a correct one (3.5 or later, with neural-search).
-    A query has at most 20,000 characters; of its words the first 400 different ones are looked for.
+    A query has at most 100,000 characters; of its words the first 400 different ones are looked for.
     --print-request prints for other programs what this server understands, and says where that ranks differently.
 
     \b
