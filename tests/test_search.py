@@ -119,7 +119,7 @@ def test_pages_are_slices_of_one_ranking(examples):
         assert len(set(pages)) == len(pages)
     with pytest.raises(InputError, match="beyond the first 100"):
         examples.search("x", size=10, page=11)
-    with pytest.raises(InputError, match="from 1 to 100"):
+    with pytest.raises(InputError, match="size: 101 is not a whole number from 1 to 100"):
         examples.search("x", size=101)
 
 
@@ -219,12 +219,12 @@ def test_odd_queries_are_only_text(examples, text):
     ("text", "options", "message"),
     [
         (" \x00 ", {}, "query is empty"),
-        ("x", {"mode": "magic"}, "'magic' is not hybrid, lexical or vector"),
-        ("x", {"fusion": "sum"}, "'sum' is not min_max"),
-        ("x", {"level": "pages"}, "'pages' is not both"),
-        ("x", {"weights": (0, 0)}, "are not two numbers"),
-        ("x", {"weights": (-1, 2)}, "are not two numbers"),
-        ("x", {"size": 0}, "from 1 to 100"),
+        ("x", {"mode": "magic"}, "mode: 'magic' is not"),
+        ("x", {"fusion": "sum"}, "fusion: 'sum' is not"),
+        ("x", {"level": "pages"}, "level: 'pages' is not"),
+        ("x", {"weights": (0, 0)}, "not two numbers"),
+        ("x", {"weights": (-1, 2)}, "not two numbers"),
+        ("x", {"size": 0}, "size: 0 is not"),
         ("x", {"k": 20_000}, "no option 'k'"),
     ],
 )
