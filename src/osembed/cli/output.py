@@ -91,7 +91,7 @@ def print_result(result: SearchResult, fields: Sequence[str] = ()) -> None:
     for text in result.notices:
         notice(text)
     if not result.hits:
-        console.print(f"Nothing found in {len(result.models) and ', '.join(sorted(set(result.models.values())))}.", markup=False)
+        console.print("Nothing found.", markup=False)
         _print_facets(console, result)
         return
     first = (result.page - 1) * result.size + 1
