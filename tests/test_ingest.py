@@ -15,6 +15,7 @@ from osembed.collection import Collection
 from osembed.errors import BusyError, CollectionError, IdentityError, InputError, NoPapersError
 from osembed.generation import Wish
 from osembed.identity import identify, text_hash
+from osembed.ingest import Ingest
 from osembed.metadata import OTHER_TYPE, OWN
 from osembed.model_files import read_model
 from tests.conftest import EXAMPLES, TEXT, dump, paper
@@ -149,6 +150,26 @@ def test_duplicate_ids_the_last_wins(collection, client, small, write):
     documents = dump(client, collection.name)
     assert documents[f"{collection.name}/p1"]["title"] == "last"
     assert documents[f"{collection.name}/p3"]["title"] == "two"
+
+
+def test_what_redone_papers_lose_is_counted_once(collection, small, write, monkeypatch):
+    """A paper that somebody else changed meanwhile is done again; its losses are not lost twice."""
+    genuine, refused = Ingest._sort_out, []
+
+    def conflict(self, outcome, papers, owner):
+        failed = genuine(self, outcome, papers, owner)
+        if not refused:
+            refused.extend(papers)
+            self._redo.update(papers)
+            return set(papers)
+        return failed
+
+    monkeypatch.setattr(Ingest, "_sort_out", conflict)
+    records = [paper(1, 900, year=2001), paper(2, 900, year="n/a")]
+    summary = collection.ingest(write(records), replace(small, chunk_words=40, max_chunks=3))
+    assert (summary.indexed, len(refused)) == (2, 2)
+    assert summary.beyond == 2 * (900 - 112)
+    assert {name: count for names in summary.dropped.values() for name, count in names.items()} == {"year": 1}
 
 
 def test_conflicting_metadata_costs_the_field(collection, client, small, write):

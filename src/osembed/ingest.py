@@ -174,6 +174,14 @@ class Ingest:
         self.summary.seconds["tokenise"] += window.tokenise_s
         return window
 
+    def _count_losses(self, window: Window) -> None:
+        summary = self.summary
+        summary.beyond += window.words_beyond
+        summary.unseen += window.unseen
+        for why, names in window.dropped.items():
+            for name, count in names.items():
+                drop(summary.dropped, why, name, count)
+
     def _count_unknown(self, unknown: int, model: str) -> None:
         """Warn, as soon as it is seen, of a model that cannot read the papers' script."""
         summary = self.summary
@@ -185,14 +193,11 @@ class Ingest:
                 "will find little. A multilingual model, such as paraphrase-multilingual-MiniLM-L12-v2, reads it (`osembed models`)."
             )
 
-    def _write(self, window: Window, loop: BulkLoop) -> None:
+    def _write(self, window: Window, loop: BulkLoop, *, again: bool = False) -> None:
         """Write chunks, then commit their papers; what conflicts or is blocked is kept for another try."""
         summary = self.summary
-        summary.beyond += window.words_beyond
-        summary.unseen += window.unseen
-        for why, names in window.dropped.items():
-            for name, count in names.items():
-                drop(summary.dropped, why, name, count)
+        if not again:  # what these papers lose was counted at their first try
+            self._count_losses(window)
         self._intake.settle(window.unchanged, "unchanged")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         window = self._without_bad_vectors(window)
@@ -269,7 +274,7 @@ class Ingest:
             self._targets = self._now()
             self._refresh()
             if papers:
-                self._write(self._embed(self._prepare(papers)), loop)
+                self._write(self._embed(self._prepare(papers)), loop, again=True)
 
     def _now(self) -> Targets:
         """Return the indexes that the collection consists of at this moment: a migration may have moved it.
