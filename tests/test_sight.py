@@ -213,6 +213,14 @@ def test_a_reader_searches_a_part(rule, said, world, tmp_path):
     world.node.set_role(user, spec)
     found = world.as_user(user).search("study species", size=20)
     assert {hit.id for hit in found.hits} == ({"p0", "p4", "p5", "p6", "p7"} if rule == "documents" else {f"p{n}" for n in range(8)})
+    told: list[str] = []
+    counting = Collection(world.name, report=told.append)
+    assert counting.count() == len(found.hits)
+    assert any("as far as this user sees" in text for text in told)
+    exported = counting.export(tmp_path / "part.jsonl")
+    assert exported.papers == len(found.hits)
+    assert exported.unproven
+    assert world.admin.export(tmp_path / "whole.jsonl").unproven == ""
     (tmp_path / "qrels").mkdir()
     (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "study of species 5"}')
     (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp5\t1\n")
