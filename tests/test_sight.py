@@ -212,6 +212,14 @@ def test_a_reader_searches_a_part(world, tmp_path):
     world.node.set_role(user, spec)
     found = world.as_user(user).search("study species", size=20)
     assert {hit.id for hit in found.hits} == {"p0", "p4", "p5", "p6", "p7"}
+    said: list[str] = []
+    counting = Collection(world.name, report=said.append)
+    assert counting.count() == 5
+    assert any("as far as this user sees" in text for text in said)
+    exported = counting.export(tmp_path / "part.jsonl")
+    assert exported.papers == 5
+    assert exported.unproven
+    assert world.admin.export(tmp_path / "whole.jsonl").unproven == ""
     (tmp_path / "qrels").mkdir()
     (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "study of species 5"}')
     (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp5\t1\n")
