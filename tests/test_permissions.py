@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from osembed.client import connect
+from osembed.collection import collections
 from osembed.errors import AuthError
 from osembed.journal import Journal
 from osembed.migrate import leg
@@ -18,12 +19,13 @@ from osembed.opensearch.reads import write_blocks
 from osembed.opensearch.refusals import forbidden
 from osembed.schema import JOURNAL, PIPELINE
 from tests.conftest import dump
-from tests.journeys import JOURNEYS, LEAVES, Stage, Step
-from tests.secured import SecuredNode
+from tests.journeys import JOURNEYS, LEAVES, Stage, Step, environment
+from tests.secured import SecuredNode, role_spec
 
 GRANTS = [(role, scope, action) for role in ROLES for scope, actions in NEEDS[role].items() for action in actions]
 FIRST_ONLY = {("cluster", "cluster:admin/search/pipeline/put"), ("journal", "indices:admin/create")}
 ARTIFICIAL = {("scratch", "indices:admin/delete"), ("cluster", "cluster:monitor/main")}
+LISTING = {"index_patterns": ["*"], "allowed_actions": ["indices:admin/get"]}
 pytestmark = pytest.mark.usefixtures("known_models")
 
 
@@ -203,6 +205,25 @@ def test_each_role_is_enough(role, stage):
     user = stage.node.grant(role, stage.name)
     for step in JOURNEYS[role]:
         step.act(stage, stage.collection(user))
+
+
+def test_forbidden_collections_are_not_there_is_none(stage):
+    """Who may not list indexes is told so, not that there are none. Who may, but not search them, sees that they are there, and no figures."""
+    filled(stage)
+    other = Stage(stage.node, f"x{stage.name}", stage.models, stage.folder)
+    filled(other)
+    user = stage.node.grant("reader", stage.name)
+    with environment(stage.node.as_user(user)), pytest.raises(AuthError, match="not to say that there are none"):
+        collections()
+    spec = role_spec("reader", stage.name)
+    stage.node.set_role(user, {**spec, "index_permissions": [*spec["index_permissions"], LISTING]})
+    said: list[str] = []
+    with environment(stage.node.as_user(user)):
+        found = {one.name: one for one in collections(report=said.append)}
+    assert (found[stage.name].papers, found[other.name].papers) == (4, None)
+    assert {one.state for one in found.values()} == {"live"}
+    assert any("As far as this user sees" in text for text in said)
+    other.collection("admin").drop()
 
 
 @pytest.mark.slow

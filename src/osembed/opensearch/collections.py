@@ -46,9 +46,14 @@ class CollectionInfo:
 def find_collections(client: OpenSearch) -> list[CollectionInfo]:
     """Return the collections that this user sees, by name. Raises AuthError where it may not ask which indexes there are."""
     journal = Journal(client)
-    found = [as_found(index, info, _recalled(journal, index, info)) for index, info in reads.matching(client, "*", SEE).items()]
+    try:
+        indexes = reads.matching(client, "*", SEE)
+    except AuthError as error:
+        raise _not_shown(error) from error
+    found = [as_found(index, info, _recalled(journal, index, info)) for index, info in indexes.items()]
     names = {one.meta.collection for one in found if one.meta and is_ours(one, one.meta.collection)}
-    return [_describe(client, _survey(journal, name, found)) for name in sorted(names | _interrupted_drops(journal))]
+    seen = [_survey(journal, name, found) for name in sorted(names | _interrupted_drops(journal))]
+    return [_describe(client, one) for one in seen if one.ours or is_pending(one.state)]  # a search of the journal lags behind
 
 
 def is_partial(client: OpenSearch) -> bool:
@@ -107,6 +112,16 @@ def _describe(client: OpenSearch, seen: Survey) -> CollectionInfo:
         megabytes=_megabytes(client, [one.index for one in seen.ours]),
         models={level: shown[level].meta.model for level in LEVELS if level in shown},  # type: ignore[union-attr] # ours have one
     )
+
+
+def _not_shown(refused: AuthError) -> AuthError:
+    error = AuthError(
+        f"This user may not ask which indexes there are ({', '.join(refused.actions) or 'indices:admin/get'} on *).",
+        "Which collections there are is unknown; that is not to say that there are none.",
+        "Ask for one by its name (osembed status --collection NAME), or allow that action on * in a role of this user.",
+    )
+    error.actions, error.where = refused.actions, "*"
+    return error
 
 
 def _count(client: OpenSearch, index: str) -> int | None:
