@@ -713,7 +713,7 @@ def test_a_holder_that_was_silent_asks_before_it_goes_on(started, models, monkey
 
 def test_choosing_nothing_is_an_error(started):
     """A migration needs to know where to."""
-    with pytest.raises(InputError, match="No model and no profile"):
+    with pytest.raises(InputError, match="No model, profile or language"):
         started.migrate(wish=choose_models())
 
 

@@ -130,7 +130,8 @@ class Intake:
     def look(self) -> None:
         """Read the first few papers. Raises NoPapersError where there is none, before anything is created for it."""
         papers, chars = self._papers, 0
-        for paper in islice(papers, _SAMPLE_PAPERS):
+        # What has no end may come slowly: there nothing waits for a second paper.
+        for paper in islice(papers, _SAMPLE_PAPERS if self._reader.bytes_total else 1):
             self.sample.append(paper)
             chars += len(paper.text)
             if chars >= _WINDOW_CHARS:
