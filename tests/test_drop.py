@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 from typing import get_args
 
+import orjson
 import pytest
 
 from osembed import index as indexes
@@ -81,6 +82,8 @@ def feeding(name: str, url: str, *more: str):
     """An ingest in a process of its own that waits for more on its standard input."""
     arguments = command("ingest", "-", "--collection", name, "--url", url, *more)
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ)
+    process.stdin.write(orjson.dumps(paper("fed"), option=orjson.OPT_APPEND_NEWLINE))  # before the first paper nothing is begun
+    process.stdin.flush()
     try:
         yield process
     finally:

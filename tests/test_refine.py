@@ -152,7 +152,7 @@ def test_filters_narrow_what_is_counted_and_sorted(many):
         ({"facets": "venues"}, "Did you mean venue"),
         ({"facets": "title"}, "No paper has a field 'title'"),
         ({"fields": "absract"}, "Did you mean abstract"),
-        ({"sort": 5}, "sort is int"),
+        ({"sort": 5}, "sort: 5 is not a text"),
     ],
 )
 def test_unknown_fields_are_refused(many, options, message):

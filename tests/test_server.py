@@ -47,14 +47,14 @@ def test_what_is_no_opensearch(proxy, fault, message):
         Collection("c", proxy.url).doctor()
 
 
-def test_alias_on_two_indexes(filled, client):
+def test_alias_on_two_indexes(filled, client, write):
     """A search would mix spaces: refused, with the request that mends it (F29)."""
     other = f"{filled.name}-other"
     client.indices.create(index=other, body={"aliases": {filled.name: {}}})
     with pytest.raises(CollectionError, match="is on 2 indexes.*POST _aliases"):
         again(filled).search("study")
     with pytest.raises(CollectionError, match="is on 2 indexes"):
-        again(filled).ingest(["-"])
+        again(filled).ingest(write([paper(1)]))
 
 
 def test_one_alias_missing(filled, client):

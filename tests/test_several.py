@@ -111,7 +111,7 @@ def test_a_missing_collection_is_named(names, url):
         Collection(names["a"], url).search("study", also="nowhere-at-all")
     with pytest.raises(InputError, match="cannot be the name"):
         Collection(names["a"], url).search("study", also="Bad Name")
-    with pytest.raises(InputError, match="also is int"):
+    with pytest.raises(InputError, match="also: .3. is not a list of texts"):
         Collection(names["a"], url).search("study", also=3)
 
 

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice
 
 from osembed.errors import InputError, NoPapersError
 from osembed.limits import check_fields
@@ -124,28 +124,30 @@ class Intake:
         self._columns: dict[str, None] = {}
         self._papers: Iterator[Paper] = self._read()
         self.sample: list[Paper] = []
+        self._bytes_read = 0
         self.seen = SeenIds()
         self.summary = Summary(collection)
 
     def look(self) -> None:
         """Read the first few papers. Raises NoPapersError where there is none, before anything is created for it."""
-        papers, chars = self._papers, 0
+        papers, marks, chars = self._papers, list[int](), 0
         # What has no end may come slowly: there nothing waits for a second paper.
         for paper in islice(papers, _SAMPLE_PAPERS if self._reader.bytes_total else 1):
             self.sample.append(paper)
+            marks.append(self._reader.bytes_read)
             chars += len(paper.text)
             if chars >= _WINDOW_CHARS:
                 break
         if not self.sample:
             raise self._empty()
-        self._papers = chain(self.sample, papers)
+        self._papers = self._marked(zip(self.sample, marks, strict=True), papers)
 
     def windows(self) -> Iterator[Batch]:
         """Gather papers into windows; those with an id that was met before wait for the end."""
         for window in self._gathered(self._papers):
             for paper_id in self.seen.meet(window):
                 self.wait(window.pop(paper_id), last=True)
-            yield Batch(list(window.values()), self._reader.bytes_read)
+            yield Batch(list(window.values()), self._bytes_read)
 
     def late_windows(self) -> Iterator[Batch]:
         """Gather the papers that waited for the end."""
@@ -207,6 +209,16 @@ class Intake:
                 self.reject(paper)
             else:
                 yield paper
+
+    def _marked(self, seen: Iterable[tuple[Paper, int]], papers: Iterable[Paper]) -> Iterator[Paper]:
+        """Yield the papers that were looked at, then the others; keep how far each stands in the input."""
+        for paper, mark in seen:
+            self._bytes_read = mark
+            yield paper
+        for paper in papers:
+            self._bytes_read = self._reader.bytes_read
+            yield paper
+        self._bytes_read = self._reader.bytes_read
 
     def _gathered(self, papers: Iterable[Paper]) -> Iterator[dict[str, Paper]]:
         window: dict[str, Paper] = {}
