@@ -43,7 +43,7 @@ def test_words_are_found_in_their_own_forms(language, collection, small, write, 
 
 def test_another_language_is_refused_and_migrated_to_with_the_vectors(collection, small, write, client):
     """It is no part of the identity: the vectors are carried over."""
-    collection.ingest(write([record("german")]), small, min_words=10)
+    collection.ingest(write([record("german")]), replace(small, language="english"), min_words=10)
     assert collection.search("Wald", mode="lexical").hits == ()
     with pytest.raises(InputError, match="migrate --language german"):
         collection.ingest(write([record("german")]), replace(small, language="de"), min_words=10)
