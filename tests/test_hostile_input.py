@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from osembed.errors import InputError, NoPapersError
-from osembed.intake import IngestOptions, Intake
+from osembed.ingest.intake import IngestOptions, Intake
 from osembed.paper import Paper, to_paper
 from osembed.papers.columns import explain_names
 from osembed.papers.dead_letters import DeadLetters

@@ -15,7 +15,7 @@ from osembed.collection import Collection
 from osembed.errors import BusyError, CollectionError, IdentityError, InputError, NoPapersError
 from osembed.generation import Wish
 from osembed.identity import identify, text_hash
-from osembed.ingest import Ingest
+from osembed.ingest.run import Ingest
 from osembed.metadata import OTHER_TYPE, OWN
 from osembed.model_files import read_model
 from tests.conftest import EXAMPLES, TEXT, dump, paper
@@ -304,7 +304,7 @@ def test_backends_must_reproduce_the_witness_vectors(collection, client, small, 
 
 def test_a_long_run_of_faults_loses_nothing(proxy, client, name, small, write, url, monkeypatch):
     """Every third read or write is lost, unanswered or refused: the result equals that of an undisturbed run."""
-    monkeypatch.setattr("osembed.intake._WINDOW_PAPERS", 4)
+    monkeypatch.setattr("osembed.ingest.intake._WINDOW_PAPERS", 4)
     kinds = [Fault("lost"), Fault("unanswered"), Fault("answer", 503, b"{}"), Fault("answer", 429, b'{"error": {"reason": "busy"}}')]
 
     risky: list[int] = []
@@ -467,7 +467,7 @@ def test_a_write_block_that_stays_is_said(client, name, small, write, url, monke
 
 def test_memory_is_bounded_by_windows(collection, small, write, monkeypatch):
     """Many papers pass in many windows; no window holds more than its share."""
-    monkeypatch.setattr("osembed.intake._WINDOW_PAPERS", 10)
+    monkeypatch.setattr("osembed.ingest.intake._WINDOW_PAPERS", 10)
     steps: list[int] = []
     collection.ingest([write([paper(n) for n in range(45)])], small, lambda summary: steps.append(summary.indexed))
     assert len(steps) >= 5
@@ -485,7 +485,7 @@ def test_example_folder_and_jsonl_are_the_same_papers(collection, client, small)
 
 def test_duplicates_settle_in_one_state(collection, client, small, write, monkeypatch):
     """Windows apart, or in one: the last wins in every run, the second run writes nothing, each loser is counted once and named."""
-    monkeypatch.setattr("osembed.intake._WINDOW_PAPERS", 2)
+    monkeypatch.setattr("osembed.ingest.intake._WINDOW_PAPERS", 2)
     records = [paper(1, title="first"), *(paper(n) for n in range(2, 7)), paper(1, title="second"), paper(7), paper(1, title="last")]
     first = ingest(collection, records, write, small)
     before = dump(client, collection.name)
@@ -541,7 +541,7 @@ def test_papers_stored_under_the_former_rule_are_named(collection, client, small
 
 def test_progress_counts_what_is_settled(collection, small, write, monkeypatch):
     """Not what has been read ahead: half of the papers written is half of the bytes."""
-    monkeypatch.setattr("osembed.intake._WINDOW_PAPERS", 5)
+    monkeypatch.setattr("osembed.ingest.intake._WINDOW_PAPERS", 5)
     steps: list[tuple[int, float]] = []
     collection.ingest([write([paper(n) for n in range(20)])], small, lambda summary: steps.append((summary.indexed, summary.done)))
     assert steps[-1] == (20, 1.0)

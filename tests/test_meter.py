@@ -8,7 +8,7 @@ import pytest
 
 from osembed.cli import meter
 from osembed.cli.meter import Forecast, Meter
-from osembed.intake import IngestOptions, Intake
+from osembed.ingest.intake import IngestOptions, Intake
 from tests.conftest import paper
 
 

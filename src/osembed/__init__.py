@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from osembed.errors import OsembedError
     from osembed.evaluate import Evaluation
     from osembed.generation import Wish
-    from osembed.intake import Summary
+    from osembed.ingest.intake import Summary
     from osembed.opensearch.collections import CollectionInfo
     from osembed.opensearch.export import Exported
     from osembed.opensearch.stored import StoredPaper
@@ -34,7 +34,7 @@ _HOMES = {
     "Record": "papers.records",
     "SearchResult": "results",
     "StoredPaper": "opensearch.stored",
-    "Summary": "intake",
+    "Summary": "ingest.intake",
     "Wish": "generation",
     "choose_models": "arguments",
     "collections": "collection",

@@ -21,8 +21,8 @@ from osembed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
 from osembed.evaluate import Evaluation, evaluate, read_judged
 from osembed.generation import Wish, finish_loading, leave, missing, open_collection
-from osembed.ingest import Ingest
-from osembed.intake import IngestOptions, Intake, Summary
+from osembed.ingest.intake import IngestOptions, Intake, Summary
+from osembed.ingest.run import Ingest
 from osembed.limits import checked
 from osembed.migrate.leg import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress

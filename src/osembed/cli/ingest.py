@@ -12,7 +12,7 @@ from osembed.cli.output import print_json, print_summary
 from osembed.errors import InputError
 
 if TYPE_CHECKING:
-    from osembed.intake import Summary
+    from osembed.ingest.intake import Summary
 
 
 @click.command()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from osembed.doctor import Check
     from osembed.evaluate import Evaluation
-    from osembed.intake import Summary
+    from osembed.ingest.intake import Summary
     from osembed.migrate.repair import Repair
     from osembed.opensearch.stored import StoredPaper
     from osembed.results import Hit, SearchResult

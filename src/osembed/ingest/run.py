@@ -23,7 +23,8 @@ from osembed.fence import Turnstile
 from osembed.generation import Opened
 from osembed.identity import text_hash
 from osembed.index import Targets
-from osembed.intake import Batch, Intake, Summary
+from osembed.ingest.intake import Batch, Intake, Summary
+from osembed.ingest.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
 from osembed.journal import Journal
 from osembed.metadata import drop
 from osembed.opensearch import changes, sight
@@ -31,7 +32,6 @@ from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Witnesses
 from osembed.paper import Paper
 from osembed.papers.records import Rejected
-from osembed.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
 from osembed.schema import LEVELS, Level
 from osembed.store import chunk_id, paper_of, read_documents, require_writes
 from osembed.stream import staged
