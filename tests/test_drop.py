@@ -238,7 +238,7 @@ def kill_and_complete(number, fault, name, url, client, collection) -> bool:
         with pytest.raises(DroppedError):
             collection.search("anything")
         with pytest.raises(DroppedError, match="Complete it"):
-            collection.ingest("-", Wish())
+            collection.ingest([paper(1)])
     collection.drop()
     check_gone(client, name)
     return fired

@@ -29,7 +29,7 @@ HOUSE = [
     {"results", "notebook"},
     {"fusion"},
     {"store", "encoders"},
-    {"opensearch.coordination"},
+    {"opensearch.coordination", "opensearch.manifests"},
     {"fence"},
     {"joint"},
     {"opensearch.create"},

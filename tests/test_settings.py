@@ -23,7 +23,7 @@ from osembed.models import PRESETS
 from osembed.results import WINDOW
 from tests.conftest import ROOT
 
-CONSENT = {"yes", "override", "no-gate", "allow-failed", "insecure"}
+CONSENT = {"yes", "override", "no-gate", "allow-failed", "max-delete", "insecure"}
 SCHEMA = schema_of(cli)
 
 

@@ -10,6 +10,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import RemoteDisconnected
 from typing import Any
 
 import opensearchpy
@@ -22,7 +23,7 @@ from opensearchpy.exceptions import (
     SSLError,
     TransportError,
 )
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from osembed.errors import ClusterError
 from osembed.node import CLUSTER_NAME
@@ -55,7 +56,7 @@ class Server:
 class Transport(opensearchpy.Transport):
     """opensearch-py's transport with jittered retries for requests that change nothing, and errors translated once.
 
-    A server that has never answered gets one second: a mistyped URL should not cost twenty.
+    A server that has never answered gets one second: a mistyped URL should not cost twenty. One that has shown its certificate is the right one.
     """
 
     answered = False
@@ -71,12 +72,18 @@ class Transport(opensearchpy.Transport):
         try:
             if not safe:
                 return send(method, url, *args, **kwargs)
-            limit = retry_seconds() if self.answered else min(1.0, retry_seconds())
-            answer = _RETRYING.copy(stop=stop_after_delay(limit))(send, method, url, *args, **kwargs)
+            answer = _RETRYING.copy(stop=self._is_over)(send, method, url, *args, **kwargs)
             self.answered = True
             return answer
         except (TransportError, SerializationError) as error:
             raise _translate(error, path, self.access) from error
+
+    def _is_over(self, state: RetryCallState) -> bool:
+        """Whether a request was tried for long enough."""
+        error = state.outcome.exception() if state.outcome else None
+        met = self.answered or (self.access.encrypted and isinstance(root_cause(error), RemoteDisconnected))
+        limit = retry_seconds() if met else min(1.0, retry_seconds())
+        return (state.seconds_since_start or 0.0) >= limit
 
 
 class Serializer(opensearchpy.serializer.JSONSerializer):

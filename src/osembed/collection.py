@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +20,9 @@ from osembed.doctor import Check, examine
 from osembed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
 from osembed.evaluate import Evaluation, evaluate, read_judged
-from osembed.generation import Wish, finish_loading, leave, missing, open_collection
-from osembed.ingest.intake import IngestOptions, Intake, Summary
-from osembed.ingest.run import Ingest
+from osembed.generation import Wish, missing
+from osembed.ingest.feed import Feed
+from osembed.ingest.intake import IngestOptions, Summary
 from osembed.limits import checked
 from osembed.migrate.leg import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
@@ -123,26 +123,34 @@ class Collection:
             IdentityError, InputError: the wish contradicts the collection; nothing was written.
             ClusterError: the server took nothing for ten minutes; what was acknowledged is kept.
             DroppedError: somebody dropped the collection meanwhile; nothing of it is made anew.
+            PruneError: papers that are gone were not removed; all else is done, and stands in its `summary`.
         """
         chosen, inputs, wanted = build_options(IngestOptions, options), find_inputs(papers), make_wish(wish)
-        # The input first: for one that is not there nothing is started, created or bound to a model.
-        with closing(Intake(inputs, chosen, self.name)) as intake, self._telling():
-            intake.look()
-            self._reach()
-            self._announcer.start()
-            sample = [paper.text for paper in intake.sample]
-            opened = settled(
-                lambda: open_collection(self.client, self.server, self.name, wanted, self._encoders, sample), report=self._report
-            )
-            for notice in opened.notices:
-                self._report(notice)
-            try:
-                summary = Ingest(self.client, opened, self._encoders, intake).run(progress, self._report)
-            except BaseException:
-                leave(opened.entry)
-                raise
-            summary.published = finish_loading(self.client, opened, self._report)
-            return summary
+        return self._feed.ingest(inputs, wanted, chosen, progress)
+
+    def watch(
+        self,
+        folder: str | Path,
+        wish: Wish | str | None = None,
+        progress: Callable[[Summary], None] = lambda _: None,
+        *,
+        settle: float = 2.0,
+        **options: Any,
+    ) -> Iterator[Summary]:
+        """Ingest a folder, then again and again the files of it that are new or have changed; yield what each time was done. Endless.
+
+        Args:
+            folder: its path.
+            wish, progress, options: as for `ingest`; with prune=True papers whose files go are removed, too.
+            settle: seconds for which a file must not have changed: before that it may be half written.
+
+        Raises:
+            what `ingest` raises; but a server that is away is asked again, and `report` is told so, and of what is not pruned.
+        """
+        from osembed.ingest.watch import Watch
+
+        path = several_texts("folder", folder)[0]
+        return Watch(self._feed, path, make_wish(wish), build_options(IngestOptions, options), progress, self._report, settle).run()
 
     def search(self, query: str, *, also: str | Sequence[str] = (), **options: Any) -> SearchResult:
         """Search papers.
@@ -361,6 +369,15 @@ class Collection:
         if chosen.gentle:
             self._encoders.be_gentle()
         return chosen
+
+    @cached_property
+    def _feed(self) -> Feed:
+        def connect() -> tuple[OpenSearch, Server]:
+            self._reach()
+            self._announcer.start()
+            return self.client, self.server
+
+        return Feed(self.name, connect, self._encoders, self._report)
 
     @cached_property
     def _announcer(self) -> Announcer:

@@ -15,6 +15,7 @@ OsembedError            exit code 1
 │   ├── ConflictError   1  somebody else changed it first
 │   ├── BlockedError    1  an index that is blocked, by a person, a full disk or a migration
 │   └── RefusedError    1  any other request that the server does not accept
+├── PruneError          1  papers that are gone from their folder, and were not removed from the collection
 ├── OutputError         1  a file of this machine that cannot be written
 ├── CollectionError     1  aliases and indexes that are missing, foreign or contradictory
 │   ├── DroppedError    1  a collection that was taken away by `osembed drop`
@@ -118,6 +119,18 @@ class ConflictError(RefusedError):
 
 class BlockedError(RefusedError):
     """An index is blocked: made read-only by a person or a full disk, or fenced by a migration."""
+
+
+class PruneError(OsembedError):
+    """Papers are gone from their folder or file, and were not removed from the collection.
+
+    Attributes:
+        summary: what the ingest did all the same.
+    """
+
+    def __init__(self, reasons: list[str], summary: Any) -> None:
+        super().__init__(" ".join(reasons))
+        self.summary = summary
 
 
 class OutputError(OsembedError):

@@ -106,7 +106,7 @@ def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper 
         mark=mark or Mark(),
     )
     reason = _unfit(paper, min_words)
-    return Rejected(reason, record.source, record.fields) if reason else paper
+    return Rejected(reason, record.source, record.fields, paper_id=paper.id) if reason else paper
 
 
 def clean(text: str) -> str:
@@ -138,11 +138,16 @@ def _former(record: Record, found: Mapping[str, str | None], names: Mapping[str,
     return _to_id(taken["id"], taken)
 
 
+def normal_id(text: str) -> str:
+    """Return an id in its one form."""
+    return unicodedata.normalize("NFC", " ".join(clean(text).split()))
+
+
 def _to_id(value: Any, taken: Mapping[str, Any]) -> str:
     if value is None:  # no id at all: the content names the paper, so that the same record finds itself again
         content = to_text(taken["title"]) + "\n" + to_text(taken["abstract"]) + "\n" + to_text(taken["body"])
         return hashlib.blake2b(clean(content).encode(), digest_size=10).hexdigest() if content.strip() else ""
-    return unicodedata.normalize("NFC", " ".join(clean(str(value)).split()))
+    return normal_id(str(value))
 
 
 def to_text(value: Any, depth: int = 0) -> str:

@@ -9,30 +9,38 @@ import click
 from osembed.cli import options
 from osembed.cli.meter import Meter
 from osembed.cli.output import print_json, print_summary
-from osembed.errors import InputError
+from osembed.errors import InputError, PruneError
 
 if TYPE_CHECKING:
+    from osembed.collection import Collection
+    from osembed.generation import Wish
     from osembed.ingest.intake import Summary
+
+
+reading = options.stacked(
+    options.connection,
+    options.models,
+    options.option("--min-words", default=100, show_default=True, metavar="N", help="Reject papers with fewer words."),
+    options.option("--field", "fields", multiple=True, metavar="OURS=THEIRS", help="Name of a field in your input, like title=name."),
+    options.option("--chunk-words", type=int, metavar="N", help="Fixed windows of N words. Default: what the model sees whole."),
+    options.option("--chunk-overlap", type=int, metavar="N", help="Words that neighbouring chunks share (per 512)."),
+    options.option("--max-chunks", type=int, metavar="N", help="Most chunks of a paper."),
+    options.option("--profile", metavar="lucene|lucene-sq|faiss", help="The k-NN engine of a new collection."),
+    options.option("--language", metavar="NAME", help="The language of a new collection's words, like german or de."),
+    options.option("--shards", type=int, metavar="N", help="Primary shards of a new collection."),
+    options.option("--replicas", type=int, metavar="N", help="Replicas of a new collection, once it is loaded."),
+    options.option("--dead-letters", metavar="FILE", help="Where rejected records go."),
+    options.prune,
+    options.compute,
+    options.progress,
+)
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="PATH…")
-@options.connection
-@options.models
-@options.option("--min-words", default=100, show_default=True, metavar="N", help="Reject papers with fewer words.")
-@options.option("--field", "fields", multiple=True, metavar="OURS=THEIRS", help="Name of a field in your input, like title=name.")
-@options.option("--chunk-words", type=int, metavar="N", help="Fixed windows of N words. Default: what the model sees whole.")
-@options.option("--chunk-overlap", type=int, metavar="N", help="Words that neighbouring chunks share (per 512).")
-@options.option("--max-chunks", type=int, metavar="N", help="Most chunks of a paper.")
-@options.option("--profile", metavar="lucene|lucene-sq|faiss", help="The k-NN engine of a new collection.")
-@options.option("--language", metavar="NAME", help="The language of a new collection's words, like german or de.")
-@options.option("--shards", type=int, metavar="N", help="Primary shards of a new collection.")
-@options.option("--replicas", type=int, metavar="N", help="Replicas of a new collection, once it is loaded.")
-@options.option("--dead-letters", metavar="FILE", help="Where rejected records go.")
-@options.compute
-@options.progress
+@reading
 @options.as_json
-def ingest(paths: tuple[str, ...], as_json: bool, fields: tuple[str, ...], **given: Any) -> int:
+def ingest(paths: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Read papers, cut them, embed them, index them.
 
     PATH is a folder of .txt or .md files (title = first line), a .jsonl or .csv file, any of these as .gz or .zst, a folder in BEIR layout,
@@ -44,21 +52,30 @@ def ingest(paths: tuple[str, ...], as_json: bool, fields: tuple[str, ...], **giv
     osembed ingest corpus.jsonl.gz --field id=corpusid --field body=full_text
     osembed ingest reviews/ --collection reviews --model all-mpnet-base-v2
     """
+    kind = given.pop("progress")
+    collection, wish, chosen = take_inputs(given)
+    show = print_json if as_json else print_summary
+    try:
+        with Meter("reading…", kind) as meter:
+            summary = collection.ingest(paths, wish, lambda summary: show_rates(meter, summary), **chosen)
+    except PruneError as error:
+        show(error.summary)
+        raise
+    show(summary)
+    return 0 if summary.indexed or summary.unchanged or summary.pruned else 1
+
+
+def take_inputs(given: dict[str, Any]) -> tuple[Collection, Wish, dict[str, Any]]:
+    """Return what the options of `reading` say: the collection, what is wanted of it, how papers are read."""
     from dataclasses import replace
 
     from osembed.arguments import choose_models
 
-    kind, collection = given.pop("progress"), options.open_collection(given)
+    collection = options.open_collection(given)
     names = [given.pop(name) for name in ("model", "paper_model", "chunk_model", "preset")]
-    reading = {"min_words": given.pop("min_words"), "dead_letters": given.pop("dead_letters"), "names": _pairs(fields)}
-    wish = replace(choose_models(*names), **given)
-    with Meter("reading…", kind) as meter:
-        summary = collection.ingest(paths, wish, lambda summary: meter.show(summary.done, *_rates(summary)), **reading)
-    if as_json:
-        print_json(summary)
-    else:
-        print_summary(summary)
-    return 0 if summary.indexed or summary.unchanged else 1
+    chosen = {name: given.pop(name) for name in ("min_words", "dead_letters", "prune", "max_delete")}
+    chosen["names"] = _pairs(given.pop("fields"))
+    return collection, replace(choose_models(*names), **given), chosen
 
 
 def _pairs(fields: tuple[str, ...]) -> dict[str, str]:
@@ -71,9 +88,9 @@ def _pairs(fields: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
-def _rates(summary: Summary) -> tuple[str, dict[str, Any]]:
-    """Return how far an ingest is, for people and for programs."""
+def show_rates(meter: Meter, summary: Summary) -> None:
+    """Show how far an ingest is."""
     wall = max(summary.seconds["wall"], 1e-9)
     settled = summary.indexed + summary.unchanged + summary.rejected
     facts = {"papers": settled, "papers_per_s": settled / wall, "tokens_per_s": summary.tokens / wall}
-    return f"{settled:,} papers · {settled / wall:.1f} papers/s · {summary.tokens / wall:,.0f} tokens/s", facts
+    meter.show(summary.done, f"{settled:,} papers · {settled / wall:.1f} papers/s · {summary.tokens / wall:,.0f} tokens/s", facts)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from osembed.cli import collections, completion, config, drop, evaluate, ingest, manage, migrate, models, node, search
+from osembed.cli import collections, completion, config, drop, evaluate, ingest, manage, migrate, models, node, search, watch
 from osembed.cli.completion import PROGRAM
 from osembed.cli.faults import report_fault
 from osembed.cli.output import complain, safe
@@ -76,6 +76,7 @@ def cli() -> None:
 
 for command in (
     ingest.ingest,
+    watch.watch,
     search.search,
     search.similar,
     collections.list_collections,

@@ -6,6 +6,7 @@ import html
 import re
 import shlex
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
@@ -214,6 +215,18 @@ def print_summary(summary: Summary) -> None:
             f"{summary.tokens:,} tokens, {summary.tokens / wall:,.0f} tokens/s"
         )
         click.echo(_audit(summary))
+    _print_losses(summary)
+
+
+def print_follow_up(summary: Summary) -> None:
+    """Print in a line what was done with the files of a followed folder that have changed, and what was lost."""
+    counts = {name: getattr(summary, name) for name in ("indexed", "unchanged", "rejected", "pruned")}
+    said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "indexed")
+    click.echo(f"{time.strftime('%H:%M:%S')}  {said}")
+    _print_losses(summary)
+
+
+def _print_losses(summary: Summary) -> None:
     for reason, count in summary.reasons.most_common():
         click.echo(f"  rejected {count:,}: {safe(reason)}")
     if summary.superseded:
@@ -226,15 +239,19 @@ def print_summary(summary: Summary) -> None:
     for why, counts in summary.dropped.items():
         names = ", ".join(f"{safe(name[:80])} ({count:,})" for name, count in counts.most_common(5))
         click.echo(f"  metadata left out, {why}: {names}")
+    if summary.pruned:
+        click.echo(f"  pruned {summary.pruned:,}: {safe(_some(summary.pruned_ids, summary.pruned))}")
+    for why, count in summary.spared.items():
+        click.echo(f"  gone, but kept {count:,}: {safe(why)} ({safe(_some(summary.spared_ids[why], count))})")
     for why, count in summary.skipped.items():
         click.echo(f"  passed over {count:,} {safe(why)}: {safe(_some(summary.skipped_names[why]))}")
     if summary.dead_letters:
         click.echo(f"  rejected records: {summary.dead_letters} (mend them, then ingest that file)")
 
 
-def _some(names: Sequence[str]) -> str:
-    """Return the first names of a list."""
-    return ", ".join(name[:80] for name in names[:5])
+def _some(names: Sequence[str], count: int = 0) -> str:
+    """Return the first names of a list; of `count` in all, where that is more."""
+    return ", ".join(name[:80] for name in names[:5]) + (", …" if count > 5 else "")
 
 
 def _audit(summary: Summary) -> str:

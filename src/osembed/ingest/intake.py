@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
+from typing import cast
 
 from osembed.errors import InputError, NoPapersError
 from osembed.limits import check_fields
 from osembed.metadata import Dropped
-from osembed.paper import Paper, to_paper
+from osembed.paper import Paper, normal_id, to_paper
 from osembed.papers.columns import explain_names, nearest
 from osembed.papers.dead_letters import DeadLetters
+from osembed.papers.inventory import Inventory
 from osembed.papers.readers.dicts import Dicts
 from osembed.papers.readers.reader import Reader
 from osembed.papers.records import Record, Rejected, printable
@@ -37,11 +40,15 @@ class IngestOptions:
         min_words: fewest words of abstract and body together.
         names: osembed's field → the name that the input uses, such as {"title": "name"}.
         dead_letters: file for what was rejected; by default one in osembed's data folder, made only when needed.
+        prune: afterwards remove the papers that the input has brought in earlier and does not have any more.
+        max_delete: most papers of one folder or file that may be pruned; None stands for a tenth of what it has brought in.
     """
 
     min_words: int = DEFAULT_MIN_WORDS
     names: Mapping[str, str] = field(default_factory=dict)
     dead_letters: str | None = None
+    prune: bool = False
+    max_delete: int | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -66,8 +73,12 @@ class Summary:
         beyond: words after the last allowed chunk, which no model sees either.
         dropped: metadata fields that were left out, counted by the reason and by name; their papers were kept.
         skipped: files of folders that were passed over, counted by the reason; `skipped_names` are the first of them.
+        undecided: papers of some files of a folder that other files of it have, too: only the whole folder tells which is the last.
         seconds: wall time, and within it per stage: tokenise, forward, serialise, server (stages overlap).
         published: False while another process still loads this first generation.
+        pruned: papers that were removed since their files are gone; the first of them are `pruned_ids`.
+        spared: papers that are gone from the input and were kept, counted by the reason; `spared_ids` are the first of them.
+        unpruned: why nothing was pruned of a folder or file.
         done: share of the input's bytes that is settled, from 0 to 1; None where its size is unknown (standard input).
     """
 
@@ -86,6 +97,7 @@ class Summary:
     superseded: list[str] = field(default_factory=list)
     doubled: dict[str, str] = field(default_factory=dict)
     doubled_count: int = 0
+    undecided: int = 0
     dropped: Dropped = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("wall", "tokenise", "forward", "serialise", "server"), 0.0))
     skipped: dict[str, int] = field(default_factory=dict)
@@ -94,37 +106,58 @@ class Summary:
     backends: dict[str, str] = field(default_factory=dict)
     dead_letters: str | None = None
     published: bool = True
+    pruned: int = 0
+    pruned_ids: list[str] = field(default_factory=list)
+    spared: dict[str, int] = field(default_factory=dict)
+    spared_ids: dict[str, list[str]] = field(default_factory=dict)
+    unpruned: list[str] = field(default_factory=list)
     done: float | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Papers that go on together, and how many bytes of the input have been read with them."""
+    """Papers that go on together.
+
+    Attributes:
+        bytes_read: how many bytes of the input have been read with them.
+        held: all ids met since the last batch, also of what was rejected, by their root.
+    """
 
     papers: list[Paper]
     bytes_read: int = 0
+    held: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Intake:
     """One input, read once.
 
     Attributes:
+        options: how it is read.
         sample: the first papers, once it was looked at.
+        inventory: what its folders and files have.
 
     Raises:
         InputError: a path is not there, or there is no file to read.
     """
 
-    def __init__(self, papers: Sequence[str] | Dicts, options: IngestOptions, collection: str) -> None:
-        self._options = options
+    def __init__(self, papers: Sequence[str] | Dicts, options: IngestOptions, collection: str, only: Container[Path] | None = None) -> None:
+        self.options = options
         self._name = "What was handed over" if isinstance(papers, Dicts) else ", ".join(printable(str(path)) for path in papers)
-        self._reader = replace(papers, names=options.names) if isinstance(papers, Dicts) else Reader(papers, options.names)
+        self._reader: Reader | Dicts = (
+            replace(papers, names=options.names)
+            if isinstance(papers, Dicts)
+            else Reader(papers, options.names, only=only, may_be_empty=options.prune)
+        )
+        self.inventory = Inventory(self._reader.roots)
+        self._check_roots()
         self._letters = DeadLetters(options.dead_letters, collection)
         self._lock = threading.Lock()
         self._columns: dict[str, None] = {}
         self._papers: Iterator[Paper] = self._read()
         self.sample: list[Paper] = []
         self._bytes_read = 0
+        self._is_part = only is not None
+        self._held: dict[str, list[str]] = {}
         self.seen = SeenIds()
         self.summary = Summary(collection)
 
@@ -138,8 +171,8 @@ class Intake:
             chars += len(paper.text)
             if chars >= _WINDOW_CHARS:
                 break
-        if not self.sample:
-            raise self._empty()
+        if not self.sample and not self.is_empty:
+            raise self.nothing()
         self._papers = self._marked(zip(self.sample, marks, strict=True), papers)
 
     def windows(self) -> Iterator[Batch]:
@@ -147,11 +180,15 @@ class Intake:
         for window in self._gathered(self._papers):
             for paper_id in self.seen.meet(window):
                 self.wait(window.pop(paper_id), last=True)
-            yield Batch(list(window.values()), self._bytes_read)
+            held, self._held = self._held, {}
+            yield Batch(list(window.values()), self._bytes_read, held)
 
     def late_windows(self) -> Iterator[Batch]:
-        """Gather the papers that waited for the end."""
-        papers = (to_paper(record, self._options.names, self._options.min_words) for record in self.seen.waiting())
+        """Gather the papers that waited for the end; those of a part of a folder wait for the whole."""
+        if self._is_part:
+            self.summary.undecided = sum(1 for _ in self.seen.waiting())
+            return
+        papers = (to_paper(record, self.options.names, self.options.min_words) for record in self.seen.waiting())
         for window in self._gathered(paper for paper in papers if isinstance(paper, Paper)):
             yield Batch(list(window.values()), self._reader.bytes_read)
 
@@ -198,17 +235,53 @@ class Intake:
         """Close the dead letters and forget the ids."""
         self.summary.dead_letters = self._letters.close()
         self.seen.close()
+        self.inventory.close()
+
+    def nothing(self) -> NoPapersError:
+        """Return what is to be said of an input without a paper."""
+        summary = self.summary
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.reasons.most_common(5))
+        kept = self._letters.close()
+        found = f"{self._name} holds no paper that can be indexed: {summary.read:,} records read" + (f" ({reasons})." if reasons else ".")
+        names = explain_names([name for name in self._columns if name != "raw"], self.options.names)
+        return NoPapersError(found, names, f"They are kept in {kept}: mend them, then ingest that file." if kept else "")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all in what is to be pruned by."""
+        return self.options.prune and not self.summary.read
 
     def _read(self) -> Iterator[Paper]:
         for record in self._reader:
             self.summary.read += 1
-            paper = record if isinstance(record, Rejected) else to_paper(record, self._options.names, self._options.min_words)
+            paper = record if isinstance(record, Rejected) else to_paper(record, self.options.names, self.options.min_words)
+            self._note(self._reader.root, paper)
             if isinstance(paper, Rejected):
                 if len(self._columns) < _COLUMNS:
                     self._columns.update(dict.fromkeys(paper.fields))
                 self.reject(paper)
             else:
                 yield paper
+
+    def _note(self, path: str, paper: Paper | Rejected) -> None:
+        """Note that a root has this paper. It has not brought in what says that it comes from elsewhere: dead letters, exported papers."""
+        root, paper_id = self.inventory.roots.get(path), normal_id(paper.paper_id) if isinstance(paper, Rejected) else paper.id
+        if root is None:
+            return
+        if not paper_id:
+            self.inventory.fail(path, cast(Rejected, paper))
+        elif root.holds(paper.source):
+            self._held.setdefault(path, []).append(paper_id)
+        else:
+            self.inventory.meet(path, [paper_id])
+
+    def _check_roots(self) -> None:
+        if self.options.prune and not self.inventory.roots:
+            raise InputError(
+                f"{self._name} is nothing to prune by.",
+                "What is gone is known of folders, and of files with several papers.",
+                "Name the folder, or leave --prune out.",
+            )
 
     def _marked(self, seen: Iterable[tuple[Paper, int]], papers: Iterable[Paper]) -> Iterator[Paper]:
         """Yield the papers that were looked at, then the others; keep how far each stands in the input."""
@@ -238,11 +311,3 @@ class Intake:
         if paper_id not in self.summary.superseded and len(self.summary.superseded) < _NAMED:
             self.summary.superseded.append(paper_id)
         self.reject(Rejected(SUPERSEDED, source, fields, "its id"))
-
-    def _empty(self) -> NoPapersError:
-        summary = self.summary
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.reasons.most_common(5))
-        kept = self._letters.close()
-        found = f"{self._name} holds no paper that can be indexed: {summary.read:,} records read" + (f" ({reasons})." if reasons else ".")
-        names = explain_names([name for name in self._columns if name != "raw"], self._options.names)
-        return NoPapersError(found, names, f"They are kept in {kept}: mend them, then ingest that file." if kept else "")

@@ -25,6 +25,7 @@ from osembed.identity import text_hash
 from osembed.index import Targets
 from osembed.ingest.intake import Batch, Intake, Summary
 from osembed.ingest.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
+from osembed.ingest.prune import Pruner
 from osembed.journal import Journal
 from osembed.metadata import drop
 from osembed.opensearch import changes, sight
@@ -60,6 +61,7 @@ class Ingest:
         self._report: Callable[[str], None] = lambda _: None
         self._witnesses = Witnesses(client)
         self._late = self._warned = False
+        self._pruner = Pruner(client, self._collection, intake.inventory, lambda text: self._report(text))
         self.summary = intake.summary
 
     def run(self, progress: Progress, report: Callable[[str], None]) -> Summary:
@@ -70,6 +72,7 @@ class Ingest:
             encoder = self._encoder(level)
             summary.models[level], summary.backends[level] = self._targets[level].meta.model, encoder.backend
         self._prove_sight()
+        self._pruner.load()
         loop = BulkLoop(self._client, report=report)
         try:
             require_writes(self._client, self._targets, loop)
@@ -79,6 +82,9 @@ class Ingest:
             self._refresh()
             if summary.indexed:
                 self._prove_sight()  # a rule may hide just what was written now
+            if self._intake.options.prune:
+                self._pruner.prune(summary, self._now, loop, self._intake.options.max_delete)
+                self._refresh()
         finally:
             loop.close()
         self._intake.finish()
@@ -121,6 +127,7 @@ class Ingest:
                 self._settled(lambda level=level: changes.refresh(self._client, self._targets[level].index))  # type: ignore[misc]
 
     def _prepare_batch(self, batch: Batch) -> Window:
+        self._pruner.claim(batch.held)
         window = self._prepare(batch.papers)
         window.bytes_read = batch.bytes_read
         return window

@@ -106,7 +106,7 @@ def idle_tokens(seen: Survey) -> list[tuple[str, str]]:
 def lost_entries(seen: Survey) -> list[str]:
     """Return the journal's entries of indexes that are gone, and of a collection of which no index is left."""
     of_gone = [key for key in seen.keys if key.partition(":")[2] in seen.gone]
-    return of_gone if seen.ours else [*of_gone, *(key for key in seen.keys if key.partition(":")[2] == seen.collection)]
+    return of_gone if seen.ours else [*of_gone, *(key for key in seen.keys if key.split(":")[1] == seen.collection)]
 
 
 def others(client: OpenSearch, collection: str) -> dict[str, int]:

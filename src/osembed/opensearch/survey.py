@@ -14,6 +14,7 @@ from osembed.errors import AuthError, CollectionError
 from osembed.journal import OF_INDEX, Journal, State
 from osembed.opensearch import reads
 from osembed.opensearch.coordination.registration import KINDS, collection_key
+from osembed.opensearch.manifests import manifest_keys
 from osembed.schema import LEVELS, IndexMeta, alias_name, index_name, staging_alias
 from osembed.state import OVER, MigrationState, migration_key, read_state
 
@@ -109,7 +110,7 @@ def survey(client: OpenSearch, collection: str) -> Survey:
         scratch=tuple(one for one in indexes if one not in ours and is_scratch(one.index, collection)),
         state=state,
         migration=read_state(journal.read(migration_key(collection))),
-        keys=tuple(key for key in keys if key in there),
+        keys=(*(key for key in keys if key in there), *manifest_keys(journal, collection)),
         gone=frozenset(uuids) - {one.uuid for one in indexes},
     )
 

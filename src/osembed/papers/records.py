@@ -29,12 +29,14 @@ class Rejected:
 
     Attributes:
         check: what a person must look at first: a dead letter that still says so is not taken for mended.
+        paper_id: the id of the paper that it would be, where that is known: a paper that is rejected now is not gone.
     """
 
     reason: str
     source: str
     fields: dict[str, Any]
     check: str = ""
+    paper_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,32 +2,25 @@
 
 The first record with an id flows on at once. A later one cannot: the first may still be on its way, and what is stored would be compared too
 early. It waits here for the end of the input, and so does a changed paper whose stored version came from another place of this input: most
-likely a later record is about to come, and a second run must not write both again. What is kept lies in a private temporary file of SQLite,
-which takes memory up to a limit, then disk.
+likely a later record is about to come, and a second run must not write both again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
 
 import orjson
 
-from osembed.errors import OutputError
 from osembed.papers.records import Record
+from osembed.papers.spill import AT_ONCE, Spill
 
-T = TypeVar("T")
 _TABLES = (
     "CREATE TABLE seen (key INTEGER PRIMARY KEY, outcome TEXT)",
     "CREATE TABLE waiting (number INTEGER PRIMARY KEY, id TEXT UNIQUE, record BLOB)",
     "CREATE TABLE former (id TEXT PRIMARY KEY, now TEXT)",
 )
-_MEMORY_KB = 32 * 1024
-_AT_ONCE = 500
 _READ_AHEAD = 16  # records that wait may be large
 
 
@@ -35,80 +28,57 @@ class SeenIds:
     """The ids of one run. Its methods may be called from several threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._base = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-        # One transaction that never ends: each commit would go through all pages that were ever changed.
-        for statement in ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", f"PRAGMA cache_size=-{_MEMORY_KB}", *_TABLES, "BEGIN"):
-            self._ask(statement)
+        self._spill = Spill(_TABLES)
 
     def meet(self, ids: Iterable[str]) -> set[str]:
         """Note ids; return those that were met before."""
         keys = {_key(paper_id): paper_id for paper_id in ids}
         known = {keys[key] for key in self._outcomes(keys)}
-        self._write("INSERT OR IGNORE INTO seen (key) VALUES (?)", [(key,) for key in keys])
+        self._spill.write("INSERT OR IGNORE INTO seen (key) VALUES (?)", [(key,) for key in keys])
         return known
 
     def settle(self, ids: Iterable[str], outcome: str) -> dict[str, str]:
         """Note how papers were settled; return how an earlier record with the same id was, where there was one."""
         keys = {_key(paper_id): paper_id for paper_id in ids}
         before = {keys[key]: earlier for key, earlier in self._outcomes(keys).items() if earlier}
-        self._write("INSERT INTO seen VALUES (?, ?) ON CONFLICT DO UPDATE SET outcome = excluded.outcome", [(key, outcome) for key in keys])
+        self._spill.write(
+            "INSERT INTO seen VALUES (?, ?) ON CONFLICT DO UPDATE SET outcome = excluded.outcome", [(key, outcome) for key in keys]
+        )
         return before
 
     def wait(self, paper_id: str, record: Record, *, last: bool) -> Record | None:
         """Keep a record for the end of the input; return the one that is superseded: of two that wait, the last or else the new one."""
-        found = self._ask("SELECT record FROM waiting WHERE id = ?", (paper_id,))
+        found = self._spill.ask("SELECT record FROM waiting WHERE id = ?", (paper_id,))
         if found and not last:
             return record
-        self._ask("INSERT OR REPLACE INTO waiting (id, record) VALUES (?, ?)", (paper_id, _packed(record)))
+        self._spill.ask("INSERT OR REPLACE INTO waiting (id, record) VALUES (?, ?)", (paper_id, _packed(record)))
         return _unpacked(found[0][0]) if found else None
 
     def waiting(self) -> Iterator[Record]:
         """Yield the records that waited."""
         last = 0
-        while rows := self._ask("SELECT number, record FROM waiting WHERE number > ? ORDER BY number LIMIT ?", (last, _READ_AHEAD)):
+        while rows := self._spill.ask("SELECT number, record FROM waiting WHERE number > ? ORDER BY number LIMIT ?", (last, _READ_AHEAD)):
             for last, record in rows:  # noqa: B007 - the next question starts there
                 yield _unpacked(record)
 
     def note_former(self, pairs: dict[str, str]) -> None:
         """Note papers that are stored under a former id: former → what it is now."""
-        self._write("INSERT OR IGNORE INTO former VALUES (?, ?)", list(pairs.items()))
+        self._spill.write("INSERT OR IGNORE INTO former VALUES (?, ?)", list(pairs.items()))
 
     def doubled(self) -> Iterator[tuple[str, str]]:
         """Yield (former id, id now) of papers that are stored twice; a former id that another record of this run bears is none."""
         last = ""
-        while rows := self._ask("SELECT id, now FROM former WHERE id > ? ORDER BY id LIMIT ?", (last, _AT_ONCE)):
+        while rows := self._spill.ask("SELECT id, now FROM former WHERE id > ? ORDER BY id LIMIT ?", (last, AT_ONCE)):
             borne = self._outcomes({_key(former): former for former, _ in rows})
             yield from ((former, now) for former, now in rows if _key(former) not in borne)
             last = rows[-1][0]
 
     def close(self) -> None:
         """Forget everything."""
-        self._base.close()
+        self._spill.close()
 
     def _outcomes(self, keys: Iterable[int]) -> dict[int, str | None]:
-        wanted, found = list(keys), dict[int, str | None]()
-        for start in range(0, len(wanted), _AT_ONCE):
-            part = wanted[start : start + _AT_ONCE]
-            found.update(self._ask(f"SELECT key, outcome FROM seen WHERE key IN ({','.join('?' * len(part))})", part))
-        return found
-
-    def _ask(self, statement: str, values: Iterable[Any] = ()) -> list[Any]:
-        return self._do(lambda: self._base.execute(statement, tuple(values)).fetchall())
-
-    def _write(self, statement: str, rows: list[Any]) -> None:
-        self._do(lambda: self._base.executemany(statement, rows))
-
-    def _do(self, action: Callable[[], T]) -> T:
-        try:
-            with self._lock:
-                return action()
-        except sqlite3.OperationalError as error:
-            raise OutputError(
-                f"The ids of this run cannot be kept in a temporary file: {error}.",
-                "Two records with one id would go unnoticed. What was acknowledged is kept.",
-                "Make room for temporary files (TMPDIR says where), then run the same command again.",
-            ) from error
+        return dict(self._spill.ask_each("SELECT key, outcome FROM seen WHERE key IN (%s)", list(keys)))
 
 
 def _key(paper_id: str) -> int:

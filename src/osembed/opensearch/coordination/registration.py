@@ -33,12 +33,13 @@ class Registration:
 
     Attributes:
         kind: which of the two.
+        drops: how often the collection had been dropped when this process entered.
         dropped: whether the collection was seen to be dropped since.
     """
 
     def __init__(self, client: OpenSearch, collection: str, kind: Kind, token: str, entered: State) -> None:
-        self.kind, self.dropped = kind, False
-        self._client, self._collection, self._token, self._drops = client, collection, token, drops(entered)
+        self.kind, self.dropped, self.drops = kind, False, drops(entered)
+        self._client, self._collection, self._token = client, collection, token
         self._journal = Journal(client)
         self._heart = Heart(lambda: bool(self._journal.change(collection_key(collection), self._stamp)))
 
@@ -50,7 +51,7 @@ class Registration:
         if surely or self._heart.lost.is_set() or self._heart.silent_s > _SELF_S:
             sent = time.monotonic()
             state = self._journal.read(collection_key(self._collection)) or {}
-            if drops(state) > self._drops:
+            if drops(state) > self.drops:
                 self.dropped = True
                 raise dropped_error(self._collection, state)
             self._heart.confirm(sent)
@@ -61,7 +62,7 @@ class Registration:
         left: dict[str, State] = {}
 
         def strike(state: State) -> State | None:
-            self.dropped = drops(state) > self._drops
+            self.dropped = drops(state) > self.drops
             entries = state.get(self.kind, {})
             left.clear()
             left.update({token: entry for token, entry in entries.items() if token != self._token})

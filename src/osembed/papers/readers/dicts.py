@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from osembed.errors import InputError
+from osembed.papers.readers.folders import Root
 from osembed.papers.readers.jsonl import read_line
 from osembed.papers.records import Record, Rejected
 
@@ -30,6 +31,8 @@ class Dicts:
     bytes_read: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     skipped_names: dict[str, list[str]] = field(default_factory=dict)
+    roots: tuple[Root, ...] = ()
+    root: str = ""
 
     @classmethod
     def peek(cls, given: Any) -> Dicts | Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osembed.errors import InputError
-from osembed.papers.readers.kinds import READERS, kind_of
+from osembed.papers.readers.kinds import ONE_PAPER, READERS, kind_of
 from osembed.papers.readers.packed import explain
 from osembed.papers.records import Rejected, printable
 
@@ -20,11 +20,18 @@ Skip = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Found:
-    """A file that is to be read: `root` is the path that was named, `size` in bytes."""
+    """A file that is to be read.
+
+    Attributes:
+        root: the path that was named.
+        size: in bytes.
+        changed: when it was, in nanoseconds since 1970.
+    """
 
     root: Path
     file: Path
     size: int = 0
+    changed: int = 0
 
     @property
     def name(self) -> str:
@@ -37,9 +44,44 @@ class Found:
         return self.file.relative_to(self.root) if self.root != self.file else Path(self.file.name)
 
 
+@dataclass(frozen=True)
+class Root:
+    """A file or folder that was named, wherever a command was when it named it.
+
+    Attributes:
+        path: the real path.
+        prefix: what the sources of its records begin with.
+        has_several: whether papers may come and go in it: it is a folder, or a file of several papers.
+    """
+
+    path: str
+    prefix: str
+    has_several: bool = True
+
+    @classmethod
+    def of(cls, path: str) -> Root:
+        """Return what a path names."""
+        root = Path(path)
+        inside = shown(root, root / "x")[:-1] if root.is_dir() else shown(root, root)
+        several = root.is_dir() or kind_of(root) not in ONE_PAPER
+        return cls(printable(os.path.realpath(root)), inside, several and root != STANDARD_INPUT)
+
+    def holds(self, source: str) -> bool:
+        """Whether a source (file, or file and line) belongs to it."""
+        return is_inside(source, self.prefix)
+
+
+def is_inside(source: str, prefix: str) -> bool:
+    """Whether a source (file, or file and line) belongs to the folder or file with this prefix."""
+    return source.startswith(prefix if prefix.endswith("/") else f"{prefix}:")
+
+
 def shown(root: Path, file: Path) -> str:
-    """Return a path as messages show it: from the folder that was named."""
-    return printable(str(file.relative_to(root.parent) if root != file else file.name))
+    """Return a path as messages show it: from the folder that was named, whose name is the same for `.` and for its path."""
+    if root == file:
+        return printable(file.name)
+    name = root.name if root.name not in ("", "..") else Path(os.path.realpath(root)).name
+    return printable(str(Path(name, file.relative_to(root))))
 
 
 def find(path: str, skip: Skip) -> Iterator[Found | Rejected]:
@@ -94,7 +136,8 @@ def _walk(root: Path, skip: Skip) -> Iterator[Found | Rejected]:
 
 def _look(root: Path, file: Path) -> Found | Rejected:
     try:
-        return Found(root, file, file.stat().st_size)
+        status = file.stat()
+        return Found(root, file, status.st_size, status.st_mtime_ns)
     except OSError as error:
         return _lost(root, file, error)
 

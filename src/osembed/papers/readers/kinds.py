@@ -18,8 +18,9 @@ READERS: dict[str, Callable[[IO[bytes], Place], Iterator[Record | Rejected]]] = 
     ".ndjson": read_lines,
     ".csv": read_table,
 }
+ONE_PAPER = (".txt", ".md")
 _PACKED = (".gz", ".zst")
-_NO_PART_OF_IDS = (".txt", ".md", *_PACKED)
+_NO_PART_OF_IDS = (*ONE_PAPER, *_PACKED)
 
 
 def kind_of(file: Path) -> str:

@@ -7,11 +7,12 @@ must not cost the others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from osembed.errors import InputError
-from osembed.papers.readers.folders import STANDARD_INPUT, Found, find
+from osembed.errors import NoPapersError
+from osembed.papers.readers.folders import STANDARD_INPUT, Found, Root, find
 from osembed.papers.readers.jsonl import read_lines
 from osembed.papers.readers.kinds import READERS, kind_of, stem_of
 from osembed.papers.readers.packed import FAULTS, explain, open_file, unpacked
@@ -30,9 +31,13 @@ class Reader:
         names: osembed's field → the name that the input uses: the id is text under whatever name it stands.
         skipped: files of a folder that were passed over, by the reason.
         skipped_names: the first of them.
+        only: files of the folders that are to be read; None stands for all.
+        may_be_empty: whether a folder without a file is in order.
+        roots: the folders, and the files of several papers, that were named.
+        root: that of the record which was read last, by its path; '' for standard input.
 
     Raises:
-        InputError: a path is not there, or there is no file to read.
+        InputError: a path is not there (NoPapersError: it is, and holds no file to read).
     """
 
     paths: Sequence[str]
@@ -41,22 +46,32 @@ class Reader:
     bytes_read: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     skipped_names: dict[str, list[str]] = field(default_factory=dict)
+    only: Container[Path] | None = None
+    may_be_empty: bool = False
+    roots: list[Root] = field(default_factory=list)
+    root: str = ""
 
     def __post_init__(self) -> None:
-        self._found = [found for path in self.paths for found in find(str(path), self._skip)]
-        files = [found for found in self._found if isinstance(found, Found)]
+        found = [(Root.of(str(path)), list(find(str(path), self._skip))) for path in self.paths]
+        self._found = [(root, one) for root, several in found for one in several]
+        self.roots = [root for root, _ in found if root.has_several]
+        files = [found for _, found in self._found if isinstance(found, Found)]
+        self._names = {"stdin" if found.file == STANDARD_INPUT else found.name for found in files}
+        if self.only is not None:
+            self._found = [(root, one) for root, one in self._found if isinstance(one, Found) and one.file in self.only]
+            files = [found for found in files if found.file in self.only]
         endless = any(found.file == STANDARD_INPUT for found in files)
         self.bytes_total = 0 if endless else sum(found.size for found in files)
-        self._names = {"stdin" if found.file == STANDARD_INPUT else found.name for found in files}
-        if not self._found:
-            raise InputError(
+        if not self._found and not (self.may_be_empty and self.roots) and self.only is None:
+            raise NoPapersError(
                 f"{', '.join(printable(str(path)) for path in self.paths) or 'Nothing'} holds no papers.",
                 "",
                 "Name folders of .txt or .md files, or .jsonl or .csv files (also .gz, .zst), or - for standard input.",
             )
 
     def __iter__(self) -> Read:
-        for found in self._found:
+        for root, found in self._found:
+            self.root = root.path
             if isinstance(found, Rejected):
                 yield found
             elif found.file == STANDARD_INPUT:

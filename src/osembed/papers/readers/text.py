@@ -14,12 +14,12 @@ def read_text(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
     """Read a text file as a record."""
     data = content.read(MAX_RECORD + 1)
     if len(data) > MAX_RECORD:
-        yield Rejected(too_large(MAX_RECORD), place.name, {})
+        yield Rejected(too_large(MAX_RECORD), place.name, {}, paper_id=place.stem)
         return
     text, guessed = decoded(data.removeprefix(_MARK))
     title, _, body = text.strip().partition("\n")
     fields = {"id": place.stem, "title": title.strip(), "body": body.strip()}
-    yield Rejected("not UTF-8", place.name, fields, f"read as {guessed}") if guessed else Record(fields, place.name)
+    yield Rejected("not UTF-8", place.name, fields, f"read as {guessed}", place.stem) if guessed else Record(fields, place.name)
 
 
 def read_markdown(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:

@@ -1,0 +1,56 @@
+"""`osembed watch`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from osembed.cli import options
+from osembed.cli.ingest import reading, show_rates, take_inputs
+from osembed.cli.meter import Meter
+from osembed.cli.output import print_follow_up, print_summary
+
+if TYPE_CHECKING:
+    from osembed.ingest.intake import Summary
+
+
+@click.command()
+@click.argument("folder", type=click.Path(), metavar="FOLDER")
+@reading
+@options.option("--settle", default=2.0, show_default=True, metavar="SECONDS", help="A file has stopped changing after so long.")
+@options.as_json
+def watch(folder: str, as_json: bool, settle: float, **given: Any) -> None:
+    """Ingest a folder, then follow it: new and changed files are ingested once they stop changing.
+
+    It runs until it is interrupted (Ctrl-C). Papers whose files go are kept, unless it is started with --prune. A server that is away is asked
+    again. With --json each ingest is one line.
+
+    \b
+    osembed watch papers/
+    osembed watch papers/ --prune --json >> papers.log
+    """
+    kind = given.pop("progress")
+    collection, wish, chosen = take_inputs(given)
+    first = True
+    with ExitStack() as shown:
+        meters: list[Meter] = []
+
+        def show(summary: Summary) -> None:
+            if not meters:
+                meters.append(shown.enter_context(Meter("reading…", kind)))
+            show_rates(meters[0], summary)
+
+        for summary in collection.watch(folder, wish, show, settle=settle, **chosen):
+            shown.close()
+            meters.clear()
+            if as_json:
+                click.echo(orjson.dumps(asdict(summary), option=orjson.OPT_NON_STR_KEYS))
+            elif first:
+                print_summary(summary)
+            else:
+                print_follow_up(summary)
+            first = False

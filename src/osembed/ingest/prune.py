@@ -1,0 +1,127 @@
+"""Remove papers that a folder or file has brought in and does not have any more.
+
+Pruned is only what is provably this root's: its manifest names it, the root was read to its end without it, no other root has brought it in, and
+its stored version still comes from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from osembed.bulk import BulkLoop
+from osembed.client import OpenSearch
+from osembed.index import Targets
+from osembed.opensearch.manifests import Manifests
+from osembed.opensearch.patience import settled
+from osembed.papers.inventory import Inventory
+from osembed.papers.readers.folders import Root, is_inside
+from osembed.store import delete_papers, read_documents
+
+if TYPE_CHECKING:
+    from osembed.ingest.intake import Summary
+
+_SHARE = 0.1  # of what a root has brought in: more at once is rather a disk that is not mounted
+_NAMED = 10
+_AT_ONCE = 500
+Report = Callable[[str], None]
+
+
+class Pruner:
+    """Keeps the manifests of a run's roots, and prunes.
+
+    Args:
+        client, collection: where.
+        inventory: what the roots have, filled while the input is read.
+        report: told of waits.
+    """
+
+    def __init__(self, client: OpenSearch, collection: str, inventory: Inventory, report: Report) -> None:
+        self._client, self._inventory, self._report = client, inventory, report
+        self._manifests = Manifests(client, collection)
+
+    def load(self) -> None:
+        """Read the manifests as they are before this run: what others bring in meanwhile is not gone."""
+        for root in self._inventory.roots.values():
+            for ids in settled(lambda root=root: list(self._manifests.read(root)), report=self._report):  # type: ignore[misc]
+                self._inventory.know(root.path, ids)
+
+    def claim(self, held: Mapping[str, Iterable[str]]) -> None:
+        """Enter papers into the manifests of their roots, before they are written."""
+        for path, ids in held.items():
+            new = self._inventory.meet(path, ids)
+            if new:
+                settled(lambda path=path, new=new: self._manifests.add(self._inventory.roots[path], new), report=self._report)  # type: ignore[misc]
+
+    def prune(self, summary: Summary, targets: Callable[[], Targets], loop: BulkLoop, most: int | None) -> None:
+        """Prune each root, or say in the summary why it was not.
+
+        Args:
+            summary: where it is counted.
+            targets: returns the indexes that the collection consists of now.
+            loop: sends the deletes.
+            most: papers of one root that may be pruned; None stands for a tenth of what it has brought in.
+        """
+        for root in self._inventory.roots.values():
+            rejected = self._inventory.unread.get(root.path)
+            if rejected:
+                summary.unpruned.append(
+                    f"Nothing of {root.prefix} was pruned: it was not read completely ({rejected.source}: {rejected.reason}), so what it lacks "
+                    "is not surely gone. Mend that, then run the same command again."
+                )
+            else:
+                self._prune_root(root, summary, targets, loop, most)
+
+    def _prune_root(self, root: Root, summary: Summary, targets: Callable[[], Targets], loop: BulkLoop, most: int | None) -> None:
+        gone = self._gone(root, summary, targets)
+        if why := self._excess(root, gone, most):
+            summary.unpruned.append(why)
+            return
+        for start in range(0, len(gone), _AT_ONCE):
+            delete_papers(self._client, targets, loop, gone[start : start + _AT_ONCE])
+        summary.pruned += len(gone)
+        summary.pruned_ids.extend(gone[: _NAMED - len(summary.pruned_ids)])
+        for absent in self._inventory.gone(root.path):
+            settled(lambda absent=absent: self._manifests.remove(root, absent), report=self._report)  # type: ignore[misc]
+
+    def _gone(self, root: Root, summary: Summary, targets: Callable[[], Targets]) -> list[str]:
+        """Return the stored papers that are to go; count those that this root has no right to."""
+        prefixes = settled(lambda: self._manifests.prefixes(root), report=self._report)
+        if any(self._inventory.gone(root.path)):
+            settled(lambda: self._note_shared(root), report=self._report)
+        gone = []
+        for shared in self._inventory.gone(root.path):
+            ids = list(shared)
+            stored = settled(lambda ids=ids: read_documents(self._client, targets()["papers"], ids, ["source"]), report=self._report)  # type: ignore[misc]
+            for paper_id, found in stored.items():
+                inside = any(is_inside(str(found.fields.get("source")), prefix) for prefix in prefixes)
+                if inside and not shared[paper_id]:
+                    gone.append(paper_id)
+                    continue
+                why = f"{shared[paper_id]} has brought them in, too" if shared[paper_id] else "what is stored came from elsewhere since"
+                summary.spared[why] = summary.spared.get(why, 0) + 1
+                names = summary.spared_ids.setdefault(why, [])
+                names.extend([paper_id] if len(names) < _NAMED else [])
+        return gone
+
+    def _note_shared(self, root: Root) -> None:
+        for other in self._manifests.others(root):
+            self._inventory.share(root.path, other.ids, other.where)
+
+    def _excess(self, root: Root, gone: list[str], most: int | None) -> str:
+        """Return why so many papers are not pruned, or ''."""
+        present = self._inventory.present(root.path)
+        limit = most if most is not None else int(_SHARE * (present + len(gone))) if present else 0
+        if len(gone) <= limit:
+            return ""
+        named = ", ".join(gone[:3]) + ("" if len(gone) <= 3 else ", …")
+        brought = f"{len(gone):,} of the {present + len(gone):,} papers that it has brought in are gone ({named})."
+        why = (
+            f"That is more than --max-delete {most:,}."
+            if most is not None
+            else "That is more than a tenth."
+            if present
+            else "It is empty now."
+        )
+        way = f"Perhaps a part of it is missing by mistake; if not: --max-delete {len(gone)}."
+        return f"Nothing of {root.prefix} was pruned: {brought} {why} {way}"

@@ -1,0 +1,201 @@
+"""Follow a folder: its files are ingested whenever they are new or have changed, once they have stopped changing.
+
+The system only wakes us; what has changed is found by looking, so that lost events, moved folders and network drives make no difference.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from osembed.errors import AuthError, BusyError, ClusterError, InputError, NoPapersError, PruneError, RefusedError
+from osembed.generation import Wish
+from osembed.ingest.feed import Feed, Progress, Report
+from osembed.ingest.intake import IngestOptions, Summary
+from osembed.limits import checked
+from osembed.papers.readers.folders import Found, find
+from osembed.papers.readers.kinds import ONE_PAPER, kind_of
+from osembed.papers.records import printable
+
+_LOOK_S = 60.0  # however silent the system is: on network drives it tells nothing
+_AGAIN_S = 30.0
+_POLL_MS = 2000
+Stamp = tuple[int, int]  # bytes, and nanoseconds of the last change
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What has changed in a folder: files to read, and files that are gone."""
+
+    files: frozenset[Path] = frozenset()
+    gone: frozenset[Path] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.files or self.gone)
+
+
+@dataclass
+class Folder:
+    """The files of a folder, and since when each has been as it is.
+
+    Attributes:
+        root: its path.
+        settle_s: a file that has been the same for so long has stopped changing.
+        done: what was ingested of each.
+        waiting: what is new, has changed (its stamp now) or is gone (None), and when it was seen so first.
+    """
+
+    root: Path
+    settle_s: float
+    done: dict[Path, Stamp] = field(default_factory=dict)
+    waiting: dict[Path, tuple[Stamp | None, float]] = field(default_factory=dict)
+
+    def take(self) -> None:
+        """Take everything for ingested as it is now."""
+        self.done, self.waiting = self._look(), {}
+
+    def changes(self) -> Changes:
+        """Look, and return what has stopped changing."""
+        now, at = self._look(), time.monotonic()
+        differing: dict[Path, Stamp | None] = {file: stamp for file, stamp in now.items() if self.done.get(file) != stamp}
+        differing.update(dict.fromkeys(self.done.keys() - now.keys()))
+        before = self.waiting
+        self.waiting = {
+            file: before[file] if file in before and before[file][0] == stamp else (stamp, at) for file, stamp in differing.items()
+        }
+        ripe = {file: stamp for file, (stamp, since) in self.waiting.items() if at - since >= self.settle_s}
+        return Changes(
+            frozenset(file for file, stamp in ripe.items() if stamp), frozenset(file for file, stamp in ripe.items() if not stamp)
+        )
+
+    def settle(self, changes: Changes) -> None:
+        """Note that changes were ingested, as they were when they were returned."""
+        for file in (*changes.files, *changes.gone):
+            stamp = self.waiting.pop(file, (None, 0.0))[0]
+            if stamp:
+                self.done[file] = stamp
+            else:
+                self.done.pop(file, None)
+
+    def _look(self) -> dict[Path, Stamp]:
+        found = find(str(self.root), lambda *_: None)
+        return {one.file: (one.size, one.changed) for one in found if isinstance(one, Found)}
+
+
+class Watch:
+    """Feeds a collection from a folder.
+
+    Args:
+        feed: of the collection.
+        root: the folder.
+        wish, options, progress: of each ingest; the wish counts until one has succeeded.
+        report: told what is waited for.
+        settle: seconds for which a file must not have changed.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a setting of its own
+        self, feed: Feed, root: str, wish: Wish, options: IngestOptions, progress: Progress, report: Report, settle: float
+    ) -> None:
+        if not Path(root).is_dir():
+            why = f"{printable(root)} is not a folder." if Path(root).exists() else f"There is no {printable(root)}."
+            raise InputError(why, "What is followed is a folder.", "Name one; `osembed ingest` reads a file once.")
+        self._feed, self._root, self._wish, self._options, self._progress, self._report = feed, root, wish, options, progress, report
+        self._folder = Folder(Path(root), checked("settle", settle))
+        self._said = ""
+
+    def run(self) -> Iterator[Summary]:
+        """Yield what each ingest did; ends only by an error or an interruption."""
+        self._folder.take()
+        yield from self._ingest(None)
+        for _ in self._wakes():
+            changes = self._folder.changes()
+            if not changes:
+                continue
+            try:
+                yield from self._follow(changes)
+            except (ClusterError, BusyError) as error:
+                if isinstance(error, AuthError | RefusedError):
+                    raise
+                self._say(f"{error} Tried again in {_AGAIN_S:.0f} s.")
+                time.sleep(_AGAIN_S)
+            else:
+                self._folder.settle(changes)
+
+    def _follow(self, changes: Changes) -> Iterator[Summary]:
+        """Ingest what has changed; the whole folder where only that tells what is gone, or which of several records with one id is the last."""
+        whole = self._options.prune and (changes.gone or any(kind_of(file) not in ONE_PAPER for file in changes.files))
+        if changes.files and not whole:
+            for summary in self._ingest(changes.files):
+                whole = whole or bool(summary.undecided)
+                yield summary
+        if whole:
+            yield from self._ingest(None)
+
+    def _ingest(self, only: frozenset[Path] | None) -> Iterator[Summary]:
+        """Ingest some files of the folder, or all; say why where nothing could be, and what was not pruned."""
+        options = self._options if only is None else replace(self._options, prune=False)
+        try:
+            summary = self._feed.ingest([self._root], self._wish, options, self._progress, only)
+        except NoPapersError as error:  # one may come
+            self._say(str(error))
+            return
+        except PruneError as error:
+            self._say(str(error))
+            summary = error.summary
+        else:
+            self._said = ""
+        self._wish = Wish()  # the collection may be migrated while it is followed
+        yield summary
+
+    def _wakes(self) -> Iterator[None]:
+        """Yield whenever it is time to look into the folder, as long as it is there."""
+        from watchfiles import watch
+
+        tick_ms = int(1000 * min(1.0, max(0.05, self._folder.settle_s / 2)))
+        polling = None
+        while True:
+            same, looked = self._inode(), -_LOOK_S
+            if same is None:
+                self._say(f"{printable(self._root)} is not there. It is waited for, and nothing is pruned.")
+                time.sleep(1)
+                continue
+            try:
+                for events in watch(
+                    self._root,
+                    watch_filter=None,
+                    rust_timeout=tick_ms,
+                    yield_on_timeout=True,
+                    force_polling=polling,
+                    poll_delay_ms=_POLL_MS,
+                    ignore_permission_denied=True,
+                ):
+                    if self._inode() != same:
+                        break
+                    if events or self._folder.waiting or time.monotonic() - looked >= _LOOK_S:
+                        looked = time.monotonic()
+                        yield
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if polling:
+                    raise
+                polling = True
+                self._say(f"The system does not tell of changes here ({error}): the folder is looked into every {_POLL_MS // 1000} s.")
+
+    def _inode(self) -> tuple[int, int] | None:
+        """Return which folder stands under the path, None where there is none."""
+        try:
+            found = os.stat(self._root)
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if stat.S_ISDIR(found.st_mode) else None
+
+    def _say(self, text: str) -> None:
+        """Say something, once until an ingest succeeds."""
+        if text != self._said:
+            self._said = text
+            self._report(text)
