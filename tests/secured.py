@@ -146,15 +146,17 @@ class SecuredNode:
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         context = ssl.create_default_context(cafile=str(self.ca))
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-        for last in (False, True):
+        for left in reversed(range(10)):
             try:
                 with opener.open(request, timeout=60) as answer:
                     return answer.status, _parsed(answer.read())
             except urllib.error.HTTPError as error:
                 return error.code, _parsed(error.read())
-            except http.client.RemoteDisconnected:  # while the server takes in new certificates or roles
-                if last or method == "POST":
+            except (urllib.error.URLError, http.client.RemoteDisconnected) as error:  # while the server takes in new certificates or roles
+                sent = isinstance(error, http.client.RemoteDisconnected) and method == "POST"
+                if sent or not left:
                     raise
+                time.sleep(0.5)
         raise AssertionError("unreachable")
 
     @property

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -551,6 +552,15 @@ def test_a_slow_server_is_not_a_tls_fault(url, issue, ca_file):
         with pytest.raises(urllib3.exceptions.ReadTimeoutError) as caught:
             pool.urlopen("GET", "/")
         assert explain_connection(caught.value, Access(proxy.url, ca_cert=ca_file)) is None
+
+
+def test_a_server_that_has_shown_its_certificate_and_hangs_up_is_asked_again(secured, ca_file, monkeypatch):
+    """As OpenSearch does while it takes in new roles, for longer than a mistyped address is tried."""
+    monkeypatch.setenv("OSEMBED_CA_CERT", ca_file)
+    began = time.monotonic()
+    secured.rules.append(lambda _: Fault("lost") if time.monotonic() - began < 2.5 else None)
+    Collection("c", secured.url).server  # noqa: B018 - it shakes hands
+    assert time.monotonic() - began >= 2.5
 
 
 def test_a_port_of_something_else():
