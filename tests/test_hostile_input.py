@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -286,6 +288,20 @@ def test_unknown_names_get_a_hint(columns, names, said):
     hint = explain_names(columns, names)
     assert said in hint
     assert bool(said) == bool(hint)
+
+
+def test_a_name_that_no_record_has_is_said(tmp_path):
+    """Else a misspelled body would be left out in silence where there are abstracts."""
+    path = tmp_path / "a.csv"
+    path.write_text("id,title,abstract,full_txt\n1,T,an abstract,the text\n")
+    for names, said in (({"body": "full_text"}, "--field body=full_txt"), ({"body": "nothing like it"}, "Their fields are id, title")):
+        with closing(Intake([str(path)], IngestOptions(0, names), "c")) as intake:
+            intake.look()
+            assert f"have no field {shlex.quote(names['body'])}" in intake.notice
+            assert said in intake.notice
+    with closing(Intake([str(path)], IngestOptions(0, {"body": "FULL_TXT"}), "c")) as intake:
+        intake.look()
+        assert intake.notice == ""
 
 
 def test_an_input_without_papers_says_why(tmp_path):

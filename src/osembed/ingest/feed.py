@@ -48,6 +48,8 @@ class Feed:
         # The input first: for one that is not there nothing is started, created or bound to a model.
         with closing(Intake(papers, options, self._collection, only)) as intake, telling(lambda: self._connect()[0], self._collection):
             intake.look()
+            if intake.notice:
+                self._report(intake.notice)
             client, server = self._connect()
             opened = self._open(client, server, wish, intake, again=only is not None and self._drops is not None)
             for notice in opened.notices:

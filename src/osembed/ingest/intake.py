@@ -14,8 +14,9 @@ from osembed.errors import InputError, NoPapersError
 from osembed.limits import check_fields
 from osembed.metadata import Dropped
 from osembed.paper import Paper, normal_id, to_paper
-from osembed.papers.columns import explain_names, nearest
+from osembed.papers.columns import explain_names, explain_unmet, nearest
 from osembed.papers.dead_letters import DeadLetters
+from osembed.papers.exported import EXPORTED
 from osembed.papers.inventory import Inventory
 from osembed.papers.readers.dicts import Dicts
 from osembed.papers.readers.reader import Reader
@@ -134,6 +135,7 @@ class Intake:
     Attributes:
         options: how it is read.
         sample: the first papers, once it was looked at.
+        notice: what a person should know of them.
         inventory: what its folders and files have.
 
     Raises:
@@ -155,6 +157,7 @@ class Intake:
         self._columns: dict[str, None] = {}
         self._papers: Iterator[Paper] = self._read()
         self.sample: list[Paper] = []
+        self.notice = ""
         self._bytes_read = 0
         self._is_part = only is not None
         self._held: dict[str, list[str]] = {}
@@ -173,6 +176,9 @@ class Intake:
                 break
         if not self.sample and not self.is_empty:
             raise self.nothing()
+        named = [paper.fields for paper in self.sample if EXPORTED not in paper.fields]
+        if named and not self._is_part:
+            self.notice = explain_unmet(list(dict.fromkeys(name for fields in named for name in fields)), self.options.names)
         self._papers = self._marked(zip(self.sample, marks, strict=True), papers)
 
     def windows(self) -> Iterator[Batch]:

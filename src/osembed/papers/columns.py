@@ -23,12 +23,28 @@ def explain_names(columns: Sequence[str], names: Mapping[str, str]) -> str:
     lacking = [field for field in ("title", "abstract", "body") if name_of(there, field, names) is None]
     if not columns or not {"abstract", "body"} <= set(lacking):
         return ""
-    more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
-    found = f"Their fields are {', '.join(columns[:_SHOWN])}{more}."
+    found = _found(columns)
     wanted = [(field, (names[field],) if field in names else USUAL[field]) for field in lacking]
     near = {field: column for field, usual in wanted if (column := nearest(usual, columns))}
     typed = " ".join(f"--field {field}={shlex.quote(column)}" for field, column in near.items())
     return f"{found} {f'Perhaps {typed}.' if typed else 'Say which holds what, like --field title=NAME --field body=NAME.'}"
+
+
+def explain_unmet(columns: Sequence[str], names: Mapping[str, str]) -> str:
+    """Return what is to be said of names that the caller gave and no record has, '' where each is found."""
+    there = dict.fromkeys(columns, "x")
+    unmet = {field: name for field, name in names.items() if name_of(there, field, names) is None}
+    if not unmet:
+        return ""
+    near = {field: column for field, name in unmet.items() if (column := nearest([name], columns))}
+    typed = " ".join(f"--field {field}={shlex.quote(column)}" for field, column in near.items())
+    asked = ", ".join(f"{shlex.quote(name)} (--field {field}={shlex.quote(name)})" for field, name in unmet.items())
+    return f"The first records have no field {asked}. {_found(columns)}" + (f" Perhaps {typed}." if typed else "")
+
+
+def _found(columns: Sequence[str]) -> str:
+    more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
+    return f"Their fields are {', '.join(columns[:_SHOWN])}{more}."
 
 
 def nearest(wanted: Iterable[str], known: Sequence[str]) -> str:

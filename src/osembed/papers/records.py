@@ -36,7 +36,7 @@ class Rejected:
     source: str
     fields: dict[str, Any]
     check: str = ""
-    paper_id: str = ""
+    paper_id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
