@@ -12,6 +12,7 @@ SOURCE = ROOT / "src" / "osembed"
 # Top to bottom: a module imports only from lines below its own (and its own line where that is a package).
 HOUSE = [
     {"cli"},
+    {"listing"},
     {"collection"},
     {"arguments"},
     {"migrate"},

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from osembed.client import connect
-from osembed.collection import collections
 from osembed.errors import AuthError
 from osembed.journal import Journal
+from osembed.listing import collections
 from osembed.migrate import leg
 from osembed.opensearch import permissions
 from osembed.opensearch.permissions import NEEDS, ROLES, find_lack, find_lacks, left_behind

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import gc
+import threading
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -152,3 +155,29 @@ def test_dictionaries_and_records_are_papers(name, url, small, models):
 def test_public_names_hold_what_programs_need():
     """The types that a program writes down can be imported from the package."""
     assert osembed.Record is Record
+
+
+def test_nothing_runs_on_for_a_collection_that_nobody_needs(name, url, small, write):
+    """A program may open a collection for each request: each ends what it runs in the background, at `close` or when it is forgotten."""
+
+    def announcers() -> int:
+        return sum(thread.name == "osembed-announcer" for thread in threading.enumerate())
+
+    def wait_for(count: int) -> None:
+        ends = time.monotonic() + 10
+        while announcers() != count:
+            assert time.monotonic() < ends, f"{announcers()} threads instead of {count}"
+            time.sleep(0.05)
+
+    gc.collect()
+    before = announcers()
+    with Collection(name, url) as papers:
+        papers.ingest(write([paper(1)]), small)
+        assert papers.search("species").hits
+        assert announcers() == before + 1
+    wait_for(before)
+    assert papers.search("species").hits, "closed, it can be used again"
+    assert announcers() == before + 1
+    del papers
+    gc.collect()
+    wait_for(before)

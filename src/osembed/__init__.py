@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from osembed.arguments import choose_models
-    from osembed.collection import Collection, collections
+    from osembed.collection import Collection
     from osembed.errors import OsembedError
     from osembed.evaluate import Evaluation
     from osembed.generation import Wish
     from osembed.ingest.intake import Summary
+    from osembed.listing import collections
     from osembed.opensearch.collections import CollectionInfo
     from osembed.opensearch.export import Exported
     from osembed.opensearch.stored import StoredPaper
@@ -37,7 +38,7 @@ _HOMES = {
     "Summary": "ingest.intake",
     "Wish": "generation",
     "choose_models": "arguments",
-    "collections": "collection",
+    "collections": "listing",
 }
 __all__ = [
     "Collection",

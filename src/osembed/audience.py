@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -28,27 +29,32 @@ Clients = dict[str, dict[str, Any]]
 
 
 class Announcer:
-    """A daemon thread that announces what its process can embed. `start` may be called often."""
+    """A daemon thread that announces what its process can embed, as long as its owner lives. `start` may be called often."""
 
     def __init__(self, client: OpenSearch, collection: str, encoders: Encoders) -> None:
         self._client, self._collection, self._encoders = client, collection, encoders
         self._token, self._entry = secrets.token_hex(8), register()
         self._ready: dict[str, bool] = {}
         self._seen: dict[str, tuple[int, float]] = {}
-        self._started = False
+        self._started, self._ended = False, threading.Event()
 
-    def start(self) -> None:
-        """Begin to announce, unless this process does already."""
+    def start(self, owner: object) -> None:
+        """Begin to announce, unless this process does already; end with the owner, or by `stop`."""
         if not self._started:
             self._started = True
+            weakref.finalize(owner, self.stop)
             threading.Thread(target=self._run, daemon=True, name="osembed-announcer").start()
 
+    def stop(self) -> None:
+        """Announce no more."""
+        self._ended.set()
+
     def _run(self) -> None:
-        time.sleep(_FIRST_S)
-        while True:
+        wait_s = _FIRST_S
+        while not self._ended.wait(wait_s):
             with suppress(OsembedError):  # the server is away, or this user may not write to the journal
                 self._announce()
-            time.sleep(_EVERY_S)
+            wait_s = _EVERY_S
 
     def _announce(self) -> None:
         journal = Journal(self._client)

@@ -41,31 +41,11 @@ if TYPE_CHECKING:
     from osembed.migrate.migration import Migration
     from osembed.migrate.repair import Repair
     from osembed.migrate.verify import Report as VerifyReport
-    from osembed.opensearch.collections import CollectionInfo
     from osembed.opensearch.drop import DropPlan, DropResult
     from osembed.opensearch.export import Exported
     from osembed.opensearch.stored import StoredPaper
 
 Report = Callable[[str], None]
-
-
-def collections(
-    url: str | None = None, *, ca_cert: str = "", insecure: bool = False, report: Report = lambda _: None
-) -> list[CollectionInfo]:
-    """Return the collections of a server, by name; `report` is told where this user may not be shown all of them.
-
-    Args:
-        url, ca_cert, insecure, report: as for Collection.
-
-    Raises AuthError where this user may not ask which indexes there are: that is not to say that there are none.
-    """
-    from osembed.opensearch.collections import PARTIAL, find_collections, is_partial
-
-    client = Collection(url=url, ca_cert=ca_cert, insecure=insecure, report=report).client
-    found = settled(lambda: find_collections(client), report=report, only=UnavailableError)
-    if is_partial(client):
-        report(PARTIAL)
-    return found
 
 
 class Collection:
@@ -98,10 +78,22 @@ class Collection:
     ) -> None:
         self.name, device, precision = check_name(name), checked("device", device), checked("precision", precision)
         self._url, self._ca_cert, self._insecure, self._report = url, ca_cert, insecure, report
+        self._announcers: dict[str, Announcer] = {}
         self._joint_searchers: dict[tuple[str, ...], SeveralSearcher] = {}
         self._encoders = Encoders(device, precision)
         # One query is faster on the CPU in full precision than the start of a GPU; the witness vectors say that the space is the same.
         self._query_encoders = Encoders("cpu" if device == "auto" else device, "fp32" if precision == "auto" else precision)
+
+    def __enter__(self) -> Collection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what runs in the background; so does a collection that nobody refers to any more."""
+        while self._announcers:
+            self._announcers.popitem()[1].stop()
 
     def ingest(
         self,
@@ -162,7 +154,7 @@ class Collection:
         """
         text, chosen = check_question(query, options)
         others = [check_name(name) for name in several_texts("also", also)]
-        self._announcer.start()
+        self._announce(self.name)
         return self._searcher_of(others).search(text, chosen)
 
     def similar(
@@ -374,14 +366,14 @@ class Collection:
     def _feed(self) -> Feed:
         def connect() -> tuple[OpenSearch, Server]:
             self._reach()
-            self._announcer.start()
+            self._announce(self.name)
             return self.client, self.server
 
         return Feed(self.name, connect, self._encoders, self._report)
 
-    @cached_property
-    def _announcer(self) -> Announcer:
-        return Announcer(self.client, self.name, self._query_encoders)
+    def _announce(self, name: str) -> None:
+        """Tell the migrations of a collection what this process can embed, from now on."""
+        self._announcers.setdefault(name, Announcer(self.client, name, self._query_encoders)).start(self)
 
     def _searcher_of(self, others: Sequence[str]) -> Searcher:
         """Return the searcher of this collection and others, kept for the next search."""
@@ -391,7 +383,7 @@ class Collection:
         if names not in self._joint_searchers:
             self._joint_searchers[names] = SeveralSearcher(self.client, self.server, names, self._query_encoders)
             for name in names[1:]:  # their migrations, too, want to know what readers can embed
-                Announcer(self.client, name, self._query_encoders).start()
+                self._announce(name)
         return self._joint_searchers[names]
 
     @cached_property

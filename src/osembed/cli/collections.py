@@ -30,7 +30,7 @@ def list_collections(as_json: bool, **given: Any) -> None:
     half dropped    a drop was interrupted: run it again         left over  indexes that nothing shows
     contradictory   its aliases are not as they should be: osembed doctor says why
     """
-    from osembed.collection import collections
+    from osembed.listing import collections
 
     found = collections(report=notice, **given)
     if as_json:
