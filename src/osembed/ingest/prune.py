@@ -67,7 +67,7 @@ class Pruner:
             if rejected:
                 summary.unpruned.append(
                     f"Nothing of {root.prefix} was pruned: it was not read completely ({rejected.source}: {rejected.reason}), so what it lacks "
-                    "is not surely gone. Mend that, then run the same command again."
+                    "is not surely gone. See to that, then run the same command again."
                 )
             else:
                 self._prune_root(root, summary, targets, loop, most)
