@@ -249,7 +249,8 @@ class Intake:
         summary = self.summary
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.reasons.most_common(5))
         kept = self._letters.close()
-        found = f"{self._name} holds no paper that can be indexed: {summary.read:,} records read" + (f" ({reasons})." if reasons else ".")
+        where = f"What has changed in {self._name}" if self._is_part else self._name
+        found = f"{where} holds no paper that can be indexed: {summary.read:,} records read" + (f" ({reasons})." if reasons else ".")
         names = explain_names([name for name in self._columns if name != "raw"], self.options.names)
         return NoPapersError(found, names, f"They are kept in {kept}: mend them, then ingest that file." if kept else "")
 
