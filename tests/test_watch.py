@@ -347,10 +347,12 @@ def test_a_file_is_not_followed(collection, folder):
 
 def test_from_the_shell(name, url, models, folder):
     """One JSON line for each ingest, at once; Ctrl-C ends it."""
+    (folder / "short.txt").write_text("Title\ntoo short")
     line = command("watch", str(folder), "--collection", name, "--url", url, "--model", str(models.bert), "--settle", "0.2", "--json")
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible)
     assert process.stdout
-    assert json.loads(process.stdout.readline())["indexed"] == 20
+    first = json.loads(process.stdout.readline())
+    assert (first["indexed"], first["reasons"]) == (20, {"fewer than 100 words": 1})
     place(folder, 30)
     assert json.loads(process.stdout.readline())["indexed"] == 1
     process.send_signal(signal.SIGINT)
