@@ -361,5 +361,17 @@ def test_from_the_shell(name, url, models, folder):
     assert "Traceback" not in err
 
 
+def test_a_terminated_watch_says_so(name, url, models, folder):
+    """Whatever stops services takes any other exit code for a failure."""
+    line = command("watch", str(folder), "--collection", name, "--url", url, "--model", str(models.bert), "--json")
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline()
+    time.sleep(1)  # it waits for changes then
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "Terminated." in err) == (143, True), err
+
+
 def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
