@@ -87,6 +87,13 @@ def _changed(stage: Stage, papers: Collection) -> Any:
     return done
 
 
+def _prune(stage: Stage, papers: Collection) -> Any:
+    papers.ingest(stage.write("pruned.jsonl", [paper(20)]))
+    done = papers.ingest(stage.write("pruned.jsonl", []), prune=True, max_delete=1)
+    assert done.pruned == 1
+    return done
+
+
 def _delete(_: Stage, papers: Collection) -> Any:
     return papers.delete(["p9", "nobody"])
 
@@ -120,6 +127,7 @@ WRITER = [
     Step("ingest", _first),
     Step("ingest again", _again),
     Step("ingest changed", _changed),
+    Step("ingest --prune", _prune),
     Step("delete", _delete),
 ]
 

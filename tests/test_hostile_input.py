@@ -422,3 +422,14 @@ def test_ids_that_were_met_are_known():
         assert seen.meet(str(number) for number in range(start, start + 250)) == set()
     assert seen.meet(["7", "new"]) == {"7"}
     seen.close()
+
+
+def test_dead_letters_that_would_be_read_again_without_end_are_refused(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"id": "1", "title": "short"}\n')
+    (tmp_path / "link").symlink_to(tmp_path)
+    for path, letters in ((file, file), (tmp_path, tmp_path / "dead.jsonl"), (tmp_path / "link", tmp_path / "sub" / "dead.jsonl")):
+        with pytest.raises(InputError, match="among what is read"):
+            Intake([str(path)], IngestOptions(dead_letters=str(letters)), "x")
+    for letters in ("rejected.log", ".dead.jsonl", ".hidden/dead.jsonl"):
+        Intake([str(tmp_path)], IngestOptions(dead_letters=str(tmp_path / letters)), "x").close()

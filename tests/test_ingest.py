@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +13,12 @@ import orjson
 import pytest
 
 from osembed import index as indexes
+from osembed.cli.output import print_json
 from osembed.collection import Collection
 from osembed.errors import BusyError, CollectionError, IdentityError, InputError, NoPapersError
 from osembed.generation import Wish
 from osembed.identity import identify, text_hash
+from osembed.ingest.intake import Summary
 from osembed.ingest.run import Ingest
 from osembed.metadata import OTHER_TYPE, OWN
 from osembed.model_files import read_model
@@ -547,3 +551,10 @@ def test_progress_counts_what_is_settled(collection, small, write, monkeypatch):
     assert steps[-1] == (20, 1.0)
     for indexed, done in steps:
         assert done == pytest.approx(indexed / 20, abs=0.05)
+
+
+def test_a_summary_with_rejections_is_json(capsys):
+    summary = Summary("papers", reasons=Counter(["no text"]), dropped={"too deep": Counter(["a.b"])})
+    print_json(summary)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["reasons"], found["dropped"]) == ({"no text": 1}, {"too deep": {"a.b": 1}})

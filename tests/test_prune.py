@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from osembed.collection import Collection
 from osembed.errors import InputError, NoPapersError, PruneError
 from osembed.generation import Wish
+from osembed.ingest.run import Ingest
 from osembed.journal import Journal
 from osembed.opensearch import manifests
 from osembed.opensearch.manifests import Manifests, manifest_keys
@@ -115,6 +117,32 @@ def test_what_was_not_read_is_not_gone(spoil, collection, small, folder):
     assert {"t0", "m0"} <= ids(collection)
 
 
+@pytest.mark.parametrize("change", ["moved", "replaced", "away"])
+def test_what_changes_while_the_rest_is_read_prunes_nothing(change, collection, small, folder, monkeypatch):
+    """A line may be moved from a file that is read late into one that was read early."""
+    (folder / "a.jsonl").write_text(json.dumps(paper(1, id="early")))
+    (folder / "z.jsonl").write_text("\n".join(json.dumps(paper(number, id=f"z{number}")) for number in range(2)))
+    collection.ingest(folder, small)
+    lines = (folder / "z.jsonl").read_text().splitlines()
+    refreshed = Ingest._refresh
+
+    def after_reading(self):
+        monkeypatch.setattr(Ingest, "_refresh", refreshed)
+        if change == "moved":
+            (folder / "a.jsonl").write_text("\n".join([json.dumps(paper(1, id="early")), lines[0]]))
+        elif change == "replaced":
+            place(folder, 40)
+        else:
+            folder.rename(folder.with_name("away"))
+        refreshed(self)
+
+    (folder / "z.jsonl").write_text(lines[1])
+    monkeypatch.setattr(Ingest, "_refresh", after_reading)
+    with pytest.raises(PruneError, match=r"was not read completely \(.*(changed while|There is no)"):
+        collection.ingest(folder, prune=True)
+    assert "z0" in ids(collection)
+
+
 def test_what_is_rejected_now_is_not_gone(collection, small, folder):
     """A paper that has become too short, or another encoding, stays in its last good version."""
     collection.ingest(folder, small)
@@ -124,6 +152,24 @@ def test_what_is_rejected_now_is_not_gone(collection, small, folder):
     summary = collection.ingest(folder, prune=True)
     assert (summary.rejected, summary.pruned) == (3, 0)
     assert {"t1", "t2", "t3"} <= ids(collection)
+
+
+def test_a_rejected_record_that_no_id_names_may_be_what_is_gone(collection, small, folder, write):
+    """Its content names it, and that has changed."""
+    records = [{key: value for key, value in paper(number).items() if key != "id"} for number in range(20)]
+    collection.ingest(write(records), small)
+    records[0]["text"] = "cut short"
+    with pytest.raises(PruneError, match=r"papers\.jsonl:1: fewer than 100 words"):
+        collection.ingest(write(records), prune=True)
+    assert len(ids(collection)) == 20
+
+
+def test_files_whose_name_is_not_their_id_are_not_taken_for_gone(collection, small, folder):
+    collection.ingest(folder, small, names={"id": "doi"})
+    (folder / "t2.txt").write_bytes(b"Title\n\xff\xfe word" * 200)
+    with pytest.raises(PruneError, match="not UTF-8"):
+        collection.ingest(folder, names={"id": "doi"}, prune=True)
+    assert len(ids(collection)) == 20
 
 
 def test_only_what_this_root_brought_in_is_removed(collection, small, folder, tmp_path, write):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -111,6 +113,21 @@ def test_a_file_that_is_replaced_was_never_gone(tmp_path):
     assert root.changes() == Changes(frozenset({file}))
 
 
+def test_a_file_whose_rights_or_name_alone_change_is_read_again(tmp_path):
+    """It may not have been readable before; another file of that size and age may have taken its name."""
+    root, file, other = Folder(tmp_path, 0.0), tmp_path / "a.txt", tmp_path / "b.txt"
+    file.write_text("first")
+    other.write_text("other")
+    os.utime(other, ns=(0, file.stat().st_mtime_ns))
+    root.take()
+    file.chmod(0o600)
+    found = root.changes()
+    assert found == Changes(frozenset({file}))
+    root.settle(found)
+    other.rename(file)
+    assert root.changes() == Changes(frozenset({file}), frozenset({other}))
+
+
 def test_a_folder_that_is_moved_in_is_found(follow, folder, tmp_path, collection):
     outside = tmp_path / "outside"
     (outside / "deep").mkdir(parents=True)
@@ -155,6 +172,43 @@ def test_lines_that_go_are_pruned_too(follow, folder, collection):
     within(60, steps)
     (folder / "more.jsonl").write_text("\n".join(lines[1:]))
     assert within(60, steps).pruned_ids == ["l0"]
+
+
+def test_nothing_is_pruned_while_a_file_is_half_written(follow, folder, collection):
+    lines = [json.dumps(paper(number, id=f"l{number}")) for number in range(5)]
+    (folder / "more.jsonl").write_text("\n".join(lines))
+    steps = follow(prune=True)
+    within(60, steps)
+    writing = threading.Event()
+
+    def write_slowly():
+        while not writing.wait(SETTLE_S / 3):
+            (folder / "more.jsonl").write_text("\n".join(lines[:4]))
+
+    writer = threading.Thread(target=write_slowly)
+    writer.start()
+    (folder / "t0.txt").unlink()
+    time.sleep(3 * SETTLE_S)
+    place(folder, 30)
+    done = within(60, steps)
+    writing.set()
+    writer.join()
+    assert (done.indexed, done.pruned) == (1, 0)
+    assert {"t0", "l4"} <= ids(collection)
+    (folder / "more.jsonl").write_text("\n".join(lines))
+    assert within(60, steps).pruned_ids == ["t0"]
+
+
+def test_what_was_not_pruned_is_once_all_can_be_read(follow, folder, collection):
+    steps = follow(prune=True)
+    within(60, steps)
+    (folder / "t1.txt.gz").write_bytes(b"\x1f\x8b\x08\x00 no such thing")
+    (folder / "t0.txt").unlink()
+    done = within(60, steps)
+    while not done.unpruned:
+        done = within(60, steps)
+    (folder / "t1.txt.gz").write_bytes(gzip.compress((folder / "t1.txt").read_bytes()))
+    assert within(60, steps).pruned_ids == ["t0"]
 
 
 def test_of_records_in_two_files_the_last_file_wins_whichever_changed(follow, folder, collection):
@@ -206,7 +260,7 @@ def test_a_server_that_is_away_is_asked_again(follow, folder, said, url, monkeyp
         timer.start()
         place(folder, 30)
         assert within(90, steps).indexed == 1
-    assert any("Tried again in" in text for text in said)
+    assert any("Trying again in" in text for text in said)
     assert "t30" in ids(collection)
 
 
@@ -226,6 +280,43 @@ def test_a_collection_that_was_dropped_is_not_made_anew(follow, folder, collecti
     with pytest.raises(DroppedError):
         within(60, steps)
     assert ids(collection) == {"p1"}
+
+
+def test_a_dropped_collection_is_not_made_anew_to_prune_it(follow, folder, collection, client, name):
+    steps = follow(prune=True)
+    within(60, steps)
+    collection.drop()
+    (folder / "t0.txt").unlink()
+    with pytest.raises(DroppedError):
+        within(60, steps)
+    assert not client.indices.get(index=f"{name}*")
+
+
+def test_a_folder_that_goes_while_it_is_read_is_waited_for(follow, folder, collection, monkeypatch, said):
+    look = Folder.changes
+
+    def gone(self):
+        if (folder / "t30.txt").exists():
+            folder.rename(folder.with_name("away"))
+            threading.Timer(1.5, folder.with_name("away").rename, [folder]).start()
+            monkeypatch.setattr(Folder, "changes", look)
+        return look(self)
+
+    steps = follow()
+    within(60, steps)
+    monkeypatch.setattr(Folder, "changes", gone)
+    place(folder, 30)
+    assert within(60, steps).indexed == 1
+    assert any("is not there" in text for text in said)
+
+
+def test_what_is_wrong_with_a_file_is_not_said_of_the_folder(follow, folder, said):
+    steps = follow()
+    within(60, steps)
+    (folder / "t30.txt").write_text("short")
+    threading.Timer(2.0, place, [folder, 31]).start()
+    assert within(60, steps).indexed == 1
+    assert any(text.startswith("What has changed in") for text in said)
 
 
 def test_a_migration_does_not_end_it(follow, folder, collection, models):
@@ -256,16 +347,30 @@ def test_a_file_is_not_followed(collection, folder):
 
 def test_from_the_shell(name, url, models, folder):
     """One JSON line for each ingest, at once; Ctrl-C ends it."""
+    (folder / "short.txt").write_text("Title\ntoo short")
     line = command("watch", str(folder), "--collection", name, "--url", url, "--model", str(models.bert), "--settle", "0.2", "--json")
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible)
     assert process.stdout
-    assert json.loads(process.stdout.readline())["indexed"] == 20
+    first = json.loads(process.stdout.readline())
+    assert (first["indexed"], first["reasons"]) == (20, {"fewer than 100 words": 1})
     place(folder, 30)
     assert json.loads(process.stdout.readline())["indexed"] == 1
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
+
+
+def test_a_terminated_watch_says_so(name, url, models, folder):
+    """Whatever stops services takes any other exit code for a failure."""
+    line = command("watch", str(folder), "--collection", name, "--url", url, "--model", str(models.bert), "--json")
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline()
+    time.sleep(1)  # it waits for changes then
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "Terminated." in err) == (143, True), err
 
 
 def _interruptible() -> None:

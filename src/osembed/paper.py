@@ -106,7 +106,8 @@ def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper 
         mark=mark or Mark(),
     )
     reason = _unfit(paper, min_words)
-    return Rejected(reason, record.source, record.fields, paper_id=paper.id) if reason else paper
+    named = paper.id if taken["id"] is not None else ""  # what its content names may be another version of any paper
+    return Rejected(reason, record.source, record.fields, paper_id=named) if reason else paper
 
 
 def clean(text: str) -> str:

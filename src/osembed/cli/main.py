@@ -23,7 +23,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised in the main thread so that everything unwinds as for Ctrl-C."""
+    """SIGTERM, raised in the main thread so that everything unwinds as for Ctrl-C.
+
+    Attributes:
+        raised: whether it was. Libraries that wait in native code make a KeyboardInterrupt of it.
+    """
+
+    raised = False
 
 
 class ReaderLeft(Exception):
@@ -117,12 +123,10 @@ def _run() -> int:
     except OsembedError as error:
         complain(f"{click.style('Error:', fg='red')} {safe(error)}")
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        complain("Interrupted. What was acknowledged is kept; the same command goes on from here.")
-        return 130
-    except Terminated:
-        complain("Terminated. What was acknowledged is kept; the same command goes on from here.")
-        return 143
+    except (KeyboardInterrupt, click.Abort, Terminated):
+        what, code = ("Terminated", 143) if Terminated.raised else ("Interrupted", 130)
+        complain(f"{what}. What was acknowledged is kept; the same command goes on from here.")
+        return code
     except (ReaderLeft, BrokenPipeError):  # that is the reader's right
         _drop_output()
         return 0
@@ -154,4 +158,5 @@ def _drop_output() -> None:
 
 
 def _terminate(*_: object) -> None:
+    Terminated.raised = True
     raise Terminated

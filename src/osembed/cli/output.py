@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,10 +49,7 @@ def complain(text: str) -> None:
 
 def print_json(data: Any) -> None:
     """Print one JSON document on stdout."""
-    plain = asdict(data) if is_dataclass(data) and not isinstance(data, type) else data
-    if isinstance(plain, list):
-        plain = [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in plain]
-    click.echo(orjson.dumps(plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
+    click.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), err: bool = False) -> None:
@@ -243,6 +239,8 @@ def _print_losses(summary: Summary) -> None:
         click.echo(f"  pruned {summary.pruned:,}: {safe(_some(summary.pruned_ids, summary.pruned))}")
     for why, count in summary.spared.items():
         click.echo(f"  gone, but kept {count:,}: {safe(why)} ({safe(_some(summary.spared_ids[why], count))})")
+    if summary.spared:
+        click.echo("  To remove such papers all the same: osembed delete ID…")
     for why, count in summary.skipped.items():
         click.echo(f"  passed over {count:,} {safe(why)}: {safe(_some(summary.skipped_names[why]))}")
     if summary.dead_letters:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -48,7 +47,7 @@ def watch(folder: str, as_json: bool, settle: float, **given: Any) -> None:
             shown.close()
             meters.clear()
             if as_json:
-                click.echo(orjson.dumps(asdict(summary), option=orjson.OPT_NON_STR_KEYS))
+                click.echo(orjson.dumps(summary, option=orjson.OPT_NON_STR_KEYS))
             elif first:
                 print_summary(summary)
             else:

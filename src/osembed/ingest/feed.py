@@ -36,14 +36,22 @@ class Feed:
         self._drops: int | None = None
 
     def ingest(
-        self, papers: Sequence[str] | Dicts, wish: Wish, options: IngestOptions, progress: Progress, only: Container[Path] | None = None
+        self,
+        papers: Sequence[str] | Dicts,
+        wish: Wish,
+        options: IngestOptions,
+        progress: Progress,
+        only: Container[Path] | None = None,
+        *,
+        again: bool = False,
     ) -> Summary:
         """Ingest papers. Raises as `Collection.ingest` does.
 
         Args:
             papers: paths, or papers that are handed over.
             wish, options, progress: see `Collection.ingest`.
-            only: files of a folder that is followed. Once the first ingest has opened the collection, it must still be the one that it was.
+            only: files of a folder that are read; None stands for all.
+            again: whether the collection must still be the one that the last ingest has fed.
         """
         # The input first: for one that is not there nothing is started, created or bound to a model.
         with closing(Intake(papers, options, self._collection, only)) as intake, telling(lambda: self._connect()[0], self._collection):
@@ -51,7 +59,7 @@ class Feed:
             if intake.notice:
                 self._report(intake.notice)
             client, server = self._connect()
-            opened = self._open(client, server, wish, intake, again=only is not None and self._drops is not None)
+            opened = self._open(client, server, wish, intake, again=again)
             for notice in opened.notices:
                 self._report(notice)
             try:

@@ -152,6 +152,7 @@ class Intake:
         )
         self.inventory = Inventory(self._reader.roots)
         self._check_roots()
+        self._check_letters()
         self._letters = DeadLetters(options.dead_letters, collection)
         self._lock = threading.Lock()
         self._columns: dict[str, None] = {}
@@ -237,6 +238,12 @@ class Intake:
             if len(summary.doubled) < _NAMED:
                 summary.doubled[former] = now
 
+    def look_again(self) -> None:
+        """Note which roots have changed while they were read: what they seem to lack may stand there now."""
+        if isinstance(self._reader, Reader):
+            for path, rejected in self._reader.changed():
+                self.inventory.fail(path, rejected)
+
     def close(self) -> None:
         """Close the dead letters and forget the ids."""
         self.summary.dead_letters = self._letters.close()
@@ -248,7 +255,8 @@ class Intake:
         summary = self.summary
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.reasons.most_common(5))
         kept = self._letters.close()
-        found = f"{self._name} holds no paper that can be indexed: {summary.read:,} records read" + (f" ({reasons})." if reasons else ".")
+        where = f"What has changed in {self._name}" if self._is_part else self._name
+        found = f"{where} holds no paper that can be indexed: {summary.read:,} records read" + (f" ({reasons})." if reasons else ".")
         names = explain_names([name for name in self._columns if name != "raw"], self.options.names)
         return NoPapersError(found, names, f"They are kept in {kept}: mend them, then ingest that file." if kept else "")
 
@@ -287,6 +295,15 @@ class Intake:
                 f"{self._name} is nothing to prune by.",
                 "What is gone is known of folders, and of files with several papers.",
                 "Name the folder, or leave --prune out.",
+            )
+
+    def _check_letters(self) -> None:
+        letters = self.options.dead_letters
+        if letters and isinstance(self._reader, Reader) and self._reader.covers(Path(letters)):
+            raise InputError(
+                f"The dead letters {printable(letters)} are among what is read.",
+                "What is rejected would be read and rejected again, without end.",
+                "Name a file elsewhere: --dead-letters FILE.",
             )
 
     def _marked(self, seen: Iterable[tuple[Paper, int]], papers: Iterable[Paper]) -> Iterator[Paper]:

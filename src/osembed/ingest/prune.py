@@ -67,7 +67,7 @@ class Pruner:
             if rejected:
                 summary.unpruned.append(
                     f"Nothing of {root.prefix} was pruned: it was not read completely ({rejected.source}: {rejected.reason}), so what it lacks "
-                    "is not surely gone. Mend that, then run the same command again."
+                    "is not surely gone. See to that, then run the same command again."
                 )
             else:
                 self._prune_root(root, summary, targets, loop, most)
@@ -115,7 +115,8 @@ class Pruner:
         if len(gone) <= limit:
             return ""
         named = ", ".join(gone[:3]) + ("" if len(gone) <= 3 else ", …")
-        brought = f"{len(gone):,} of the {present + len(gone):,} papers that it has brought in are gone ({named})."
+        are = "is" if len(gone) == 1 else "are"
+        brought = f"{len(gone):,} of the {present + len(gone):,} papers that it has brought in {are} gone ({named})."
         why = (
             f"That is more than --max-delete {most:,}."
             if most is not None

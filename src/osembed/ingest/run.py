@@ -83,6 +83,7 @@ class Ingest:
             if summary.indexed:
                 self._prove_sight()  # a rule may hide just what was written now
             if self._intake.options.prune:
+                self._intake.look_again()
                 self._pruner.prune(summary, self._now, loop, self._intake.options.max_delete)
                 self._refresh()
         finally:

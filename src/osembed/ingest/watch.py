@@ -24,7 +24,7 @@ from osembed.papers.records import printable
 _LOOK_S = 60.0  # however silent the system is: on network drives it tells nothing
 _AGAIN_S = 30.0
 _POLL_MS = 2000
-Stamp = tuple[int, int]  # bytes, and nanoseconds of the last change
+Stamp = tuple[int, int, int]  # bytes, and nanoseconds of the last changes
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,10 @@ class Folder:
             frozenset(file for file, stamp in ripe.items() if stamp), frozenset(file for file, stamp in ripe.items() if not stamp)
         )
 
+    def is_quiet(self, changes: Changes) -> bool:
+        """Whether nothing but these changes is new, different or gone."""
+        return self.waiting.keys() == changes.files | changes.gone
+
     def settle(self, changes: Changes) -> None:
         """Note that changes were ingested, as they were when they were returned."""
         for file in (*changes.files, *changes.gone):
@@ -83,7 +87,7 @@ class Folder:
 
     def _look(self) -> dict[Path, Stamp]:
         found = find(str(self.root), lambda *_: None)
-        return {one.file: (one.size, one.changed) for one in found if isinstance(one, Found)}
+        return {one.file: (one.size, *one.changed) for one in found if isinstance(one, Found)}
 
 
 class Watch:
@@ -106,50 +110,60 @@ class Watch:
         self._feed, self._root, self._wish, self._options, self._progress, self._report = feed, root, wish, options, progress, report
         self._folder = Folder(Path(root), checked("settle", settle))
         self._said = ""
+        self._fed = self._owed = self._refused = False  # the collection; a look at the whole folder; pruning by the last one
 
     def run(self) -> Iterator[Summary]:
         """Yield what each ingest did; ends only by an error or an interruption."""
         self._folder.take()
         yield from self._ingest(None)
         for _ in self._wakes():
-            changes = self._folder.changes()
-            if not changes:
-                continue
             try:
+                changes = self._folder.changes()
                 yield from self._follow(changes)
             except (ClusterError, BusyError) as error:
                 if isinstance(error, AuthError | RefusedError):
                     raise
-                self._say(f"{error} Tried again in {_AGAIN_S:.0f} s.")
+                self._say(f"{error} Trying again in {_AGAIN_S:.0f} s.")
                 time.sleep(_AGAIN_S)
+            except InputError:
+                if self._inode() is not None:
+                    raise
             else:
                 self._folder.settle(changes)
 
     def _follow(self, changes: Changes) -> Iterator[Summary]:
         """Ingest what has changed; the whole folder where only that tells what is gone, or which of several records with one id is the last."""
-        whole = self._options.prune and (changes.gone or any(kind_of(file) not in ONE_PAPER for file in changes.files))
-        if changes.files and not whole:
+        if self._options.prune and changes:
+            several = any(kind_of(file) not in ONE_PAPER for file in changes.files)
+            self._owed = self._owed or self._refused or several or bool(changes.gone)
+        # While files change nothing is pruned: one that is half written seems to have lost what it does not have yet.
+        ready = self._folder.is_quiet(changes) or not self._options.prune
+        if changes.files and not (self._owed and ready):
             for summary in self._ingest(changes.files):
-                whole = whole or bool(summary.undecided)
+                self._owed = self._owed or bool(summary.undecided)
                 yield summary
-        if whole:
+        if self._owed and ready:
             yield from self._ingest(None)
 
     def _ingest(self, only: frozenset[Path] | None) -> Iterator[Summary]:
         """Ingest some files of the folder, or all; say why where nothing could be, and what was not pruned."""
         options = self._options if only is None else replace(self._options, prune=False)
+        refused = ""
         try:
-            summary = self._feed.ingest([self._root], self._wish, options, self._progress, only)
+            summary = self._feed.ingest([self._root], self._wish, options, self._progress, only, again=self._fed)
         except NoPapersError as error:  # one may come
-            self._say(str(error))
-            return
+            summary, refused = None, str(error)
         except PruneError as error:
-            self._say(str(error))
-            summary = error.summary
+            summary, refused = error.summary, str(error)
+        if only is None:
+            self._owed, self._refused = False, bool(refused)
+        if refused:
+            self._say(refused)
         else:
             self._said = ""
-        self._wish = Wish()  # the collection may be migrated while it is followed
-        yield summary
+        if summary:
+            self._wish, self._fed = Wish(), True  # the collection may be migrated while it is followed
+            yield summary
 
     def _wakes(self) -> Iterator[None]:
         """Yield whenever it is time to look into the folder, as long as it is there."""

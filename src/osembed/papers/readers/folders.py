@@ -25,13 +25,13 @@ class Found:
     Attributes:
         root: the path that was named.
         size: in bytes.
-        changed: when it was, in nanoseconds since 1970.
+        changed: when its content was, and when its content, name or rights were, in nanoseconds since 1970.
     """
 
     root: Path
     file: Path
     size: int = 0
-    changed: int = 0
+    changed: tuple[int, int] = (0, 0)
 
     @property
     def name(self) -> str:
@@ -137,7 +137,7 @@ def _walk(root: Path, skip: Skip) -> Iterator[Found | Rejected]:
 def _look(root: Path, file: Path) -> Found | Rejected:
     try:
         status = file.stat()
-        return Found(root, file, status.st_size, status.st_mtime_ns)
+        return Found(root, file, status.st_size, (status.st_mtime_ns, status.st_ctime_ns))
     except OSError as error:
         return _lost(root, file, error)
 
@@ -154,7 +154,7 @@ def _unfit(file: Path, root: Path) -> str:
         return f"{printable(file.suffix) or 'no'} suffix"
     if file.name.lower().partition(".")[0] in _NO_PAPERS:
         return "readme, notice or licence files"
-    if not Path(os.path.realpath(file)).is_relative_to(root):
+    if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(root):
         return "links that leave the folder"
     if not stat.S_ISREG(file.stat().st_mode):
         return "devices and pipes"

@@ -6,12 +6,13 @@ must not cost the others.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from osembed.errors import NoPapersError
+from osembed.errors import InputError, NoPapersError
 from osembed.papers.readers.folders import STANDARD_INPUT, Found, Root, find
 from osembed.papers.readers.jsonl import read_lines
 from osembed.papers.readers.kinds import READERS, kind_of, stem_of
@@ -53,6 +54,7 @@ class Reader:
 
     def __post_init__(self) -> None:
         found = [(Root.of(str(path)), list(find(str(path), self._skip))) for path in self.paths]
+        self._looked = list(zip(self.paths, found, strict=True))
         self._found = [(root, one) for root, several in found for one in several]
         self.roots = [root for root, _ in found if root.has_several]
         files = [found for _, found in self._found if isinstance(found, Found)]
@@ -81,6 +83,25 @@ class Reader:
                 yield from _guarded(found.name, lambda found=found: self._read_file(found))  # type: ignore[misc]
                 self.bytes_read = before + found.size
 
+    def changed(self) -> Iterator[tuple[str, Rejected]]:
+        """Look again, and yield each root, by its path, that is not what it was, with the first place that differs."""
+        for path, (root, before) in self._looked:
+            try:
+                now = list(find(str(path), lambda *_: None))
+            except InputError as error:
+                yield root.path, Rejected(error.found, printable(str(path)), {})
+                continue
+            differing = _files(before) ^ _files(now)
+            if differing:
+                yield root.path, Rejected("it changed while the rest was read", min(one.name for one in differing), {})
+
+    def covers(self, file: Path) -> bool:
+        """Whether a file is, or once it is there will be, among what is read."""
+        real = Path(os.path.realpath(file))
+        roots = [root for root in map(os.path.realpath, self.paths) if real.is_relative_to(root)]
+        hidden = [any(part.startswith(".") for part in real.relative_to(root).parts) for root in roots]
+        return kind_of(real) in READERS and not all(hidden)
+
     def has(self, source: str) -> bool:
         """Whether a place (file and line) belongs to this input."""
         return source.rpartition(":")[0] in self._names or source in self._names
@@ -97,6 +118,10 @@ class Reader:
         names = self.skipped_names.setdefault(why, [])
         if len(names) < _NAMED:
             names.append(name)
+
+
+def _files(found: Iterable[Found | Rejected]) -> set[Found]:
+    return {one for one in found if isinstance(one, Found)}
 
 
 def _guarded(name: str, read: Callable[[], Iterable[Record | Rejected]]) -> Read:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO
 
+from osembed.papers.fields import name_of
 from osembed.papers.records import MAX_RECORD, Place, Record, Rejected, decoded, too_large
 
 _MARK = b"\xef\xbb\xbf"
@@ -12,14 +13,15 @@ _MARK = b"\xef\xbb\xbf"
 
 def read_text(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
     """Read a text file as a record."""
-    data = content.read(MAX_RECORD + 1)
+    data, named = content.read(MAX_RECORD + 1), {"id": place.stem}
+    paper_id = place.stem if name_of(named, "id", place.names) else ""  # another field may name it
     if len(data) > MAX_RECORD:
-        yield Rejected(too_large(MAX_RECORD), place.name, {}, paper_id=place.stem)
+        yield Rejected(too_large(MAX_RECORD), place.name, {}, paper_id=paper_id)
         return
     text, guessed = decoded(data.removeprefix(_MARK))
     title, _, body = text.strip().partition("\n")
-    fields = {"id": place.stem, "title": title.strip(), "body": body.strip()}
-    yield Rejected("not UTF-8", place.name, fields, f"read as {guessed}", place.stem) if guessed else Record(fields, place.name)
+    fields = {**named, "title": title.strip(), "body": body.strip()}
+    yield Rejected("not UTF-8", place.name, fields, f"read as {guessed}", paper_id) if guessed else Record(fields, place.name)
 
 
 def read_markdown(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
