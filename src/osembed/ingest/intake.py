@@ -294,7 +294,7 @@ class Intake:
             raise InputError(
                 f"{self._name} is nothing to prune by.",
                 "What is gone is known of folders, and of files with several papers.",
-                "Name the folder, or leave --prune out.",
+                "Name the folder, or leave --prune out (`osembed config` says whether it is set).",
             )
 
     def _check_letters(self) -> None:
