@@ -81,8 +81,7 @@ class Pruner:
             delete_papers(self._client, targets, loop, gone[start : start + _AT_ONCE])
         summary.pruned += len(gone)
         summary.pruned_ids.extend(gone[: _NAMED - len(summary.pruned_ids)])
-        for absent in self._inventory.gone(root.path):
-            settled(lambda absent=absent: self._manifests.remove(root, absent), report=self._report)  # type: ignore[misc]
+        settled(lambda: self._manifests.remove(root, lambda ids: self._inventory.gone_of(root.path, ids)), report=self._report)
 
     def _gone(self, root: Root, summary: Summary, targets: Callable[[], Targets]) -> list[str]:
         """Return the stored papers that are to go; count those that this root has no right to."""

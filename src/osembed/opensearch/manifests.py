@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from osembed.client import OpenSearch
@@ -53,13 +53,14 @@ class Manifests:
             if ids:
                 self._segments[key] = int(self._enter(root, self._segments[key] + 1)["segments"])
 
-    def remove(self, root: Root, ids: Collection[str]) -> None:
-        """Take ids out."""
+    def remove(self, root: Root, doomed: Callable[[list[str]], set[str]]) -> None:
+        """Take out the ids that `doomed` picks from some of the manifest's."""
         key = self._key(root)
 
         def step(state: State) -> State | None:
-            kept = [paper_id for paper_id in state.get("ids", []) if paper_id not in ids]
-            return {"ids": kept} if len(kept) < len(state.get("ids", [])) else None
+            ids = state.get("ids", [])
+            gone = doomed(ids)
+            return {"ids": [paper_id for paper_id in ids if paper_id not in gone]} if gone else None
 
         for number in range(int(self._roots().get(key, {}).get("segments", 0))):
             self._journal.change(_segment_key(self._collection, key, number), step)

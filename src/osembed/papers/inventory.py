@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from osembed.papers.readers.folders import Root
 from osembed.papers.records import Rejected
@@ -54,6 +54,11 @@ class Inventory:
         while rows := self._spill.ask(statement, (root, last, AT_ONCE)):
             yield dict(rows)
             last = rows[-1][0]
+
+    def gone_of(self, root: str, ids: Sequence[str]) -> set[str]:
+        """Return those of some ids that the manifest named when this run began, and that the root does not have."""
+        statement = "SELECT id FROM paper WHERE root = ? AND known AND NOT present AND id IN (%s)"
+        return {paper_id for (paper_id,) in self._spill.ask_each(statement, ids, (root,))}
 
     def present(self, root: str) -> int:
         """Return how many papers a root has."""
