@@ -70,3 +70,12 @@ def test_what_has_no_end_has_no_share(write):
     intake = Intake([write([paper(1)]), "-"], IngestOptions(), "c")
     assert intake.share(100) is None
     intake.close()
+
+
+def test_the_first_report_has_a_forecast(monkeypatch, capsys):
+    """On a slow machine the next one is a minute away."""
+    monkeypatch.setattr(meter, "_EVERY_S", {"json": 0.0})
+    monkeypatch.setattr(meter, "_FIRST_S", 0.0)
+    with Meter("…", "json") as shown:
+        shown.show(0.25, "a quarter")
+    assert json.loads(capsys.readouterr().err)["left_s"] >= 0

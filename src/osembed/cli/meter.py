@@ -57,6 +57,7 @@ class Meter:
         self._task: Any = None
 
     def __enter__(self) -> Meter:
+        self._forecast.left_s(0.0, time.monotonic())  # where windows are long, the first report can tell already
         if self._kind == "auto" and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
