@@ -373,7 +373,9 @@ class Collection:
 
     def _announce(self, name: str) -> None:
         """Tell the migrations of a collection what this process can embed, from now on."""
-        self._announcers.setdefault(name, Announcer(self.client, name, self._query_encoders)).start(self)
+        if name not in self._announcers:
+            self._announcers[name] = Announcer(self.client, name, self._query_encoders)
+            self._announcers[name].start(self)
 
     def _searcher_of(self, others: Sequence[str]) -> Searcher:
         """Return the searcher of this collection and others, kept for the next search."""

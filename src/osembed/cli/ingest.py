@@ -30,7 +30,10 @@ reading = options.stacked(
     options.option("--shards", type=int, metavar="N", help="Primary shards of a new collection."),
     options.option("--replicas", type=int, metavar="N", help="Replicas of a new collection, once it is loaded."),
     options.option("--dead-letters", metavar="FILE", help="Where rejected records go."),
-    options.prune,
+    options.option("--prune", is_flag=True, help="Then remove the papers that PATH brought in earlier and does not have any more."),
+    options.option(
+        "--max-delete", type=int, consent=True, metavar="N", help="Prune up to N papers, even from an empty PATH. Default: a tenth."
+    ),
     options.compute,
     options.progress,
 )

@@ -101,10 +101,6 @@ models = stacked(
         help="A known pair of models: minilm (default), or papers (SPECTER2, MPNet).",
     ),
 )
-prune = stacked(
-    option("--prune", is_flag=True, help="Then remove the papers that PATH brought in earlier and does not have any more."),
-    option("--max-delete", type=int, consent=True, metavar="N", help="Prune up to N papers, even from an empty PATH. Default: a tenth."),
-)
 as_json = option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 progress = option(

@@ -47,9 +47,10 @@ def complain(text: str) -> None:
         click.echo(text, err=True)
 
 
-def print_json(data: Any) -> None:
+def print_json(data: Any, *, in_a_line: bool = False) -> None:
     """Print one JSON document on stdout."""
-    click.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
+    indent = 0 if in_a_line else orjson.OPT_INDENT_2
+    click.echo(orjson.dumps(data, option=indent | orjson.OPT_NON_STR_KEYS).decode())
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), err: bool = False) -> None:

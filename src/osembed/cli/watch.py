@@ -6,12 +6,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
 from osembed.cli import options
 from osembed.cli.ingest import reading, show_rates, take_inputs
 from osembed.cli.meter import Meter
-from osembed.cli.output import print_follow_up, print_summary
+from osembed.cli.output import print_follow_up, print_json, print_summary
 
 if TYPE_CHECKING:
     from osembed.ingest.intake import Summary
@@ -47,7 +46,7 @@ def watch(folder: str, as_json: bool, settle: float, **given: Any) -> None:
             shown.close()
             meters.clear()
             if as_json:
-                click.echo(orjson.dumps(summary, option=orjson.OPT_NON_STR_KEYS))
+                print_json(summary, in_a_line=True)
             elif first:
                 print_summary(summary)
             else:
