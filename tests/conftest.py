@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tests.secured import SecuredNode
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
+NOBODY = 65534
 TEXT = "Cells divide and grow in warm water while light falls on the leaves of small green plants near the river. "
 
 
@@ -138,6 +140,31 @@ def write(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of 20 papers, t0.txt … t19.txt."""
+    from tests.folders import place
+
+    root = tmp_path / "papers"
+    root.mkdir()
+    for number in range(20):
+        place(root, number)
+    return root
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Run as a user without rights where the tests run as root."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def paper(number: int | str, words: int = 120, **fields: object) -> dict:

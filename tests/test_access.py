@@ -8,8 +8,8 @@ import ssl
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -22,11 +22,10 @@ from osembed.client import Access, connect
 from osembed.collection import Collection
 from osembed.errors import AuthError, ClusterError, InputError
 from osembed.opensearch.tls import Seen, explain_connection, explain_tls
-from tests.conftest import paper
+from tests.conftest import NOBODY, as_nobody, paper
 from tests.proxy import Fault, FaultProxy
 
 SECRET = "hunter2"
-NOBODY = 65534
 
 
 class Port:
@@ -73,19 +72,6 @@ def relay(connection: socket.socket, target: str) -> None:
         threading.Thread(target=back, daemon=True).start()
         while data := connection.recv(65536):
             upstream.sendall(data)
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Run as a user without rights where the tests run as root."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -18,30 +17,9 @@ from osembed.opensearch import manifests
 from osembed.opensearch.manifests import Manifests, manifest_keys
 from osembed.papers.readers.folders import Root
 from tests.conftest import paper, run
+from tests.folders import ids, place
 from tests.killing import spawn
 from tests.proxy import Fault
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """A folder of 20 papers, t0.txt … t19.txt."""
-    root = tmp_path / "papers"
-    root.mkdir()
-    for number in range(20):
-        place(root, number)
-    return root
-
-
-def place(root: Path, number: int, key: str = "") -> Path:
-    record = paper(number)
-    path = root / f"{key or f't{number}'}.txt"
-    path.write_text(f"{record['title']}\n{record['text']}\n", encoding="utf-8")
-    return path
-
-
-def ids(collection: Collection) -> set[str]:
-    found = collection.client.search(index=collection.name, body={"size": 1000, "_source": False})
-    return {hit["_id"] for hit in found["hits"]["hits"]}
 
 
 def test_a_paper_whose_file_is_gone_is_removed_with_its_chunks(collection, small, folder, client):

@@ -11,7 +11,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,19 +19,10 @@ from osembed.errors import DroppedError, InputError
 from osembed.ingest import watch
 from osembed.ingest.watch import Changes, Folder
 from tests.conftest import command, paper
+from tests.folders import ids, place
 from tests.proxy import Fault, FaultProxy
-from tests.test_prune import ids, place
 
 SETTLE_S = 0.3
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    root = tmp_path / "papers"
-    root.mkdir()
-    for number in range(20):
-        place(root, number)
-    return root
 
 
 @pytest.fixture
