@@ -104,6 +104,8 @@ def test_without_a_manager_commands_say_so_and_complete_when_there_is_one(comman
 
     def report(text: str) -> None:
         told.append(text)
+        if "not in primary mode" in text:  # this server's own fault (OpenSearch issue 19150), which a restart of the node mends
+            cluster.restart("three")
         if not away:
             return
         assert "no elected manager" in text or "is away" in text

@@ -107,3 +107,16 @@ def test_parts_of_answers_are_named_alike():
     disk = explain_failure({"type": "i_o_exception", "reason": "No space left on device"}, "a", "1 of 1 shards of a failed")
     assert "short of memory" in breaker.found
     assert "disk of its node is full" in disk.found
+
+
+def test_a_shard_that_is_not_in_primary_mode_is_named():
+    """A server that has lost a primary over an election (OpenSearch issue 19150) is waited for, and the remedy is said."""
+    lost = {
+        "type": "retry_on_primary_exception",
+        "reason": "shard is not in primary mode",
+        "caused_by": {"type": "shard_not_in_primary_mode_exception", "reason": "CurrentState[STARTED] shard is not in primary mode"},
+    }
+    for error in (explain_failure(lost, "a", "1 shards of a failed"), explain(500, lost["type"], {"error": lost}, "/a/_doc/1")):
+        assert isinstance(error, UnavailableError)
+        assert "A primary shard of a takes no operations" in error.found
+        assert "restart the node that holds the shard" in error.hint

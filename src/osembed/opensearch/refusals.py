@@ -35,7 +35,9 @@ _NO_SHARD = (
     "shard_not_found",
     "illegal_index_shard_state",
 )
+_NO_PRIMARY = ("not in primary mode",)
 _NO_NODE = ("node_not_connected", "node_disconnected", "node_closed", "connect_transport")
+_PASSING = (*_DISK, *_NO_NODE, *_NO_PRIMARY)
 _NO_MANAGER = ("no cluster-manager", "no cluster_manager", "no master")
 _DISK_WHY = "What was acknowledged is kept."
 _DISK_HINT = (
@@ -151,7 +153,7 @@ def is_shortage(status: int, text: str) -> bool:
     A 400 quotes what it refuses, and a paper may be about full disks: there only the breaker's own sentence counts.
     """
     said = text.lower()
-    return any(word in said for word in _BREAKER) or (not 400 <= status < 500 and any(word in said for word in (*_DISK, *_NO_NODE)))
+    return any(word in said for word in _BREAKER) or (not 400 <= status < 500 and any(word in said for word in _PASSING))
 
 
 def shortage(status: int, kind: str, text: str, where: str) -> UnavailableError:
@@ -184,6 +186,12 @@ def shortage(status: int, kind: str, text: str, where: str) -> UnavailableError:
             f"A node that is needed{_for(where)} is away{_told(text)}.",
             "It was ended, or the others do not reach it.",
             "Start the missing nodes, then run the same command again.",
+        )
+    if any(word in said for word in _NO_PRIMARY):
+        return UnavailableError(
+            f"A primary shard{_of(where)} takes no operations{_told(text)}.",
+            "After an election, a node may never learn that its copy is the primary one now (OpenSearch issue 19150).",
+            "If it stays so for minutes, restart the node that holds the shard (`GET _cat/shards` names it); the command goes on.",
         )
     if any(word in said for word in _NO_SHARD):
         return UnavailableError(
