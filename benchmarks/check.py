@@ -16,14 +16,13 @@ from common import ROOT
 from embed import Worker
 
 from osembed import bulk
-from osembed.chunk import cut
+from osembed.chunk import ChunkRule, cut
 from osembed.embed.load import has_bf16
 from osembed.embed.tokens import Tokeniser
 from osembed.models import open_model
 from osembed.paper import to_paper
 from osembed.papers.readers.reader import Reader
 from osembed.papers.records import Record
-from osembed.schema import ChunkRule
 
 ROUNDS = 5
 

@@ -23,12 +23,11 @@ from pathlib import Path
 from common import data_folder, drop, read_papers, save
 
 from osembed import Collection
-from osembed.chunk import cut
+from osembed.chunk import ChunkRule, cut
 from osembed.embed.tokens import Tokeniser
 from osembed.models import open_model
 from osembed.paper import Paper, clean
 from osembed.paths import cache_folder
-from osembed.schema import ChunkRule
 
 MODEL = "all-MiniLM-L6-v2"
 ABSTRACTS, PAPERS = 700, 10

@@ -17,7 +17,7 @@ import torch
 from common import data_folder, read_papers, save
 
 from osembed import metrics
-from osembed.chunk import cut
+from osembed.chunk import ChunkRule, cut
 from osembed.embed.load import has_bf16, load_encoder
 from osembed.embed.tokens import Tokeniser
 from osembed.evaluate import read_judged
@@ -25,7 +25,6 @@ from osembed.identity import cosines
 from osembed.model_files import Model
 from osembed.models import open_model
 from osembed.paper import Paper
-from osembed.schema import ChunkRule
 
 MODEL = "all-MiniLM-L6-v2"
 ROUNDS = 5

@@ -29,7 +29,7 @@ def main() -> None:
     asked = questions(6)
     searcher = collection._searcher
     target = searcher.targets()["chunks"]
-    encoder = searcher._encoders.of(target.meta)
+    encoder = searcher._encoders.of(target.meta.stored_model)
 
     def bare(text: str) -> None:
         """One native hybrid request with the vector at hand, ten hits with their text: what any client has to send at least."""

@@ -149,7 +149,7 @@ class Oracle:
                     if len(own) != found["chunk_count"] or any(doc["input_hash"] != found["input_hash"] for doc in own):
                         yield f"{paper_id} and its {len(own)} chunks do not agree"
         for level, docs in (("papers", papers), ("chunks", chunks)):
-            encoder = encoders.of(targets[level].meta)
+            encoder = encoders.of(targets[level].meta.stored_model)
             with_vector = [(key, doc) for key, doc in docs.items() if doc.get("embedding") and not key.startswith("x")]
             fresh = encoder.encode([stored_passage(encoder.model.spec, level, doc) for _, doc in with_vector])
             for (key, doc), vector in zip(with_vector, fresh, strict=True):

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osembed.chunk import cut, start_of
+from osembed.chunk import ChunkRule, cut, start_of
 from osembed.embed.tokens import Tokeniser
 from osembed.models import open_model
 from osembed.paper import Paper
-from osembed.schema import ChunkRule
 from tests.conftest import EXAMPLES
 
 MODEL = open_model("all-MiniLM-L6-v2")

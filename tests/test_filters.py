@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from osembed.errors import InputError
 from osembed.filters import clauses, parse
-from osembed.schema import LEVELS
+from osembed.papers.levels import LEVELS
 
 TYPES = {"year": "double", "venue": "keyword", "open": "boolean", "on": "date", "authors": "object", "authors.name": "keyword"}
 FIELDS = st.sampled_from(["id", "meta.year", *TYPES, "nowhere"])

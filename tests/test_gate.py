@@ -87,7 +87,7 @@ def test_the_new_model_is_never_replaced_by_words(filled, name, url, models, mon
 def test_a_query_that_cannot_be_embedded_is_an_error(filled, models, monkeypatch):
     """No vector, no verdict: it is not counted as a query that finds nothing."""
     filled.migrate(str(models.mirror), swap=False, gate=UNJUDGED, gentle=False)
-    encoder = filled._query_encoders.of(filled._searcher.resolve()["chunks"].meta)
+    encoder = filled._query_encoders.of(filled._searcher.resolve()["chunks"].meta.stored_model)
     genuine = encoder.encode_query
     monkeypatch.setattr(encoder, "encode_query", lambda text: genuine(text) * 0)
     with pytest.raises(ModelError, match="zero or not finite"):

@@ -51,7 +51,7 @@ HOUSE = [
     {"models", "node", "opensearch.answers", "opensearch.tls"},
     {"opensearch.trust", "opensearch.curl"},
     {"config", "opensearch.access", "opensearch.patience", "opensearch.refusals"},
-    {"opensearch.address", "opensearch.password_file"},
+    {"address", "opensearch.password_file"},
     {"model_files"},
     {"limits"},
     {"paths", "errors", "mappings"},

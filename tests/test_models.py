@@ -8,12 +8,13 @@ import shutil
 import pytest
 
 from osembed import models as registry_module
+from osembed.chunk import ChunkRule
 from osembed.encoders import Encoders, model_of
 from osembed.errors import IdentityError, InputError, ModelError
 from osembed.identity import identify
 from osembed.model_files import read_model
 from osembed.models import find_model, open_model, registry
-from osembed.schema import ChunkRule, IndexMeta
+from osembed.schema import IndexMeta
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_settings_come_from_the_identity_not_from_the_folder(copied, models):
     stored = meta_for(read_model(models.bert), path=str(copied))
     edit(copied / "1_Pooling" / "config.json", pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
     assert read_model(copied).spec.pooling == "cls"
-    assert model_of(stored).spec.pooling == "mean"
+    assert model_of(stored.stored_model).spec.pooling == "mean"
 
 
 def test_another_tokeniser_is_another_identity(copied, models):
@@ -168,7 +169,7 @@ def test_another_tokeniser_is_another_identity(copied, models):
     stored = meta_for(read_model(models.bert), path=str(copied))
     edit(copied / "tokenizer.json", version="2.0")
     with pytest.raises(IdentityError, match="differs in tokenizer"):
-        model_of(stored)
+        model_of(stored.stored_model)
 
 
 def test_a_missing_model_is_said_with_the_way_out(models):
@@ -176,7 +177,7 @@ def test_a_missing_model_is_said_with_the_way_out(models):
     stored = meta_for(read_model(models.bert))
     stored.identity.__dict__["weights"] = "0" * 64
     with pytest.raises(ModelError, match="tiny-bert, which is not on this machine"):
-        Encoders().of(stored)
+        Encoders().of(stored.stored_model)
 
 
 def test_identities_differ_in_a_named_field(models):

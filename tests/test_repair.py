@@ -203,7 +203,7 @@ def test_a_document_that_changes_under_the_repair_is_read_again(spread, client, 
 def test_a_vector_that_is_not_finite_is_refused(spread, client, monkeypatch):
     """It is named instead of sent; a search would rank it anywhere."""
     client.index(index=spread.name, id="own", body={"title": "Own", "body": "By others."}, refresh=True)
-    encoder = spread._encoders.of(spread._searcher.resolve()["papers"].meta)
+    encoder = spread._encoders.of(spread._searcher.resolve()["papers"].meta.stored_model)
     genuine = encoder.embed
     monkeypatch.setattr(encoder, "embed", lambda tokens: genuine(tokens) * float("nan"))
     assert spread.repair().refused == {"papers/own": "its vector is zero or not finite"}

@@ -73,7 +73,7 @@ class Announcer:
         if self._ready.get(meta.identity.hash):
             return
         try:
-            self._encoders.of(meta)
+            self._encoders.of(meta.stored_model)
             self._ready[meta.identity.hash] = True
         except (ModelError, IdentityError):
             self._ready[meta.identity.hash] = False

@@ -10,14 +10,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osembed.embed.tokens import Tokeniser
+from osembed.errors import InputError
+from osembed.limits import checked
 from osembed.model_files import ModelSpec
 from osembed.paper import Paper
 from osembed.papers.words import word_spans
-from osembed.schema import ChunkRule
 
 _SENTENCE_END = re.compile(r"""[.!?…。！？]["'”’)\]]*$""")
 _SEARCH_BACK = 0.2  # of a window, in which a sentence end is looked for
 _LEAST_SHARE = 0.25  # of the model's window that a long title leaves to the text
+
+
+@dataclass(frozen=True)
+class ChunkRule:
+    """How a paper is cut. Stored with the index; a part of no identity.
+
+    Attributes:
+        words: most words of a window.
+        overlap: words that two neighbouring windows share.
+        max_chunks: most chunks of a paper; what lies beyond is reported as unseen.
+        fit: whether windows shrink to what the model reads whole, ending at sentences; else fixed windows of `words`.
+        cutting: what a word is. 1: what stands between white space; 2: also the phrases of scripts without spaces.
+    """
+
+    words: int = 512
+    overlap: int = 50
+    max_chunks: int = 400
+    fit: bool = True
+    cutting: int = 2
+
+    def __post_init__(self) -> None:
+        checked("chunk_words", self.words)
+        checked("max_chunks", self.max_chunks)
+        if checked("chunk_overlap", self.overlap) >= self.words:
+            raise InputError(
+                f"chunk_overlap: {self.overlap} words leave windows of {self.words} no step.",
+                "Cutting would never end.",
+                "Give an overlap smaller than the window.",
+            )
 
 
 @dataclass(frozen=True)

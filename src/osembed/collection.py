@@ -20,7 +20,8 @@ from osembed.doctor import Check, examine
 from osembed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
 from osembed.evaluate import Evaluation, evaluate, read_judged
-from osembed.generation import Wish, missing
+from osembed.filters import clauses, parse
+from osembed.generation import Wish
 from osembed.ingest.feed import Feed
 from osembed.ingest.intake import IngestOptions, Summary
 from osembed.limits import checked
@@ -28,6 +29,7 @@ from osembed.migrate.leg import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
 from osembed.opensearch import changes
 from osembed.opensearch.coordination.registration import telling
+from osembed.opensearch.names import missing
 from osembed.opensearch.patience import settled
 from osembed.opensearch.status import LevelStatus, read_status
 from osembed.papers.records import Record
@@ -40,7 +42,7 @@ from osembed.similar import read_text
 if TYPE_CHECKING:
     from osembed.migrate.migration import Migration
     from osembed.migrate.repair import Repair
-    from osembed.migrate.verify import Report as VerifyReport
+    from osembed.migrate.report import Report as VerifyReport
     from osembed.opensearch.drop import DropPlan, DropResult
     from osembed.opensearch.export import Exported
     from osembed.opensearch.stored import StoredPaper
@@ -217,7 +219,8 @@ class Collection:
         self._reach()
         with self._telling(), whole_file(path) if path else nullcontext(cast(IO[bytes], file)) as opened:
             target = settled(self._searcher.resolve, report=self._report)["papers"]
-            return Export(self.client, target, as_filters(where), self._report).run(opened.write, progress)
+            only = clauses(parse(as_filters(where)), target.meta_types, "papers")
+            return Export(self.client, target, only, self._report).run(opened.write, progress)
 
     def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
         """Delete papers with their chunks; return for each id whether it was there."""

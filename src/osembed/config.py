@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from osembed.address import parse_address
 from osembed.errors import InputError
 from osembed.limits import LIMITS, Misfit, convert, guess
 
@@ -181,8 +182,6 @@ def _refuse_secrets(file: Path, table: Mapping[str, Any], place: Sequence[str] =
 
 def _has_user(url: Any, where: str) -> bool:
     """Whether a URL carries credentials. Raises InputError where it is not a server's."""
-    from osembed.opensearch.address import parse_address
-
     if not isinstance(url, str):
         return False
     try:

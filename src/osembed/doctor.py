@@ -10,11 +10,10 @@ from osembed import index as indexes
 from osembed import schema
 from osembed.client import OpenSearch, Server
 from osembed.errors import AuthError, OsembedError
-from osembed.generation import missing
 from osembed.index import Pipeline, Targets
 from osembed.opensearch import changes, permissions, reads
 from osembed.opensearch.leftovers import find_leftovers, others
-from osembed.ranking import OLDEST_HYBRID
+from osembed.opensearch.names import missing
 
 Verdict = Literal["ok", "warning", "problem", "mended"]
 _NEEDED = ("opensearch-knn", reads.NEURAL_SEARCH)
@@ -73,7 +72,7 @@ def _server(client: OpenSearch, server: Server) -> Iterator[Check]:
         )
     else:
         yield Check("plugins", "ok", ", ".join(_NEEDED))
-    if server.version < OLDEST_HYBRID:
+    if server.version < reads.OLDEST_HYBRID:
         yield Check(
             "hybrid query",
             "warning",

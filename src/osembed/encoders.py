@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from osembed.errors import IdentityError, ModelError
-from osembed.identity import WITNESS_TEXTS, Identity, admit, identify
-from osembed.journal import Journal
+from osembed.identity import WITNESS_TEXTS, Identity, StoredModel, admit, identify
 from osembed.model_files import Model, ModelSpec
 from osembed.models import find_model
-from osembed.schema import IndexMeta
 
 if TYPE_CHECKING:
-    from osembed.embed.encoder import Encoder
+    from osembed.embed.encoder import Encoder, Vectors
 
 
 class Encoders:
@@ -49,40 +48,41 @@ class Encoders:
                 self._loaded[key] = load_encoder(model, device=self._device, precision=self._precision)
             return self._loaded[key]
 
-    def of(self, meta: IndexMeta, journal: Journal | None = None) -> Encoder:
+    def of(self, stored: StoredModel, recall_witness: Callable[[str], Vectors | None] | None = None) -> Encoder:
         """Return the encoder of an index.
 
         Args:
-            meta: what the index says of itself.
-            journal: where its witness vectors are kept; given, the backend is tested against them.
+            stored: the model as the index describes it.
+            recall_witness: returns the stored witness vectors of an identity; given, the backend is tested against them.
 
         Raises:
             ModelError: this machine lacks the model. IdentityError: it has another one under that name.
         """
-        identity = meta.identity.hash
-        encoder = self._loaded.get(identity) or self.load(model_of(meta))
-        if journal and identity not in self._admitted:
-            witness = journal.recall_witness(identity)
+        identity = stored.identity.hash
+        encoder = self._loaded.get(identity) or self.load(model_of(stored))
+        if recall_witness and identity not in self._admitted:
+            witness = recall_witness(identity)
             if witness is not None:
                 admit(witness, encoder.encode(witness_passages(encoder.model.spec)), encoder.backend)
             self._admitted.add(identity)
         return encoder
 
 
-def model_of(meta: IndexMeta) -> Model:
+def model_of(stored: StoredModel) -> Model:
     """Find the model of an index on this machine by the hash of its weights, whatever it is called here."""
-    model = find_model(meta.identity.weights, meta.provenance.get("path") or meta.model) or find_model(meta.identity.weights, meta.model)
+    weights = stored.identity.weights
+    model = find_model(weights, stored.path or stored.name) or find_model(weights, stored.name)
     if model is None:
         raise ModelError(
-            f"The collection '{meta.collection}' is embedded with {meta.model}, which is not on this machine.",
+            f"The collection '{stored.collection}' is embedded with {stored.name}, which is not on this machine.",
             "Another model would make vectors of another space.",
             "Put its folder under a directory named in OSEMBED_MODELS (it is recognised by the hash of its weights).",
         )
-    model = replace(model, spec=spec_of(meta.identity, model.spec))
-    difference = meta.identity.difference(identify(model))
+    model = replace(model, spec=spec_of(stored.identity, model.spec))
+    difference = stored.identity.difference(identify(model))
     if difference:
         raise IdentityError(
-            f"{model.folder} has the weights of '{meta.collection}', but differs in {difference}.",
+            f"{model.folder} has the weights of '{stored.collection}', but differs in {difference}.",
             "Its vectors would be of another space.",
             "Restore the files that the collection was made with.",
         )

@@ -24,7 +24,8 @@ from osembed.journal import Journal
 from osembed.opensearch import changes, reads
 from osembed.opensearch.changes import Action
 from osembed.opensearch.patience import patience_seconds, settled
-from osembed.schema import Level, alias_name, staging_alias
+from osembed.papers.levels import Level
+from osembed.schema import alias_name, staging_alias
 from osembed.state import MigrationState, migration_key, read_state, write_state
 
 _DEAD_S = 10.0  # a fence that stands unchanged for so long has lost its owner: owners give up after five seconds

@@ -11,7 +11,7 @@ from typing import Any
 from osembed.errors import InputError
 from osembed.limits import Misfit, Number, checked, convert, guess
 from osembed.paper import clean
-from osembed.schema import Level
+from osembed.papers.levels import Level
 
 MAX_FILTERS = 20
 _FORM = re.compile(r"\s*(?P<field>[\w.-]+)\s*(?P<operator>>=|<=|!=|=|>|<)\s*(?P<value>.*?)\s*", re.DOTALL)

@@ -13,9 +13,10 @@ from typing import Any
 
 from osembed import index as indexes
 from osembed import schema
+from osembed.chunk import ChunkRule
 from osembed.client import OpenSearch, Server
 from osembed.encoders import Encoders, witness_passages
-from osembed.errors import CollectionError, DroppedError, IdentityError, InputError, OsembedError
+from osembed.errors import DroppedError, IdentityError, InputError, OsembedError
 from osembed.identity import identify
 from osembed.index import Targets
 from osembed.journal import Journal, State
@@ -30,13 +31,13 @@ from osembed.opensearch.coordination.registration import (
     dropped_error,
     enter,
     living,
-    read_drop,
     watch_entries,
 )
-from osembed.opensearch.names import others, unknown
+from osembed.opensearch.names import unpublished
 from osembed.opensearch.patience import settled
 from osembed.papers.languages import ENGLISH, analyzers_of, choose_analyzer, language_name, needs_plugins, recognise
-from osembed.schema import ChunkRule, IndexMeta, Level
+from osembed.papers.levels import Level
+from osembed.schema import IndexMeta
 
 _OF_DROPS = ("drops", "dropped", "floor")  # what a drop leaves in the collection's journal entry; `floor` is the first generation since
 
@@ -185,26 +186,6 @@ def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], N
         settled(lambda target=target: indexes.put_in_service(client, target, _wanted(client, target)), report=report)  # type: ignore[misc]
     settled(lambda: indexes.publish(client, targets), report=report)
     return True
-
-
-def unpublished(client: OpenSearch, collection: str) -> State | None:
-    """Return the journal's plan of a first generation whose indexes are there but not published, or None."""
-    state = Journal(client).read(collection_key(collection))
-    return state if state and indexes.exist(client, state.get("indexes", {}).values()) else None
-
-
-def missing(client: OpenSearch, collection: str) -> CollectionError:
-    """Return what is to be said of a collection that is not published: dropped, still being loaded, or never there; then those there are."""
-    found = read_drop(client, collection)
-    if found:
-        return found
-    if unpublished(client, collection):
-        return CollectionError(
-            f"'{collection}' is still being loaded for the first time, or that was interrupted.",
-            "It becomes searchable when the load is complete.",
-            "Wait for it, or run the same `osembed ingest` again: it goes on where it stopped.",
-        )
-    return unknown(collection, others(client))
 
 
 def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders, sample: Sequence[str]) -> Opened:

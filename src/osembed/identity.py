@@ -63,6 +63,21 @@ class Identity:
         return None
 
 
+@dataclass(frozen=True)
+class StoredModel:
+    """The model of an index, as the index describes it.
+
+    Attributes:
+        name, path: what it was called, and where it lay, on the machine that made the index; hints for finding it here.
+        collection: whose index it is.
+    """
+
+    identity: Identity
+    name: str
+    path: str
+    collection: str
+
+
 def identify(model: Model) -> Identity:
     """Return the identity of an index that holds this model's vectors."""
     spec = model.spec

@@ -16,7 +16,8 @@ from osembed.errors import AuthError, CollectionError, MissingError, RefusedErro
 from osembed.journal import Journal
 from osembed.opensearch import answers, changes, reads
 from osembed.opensearch.sight import Place
-from osembed.schema import LEVELS, IndexMeta, Level, alias_name, staging_alias, write_alias
+from osembed.papers.levels import LEVELS, Level
+from osembed.schema import IndexMeta, alias_name, staging_alias, write_alias
 from osembed.vectors import to_wire
 
 _RESOLVE = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from osembed.errors import IdentityError, InputError
 from osembed.index import Target, Targets
-from osembed.schema import LEVELS
+from osembed.papers.levels import LEVELS
 
 
 @dataclass(frozen=True)

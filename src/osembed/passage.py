@@ -8,7 +8,7 @@ from typing import Any
 from osembed.chunk import start_of
 from osembed.model_files import ModelSpec
 from osembed.paper import to_text
-from osembed.schema import Level
+from osembed.papers.levels import Level
 
 
 def paper_passage(spec: ModelSpec, title: str, abstract: str, body: str) -> str:

@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from osembed.chunk import cut, start_of
+from osembed.chunk import ChunkRule, cut, start_of
 from osembed.embed.tokens import Tokeniser, Tokens
 from osembed.errors import InputError, ModelError
 from osembed.identity import cosines
 from osembed.model_files import Model, read_model
 from osembed.paper import Paper
-from osembed.schema import ChunkRule
 
 _READ = 5000  # passages, of which the sample is taken
 _SAMPLES = 300

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from osembed.fusion import RANK_CONSTANT
 from osembed.limits import Fusion
-from osembed.schema import Level
+from osembed.papers.levels import Level
 
 Body = dict[str, Any]
 # One field that holds everything beats best_fields over its parts; the title counts once more, a little (docs/quality.md).

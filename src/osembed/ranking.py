@@ -17,10 +17,8 @@ from osembed.index import Target, Targets
 from osembed.limits import Mode
 from osembed.opensearch import reads
 from osembed.opensearch.refusals import BROKEN_QUERY
+from osembed.papers.levels import Level
 from osembed.results import DEPTHS, WINDOW, Facet, SearchOptions
-from osembed.schema import Level
-
-OLDEST_HYBRID = (3, 5, 0)
 
 
 @dataclass(frozen=True)
@@ -198,12 +196,12 @@ def _is_joint(targets: Targets) -> bool:
 
 def has_hybrid(client: OpenSearch, server: Server) -> bool:
     """Whether the server fuses hybrid queries correctly: version 3.5 or later, with the neural-search plugin."""
-    return server.version >= OLDEST_HYBRID and reads.NEURAL_SEARCH in reads.plugins(client)
+    return server.version >= reads.OLDEST_HYBRID and reads.NEURAL_SEARCH in reads.plugins(client)
 
 
 def lack_of_hybrid(server: Server) -> str:
     """Say why a server's own hybrid queries are not used."""
-    if server.version < OLDEST_HYBRID:
+    if server.version < reads.OLDEST_HYBRID:
         return f"OpenSearch {server.version_text} has no hybrid queries, or ones that drop top documents (correct from 3.5)"
     return "This server has no hybrid queries (the plugin neural-search is missing)"
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from osembed import facets, query, sorting
 from osembed.errors import InputError
 from osembed.index import Targets
+from osembed.papers.levels import Level
 from osembed.projection import Projection, choose_fields
 from osembed.ranking import Question, Ranked, Ranker
 from osembed.results import Facet, SearchOptions
-from osembed.schema import Level
 from osembed.sorting import Sort
 
 

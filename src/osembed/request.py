@@ -13,10 +13,11 @@ from osembed.client import Access
 from osembed.index import Target, Targets
 from osembed.opensearch import reads
 from osembed.opensearch.curl import curl_line, unset_variables
+from osembed.papers.levels import Level
 from osembed.ranking import Question
 from osembed.refine import plan_refinement, request_parts
 from osembed.results import DEPTHS
-from osembed.schema import Level, alias_name
+from osembed.schema import alias_name
 
 _SHOWN: dict[Level, list[str]] = {"papers": ["title", "meta"], "chunks": ["paper_id", "title", "text", "meta"]}
 

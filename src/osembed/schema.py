@@ -7,15 +7,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
+from osembed.chunk import ChunkRule
 from osembed.errors import CollectionError, InputError
-from osembed.identity import Identity, read_identity
+from osembed.identity import Identity, StoredModel, read_identity
 from osembed.limits import checked
 from osembed.papers.languages import ENGLISH
+from osembed.papers.levels import Level
 
-Level = Literal["papers", "chunks"]
-LEVELS: tuple[Level, Level] = ("papers", "chunks")
 JOURNAL = "osembed-journal"
 PIPELINE = "osembed-hybrid-v1"
 TEXT_FIELDS = ("title", "abstract", "body", "text", "content")
@@ -23,35 +23,6 @@ META_VERSION = 2  # 1: words between white space, always English
 # Set while no reader alias points to an index; what is wanted afterwards stands in the journal.
 LOAD_SETTINGS = {"refresh_interval": "-1", "number_of_replicas": 0}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
-
-
-@dataclass(frozen=True)
-class ChunkRule:
-    """How a paper is cut. Stored with the index; a part of no identity.
-
-    Attributes:
-        words: most words of a window.
-        overlap: words that two neighbouring windows share.
-        max_chunks: most chunks of a paper; what lies beyond is reported as unseen.
-        fit: whether windows shrink to what the model reads whole, ending at sentences; else fixed windows of `words`.
-        cutting: what a word is. 1: what stands between white space; 2: also the phrases of scripts without spaces.
-    """
-
-    words: int = 512
-    overlap: int = 50
-    max_chunks: int = 400
-    fit: bool = True
-    cutting: int = 2
-
-    def __post_init__(self) -> None:
-        checked("chunk_words", self.words)
-        checked("max_chunks", self.max_chunks)
-        if checked("chunk_overlap", self.overlap) >= self.words:
-            raise InputError(
-                f"chunk_overlap: {self.overlap} words leave windows of {self.words} no step.",
-                "Cutting would never end.",
-                "Give an overlap smaller than the window.",
-            )
 
 
 @dataclass(frozen=True)
@@ -75,6 +46,11 @@ class IndexMeta:
     def model(self) -> str:
         """The name under which the model was known when the index was created."""
         return self.provenance.get("model", "?")
+
+    @property
+    def stored_model(self) -> StoredModel:
+        """What its vectors were made by, for `Encoders.of`."""
+        return StoredModel(self.identity, self.model, self.provenance.get("path", ""), self.collection)
 
 
 def check_name(collection: str) -> str:

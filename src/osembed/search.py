@@ -28,10 +28,10 @@ from osembed.errors import (
     UnsettledError,
 )
 from osembed.fetch import fetch_page
-from osembed.generation import missing
 from osembed.index import Target, Targets
 from osembed.limits import checked
 from osembed.opensearch import reads, sight
+from osembed.opensearch.names import missing
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
 from osembed.opensearch.stored import StoredPaper, read_paper
@@ -279,7 +279,7 @@ class Searcher:
         key = (target.meta.identity.hash, text)
         vector = self._vectors.get(key)
         if vector is None:
-            vector = self._encoders.of(target.meta).encode_query(text)
+            vector = self._encoders.of(target.meta.stored_model).encode_query(text)
             if not (np.isfinite(vector).all() and vector.any()):
                 raise ModelError(f"{target.meta.model} makes a vector of this query that is zero or not finite.", "It finds nothing right.")
             if len(self._vectors) >= _REMEMBERED:

@@ -12,8 +12,8 @@ from osembed import filters, joint
 from osembed import index as indexes
 from osembed.client import OpenSearch, Server
 from osembed.encoders import Encoders
-from osembed.generation import missing
 from osembed.index import Target, Targets
+from osembed.opensearch.names import missing
 from osembed.ranking import Question
 from osembed.results import SearchOptions
 from osembed.search import Searcher

@@ -85,7 +85,7 @@ def read_text(file: str | Path) -> tuple[str, str]:
 
 def _embed(encoders: Encoders, target: Target, title: str, text: str) -> tuple[NDArray[np.float32], bool]:
     """Embed a text as a passage of an index's model; say whether the model sees a part of it only."""
-    encoder = encoders.of(target.meta)
+    encoder = encoders.of(target.meta.stored_model)
     spec = encoder.model.spec
     passage = paper_passage(spec, title, "", text)
     vector = np.asarray(encoder.encode([passage])[0], np.float32)

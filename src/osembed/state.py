@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from osembed.schema import Level
+from osembed.papers.levels import Level
 
 Phase = Literal["copy", "verify", "gate", "ready", "swap", "swapped", "return", "returned", "finished", "aborted"]
 # The collection answers from its old model, and a command can go on with the migration.

@@ -53,7 +53,7 @@ def _commands(context: click.Context, prefix: str = "") -> Iterator[tuple[str, c
 
 
 def _in_force(name: str, context: click.Context) -> Iterator[dict[str, Any]]:
-    from osembed.opensearch.address import shown
+    from osembed.address import shown
 
     for option in context.command.params:
         if isinstance(option, SettingOption) and not option.setting.consent and option.name:

@@ -10,10 +10,11 @@ from osembed import index as indexes
 from osembed.client import OpenSearch, Server
 from osembed.encoders import Encoders
 from osembed.errors import PruneError
-from osembed.generation import Opened, Wish, finish_loading, leave, missing, open_collection
+from osembed.generation import Opened, Wish, finish_loading, leave, open_collection
 from osembed.ingest.intake import IngestOptions, Intake, Summary
 from osembed.ingest.run import Ingest
 from osembed.opensearch.coordination.registration import dropped_error, telling
+from osembed.opensearch.names import missing
 from osembed.opensearch.patience import settled
 from osembed.papers.readers.dicts import Dicts
 

@@ -20,8 +20,8 @@ from osembed.index import Targets, add_meta_fields
 from osembed.metadata import TOO_DEEP, Dropped, drop, fit, new_types
 from osembed.model_files import ModelSpec
 from osembed.paper import Paper
+from osembed.papers.levels import LEVELS, Level
 from osembed.passage import paper_passage
-from osembed.schema import LEVELS, Level
 from osembed.store import Stored, Tally, chunk_id
 
 Vector = NDArray[np.float32]

@@ -32,8 +32,8 @@ from osembed.opensearch import changes, sight
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Witnesses
 from osembed.paper import Paper
+from osembed.papers.levels import LEVELS, Level
 from osembed.papers.records import Rejected
-from osembed.schema import LEVELS, Level
 from osembed.store import chunk_id, paper_of, read_documents, require_writes
 from osembed.stream import staged
 
@@ -119,7 +119,7 @@ class Ingest:
         return settled(attempt, report=lambda text: self._report(text))
 
     def _encoder(self, level: Level) -> Encoder:
-        return self._settled(lambda: self._encoders.of(self._targets[level].meta, self._journal))
+        return self._settled(lambda: self._encoders.of(self._targets[level].meta.stored_model, self._journal.recall_witness))
 
     def _refresh(self) -> None:
         """Make visible what was written, so that the tallies of chunks see it; an index that is gone needs none."""
@@ -161,7 +161,7 @@ class Ingest:
         return window
 
     def _readings(self, targets: Targets) -> dict[Level, Reading]:
-        encoders = {level: self._encoders.of(targets[level].meta, self._journal) for level in LEVELS}
+        encoders = {level: self._encoders.of(targets[level].meta.stored_model, self._journal.recall_witness) for level in LEVELS}
         return {level: Reading(encoder.model.spec, encoder.tokeniser) for level, encoder in encoders.items()}
 
     def _embed(self, window: Window) -> Window:
@@ -171,7 +171,7 @@ class Ingest:
             tokens = window.tokens.pop(meta.identity.hash, None)
             if tokens is None:
                 continue
-            encoder = self._settled(lambda meta=meta: self._encoders.of(meta, self._journal))  # type: ignore[misc]
+            encoder = self._settled(lambda meta=meta: self._encoders.of(meta.stored_model, self._journal.recall_witness))  # type: ignore[misc]
             vectors = encoder.embed(tokens, self._ended.is_set)
             keys = map(text_hash, tokens.texts)
             window.vectors[meta.identity.hash].update(zip(keys, vectors, strict=True))

@@ -29,8 +29,8 @@ from osembed.opensearch import changes, reads
 from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Witnesses
+from osembed.papers.levels import Level
 from osembed.passage import stored_passage
-from osembed.schema import Level
 from osembed.store import Stored
 from osembed.stream import staged
 

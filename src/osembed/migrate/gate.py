@@ -23,8 +23,8 @@ from osembed.limits import Mode, check_fields
 from osembed.metrics import METRICS
 from osembed.migrate import scan
 from osembed.paper import to_text
+from osembed.papers.levels import LEVELS, Level
 from osembed.results import WINDOW, SearchOptions
-from osembed.schema import LEVELS, Level
 from osembed.search import Searcher
 from osembed.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
 
@@ -125,7 +125,7 @@ class PinnedSearcher(Searcher):
 
     def admit(self, level: Level) -> None:
         """Load the model of a level, and test it against the witness vectors. Raises ModelError where this machine lacks it."""
-        self._models.of(self._pinned[level].meta, self._journal)
+        self._models.of(self._pinned[level].meta.stored_model, self._journal.recall_witness)
 
     def targets(self) -> Targets:
         """Return the given indexes."""
@@ -199,7 +199,7 @@ def answering_level(moving: Collection[Level]) -> Level:
 def foresee(published: Targets, moving: Collection[Level]) -> str:
     """Return why the gate will not be able to compare, and what then follows; "" where both models are on this machine."""
     try:
-        model_of(published[answering_level(moving)].meta)
+        model_of(published[answering_level(moving)].meta.stored_model)
     except (ModelError, IdentityError) as error:
         return (
             f"The gate cannot compare: {error.found} It will measure the new model alone, which cannot show that search gets no worse: "

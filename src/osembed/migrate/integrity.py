@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from osembed.client import OpenSearch
+from osembed.index import Target
 from osembed.migrate import scan
+from osembed.migrate.report import Check
+from osembed.migrate.sides import Side
 from osembed.opensearch import answers, changes, reads
 from osembed.opensearch.checkpoints import whole_checkpoints
-from osembed.schema import Level
-
-if TYPE_CHECKING:
-    from osembed.index import Target
-    from osembed.migrate.verify import Check, Side
+from osembed.papers.levels import Level
 
 _PAGE = 1000
 ORPHANED = "chunks without a paper"
@@ -22,8 +21,6 @@ _SHARED = "that share its id and stand apart by their routing: searches find any
 
 def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = ()) -> list[Check]:
     """Compare chunks with papers in the new indexes; what the old ones have too is inherited, what is in motion is left to the catch-up."""
-    from osembed.migrate.verify import Check
-
     now = {target.meta.level: target.index for target in (*still, *(side.target for side in sides))}
     lanes = {side.level: side.pair.lane for side in sides if side.pair}
     if len(now) < 2:

@@ -23,7 +23,7 @@ def make_lanes(client: OpenSearch, state: MigrationState, encoders: Encoders) ->
             sources[level],
             targets[level],
             staging_alias(state.collection, level, state.attempt),
-            encoders.of(targets[level].meta, journal),
+            encoders.of(targets[level].meta.stored_model, journal.recall_witness),
             leg,
         )
         for level in levels

@@ -25,12 +25,14 @@ from osembed.migrate.copy import Copied, Copier, Lane, Outdated, Window
 from osembed.migrate.gate import Gate, GateOptions, PinnedSearcher, judge
 from osembed.migrate.lanes import make_lanes
 from osembed.migrate.progress import Progress
+from osembed.migrate.report import Report, kept_report
+from osembed.migrate.sides import Side, pair_of
 from osembed.migrate.swap import Crossing, GivenUp, Swapped, base_of, leave_known, lost_writes, swap
-from osembed.migrate.verify import Report, Side, kept_report, pair_of, verify
+from osembed.migrate.verify import verify
 from osembed.opensearch import changes, permissions, reads, sight
 from osembed.opensearch.coordination.lease import Lease, take_tokens
 from osembed.opensearch.patience import settled
-from osembed.schema import Level
+from osembed.papers.levels import Level
 from osembed.state import MigrationState
 
 _FENCE_TRIES = 12

@@ -16,21 +16,25 @@ from osembed import fence, schema
 from osembed import index as indexes
 from osembed.encoders import witness_passages
 from osembed.errors import AuthError, BusyError, ClusterError, CollectionError, InputError, RefusedError
-from osembed.generation import Wish, missing
+from osembed.generation import Wish
 from osembed.index import Target
 from osembed.journal import Journal
 from osembed.migrate.lanes import make_lanes
 from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult
 from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
-from osembed.migrate.verify import Report, Side, kept_report, pair_of, verify
+from osembed.migrate.report import Report, kept_report
+from osembed.migrate.sides import Side, pair_of
+from osembed.migrate.verify import verify
 from osembed.models import open_model
 from osembed.opensearch import create, permissions, reads, sight
 from osembed.opensearch.coordination.dispose import dispose
 from osembed.opensearch.coordination.lease import Lease, claim, settle, take_tokens
 from osembed.opensearch.coordination.registration import telling
+from osembed.opensearch.names import missing
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Place
-from osembed.schema import Level, staging_alias
+from osembed.papers.levels import Level
+from osembed.schema import staging_alias
 from osembed.state import BEFORE_SWAP, OVER, MigrationState, migration_key, read_state
 
 T = TypeVar("T")
@@ -200,7 +204,10 @@ class Migration:
             lanes = make_lanes(self._client, state, encoders)
             sides = [Side(lane.target, lane.level, lane.encoder, pair_of(lane, state)) for lane in lanes]
         else:
-            sides = [Side(target, level, encoders.of(target.meta, self._journal)) for level, target in targets.items()]
+            sides = [
+                Side(target, level, encoders.of(target.meta.stored_model, self._journal.recall_witness))
+                for level, target in targets.items()
+            ]
         moving = {side.level for side in sides}
         still = [target for level, target in targets.items() if level not in moving]
         return sides, still, [target.place for target in (*targets.values(), *(side.target for side in sides))]

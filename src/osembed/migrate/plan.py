@@ -15,7 +15,7 @@ from osembed.client import OpenSearch, Server
 from osembed.doctor import forecast_bytes
 from osembed.encoders import Encoders, model_of, spec_of, witness_passages
 from osembed.errors import AuthError, InputError, ModelError
-from osembed.generation import Wish, analyzer_for, check_profile, describe, missing
+from osembed.generation import Wish, analyzer_for, check_profile, describe
 from osembed.identity import identify
 from osembed.index import Target, Targets
 from osembed.migrate.copy import PAGE
@@ -23,8 +23,10 @@ from osembed.migrate.gate import foresee
 from osembed.model_files import Model, ModelSpec
 from osembed.models import open_model
 from osembed.opensearch import answers, reads
+from osembed.opensearch.names import missing
+from osembed.papers.levels import Level
 from osembed.passage import stored_passage
-from osembed.schema import IndexMeta, Level, alias_name, index_name
+from osembed.schema import IndexMeta, alias_name, index_name
 from osembed.state import MigrationState, Move
 
 if TYPE_CHECKING:
@@ -117,7 +119,7 @@ def find_route(
         if (model is None or identify(model) == meta.identity) and (profile, analyzer) == (meta.profile, meta.analyzer):
             continue
         check_profile(server, profile)
-        models[level] = model or model_of(target.meta)
+        models[level] = model or model_of(target.meta.stored_model)
         described = describe(collection, level, models[level], meta.chunking, profile, encoders)
         metas[level] = replace(described, analyzer=analyzer, generation=generation)
     return Route(collection, targets, models, metas, generation) if metas else None

@@ -29,8 +29,8 @@ from osembed.migrate.scan import Found
 from osembed.opensearch import changes, reads, sight
 from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.patience import settled
+from osembed.papers.levels import LEVELS, Level
 from osembed.passage import stored_passage
-from osembed.schema import LEVELS, Level
 from osembed.state import migration_key, read_state
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class _Level:
     def __init__(self, client: OpenSearch, target: Target, level: Level, encoders: Encoders, loop: BulkLoop, done: Repair) -> None:
         self._client, self._target, self._level, self._loop, self._done = client, target, level, loop, done
         self._journal, self._key = Journal(client), f"repair:{target.uuid}"
-        self._encoder: Encoder = encoders.of(target.meta, self._journal)
+        self._encoder: Encoder = encoders.of(target.meta.stored_model, self._journal.recall_witness)
         stored = self._journal.read(self._key) or {}
         refused = {key: (routing, why) for key, (routing, why) in stored.get("refused", {}).items()}
         self._kept = _Kept(dict(stored.get("marks", {})), refused)

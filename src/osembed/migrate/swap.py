@@ -24,7 +24,8 @@ from osembed.opensearch.changes import Action
 from osembed.opensearch.checkpoints import checkpoints, whole_checkpoints
 from osembed.opensearch.coordination.lease import Lease, foreign, settle, swapped
 from osembed.opensearch.patience import settled
-from osembed.schema import Level, alias_name, staging_alias, write_alias
+from osembed.papers.levels import Level
+from osembed.schema import alias_name, staging_alias, write_alias
 from osembed.state import MigrationState
 
 FENCE_S = 5.0

@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from osembed.address import is_loopback, parse_address
 from osembed.errors import AuthError, InputError
-from osembed.opensearch.address import is_loopback, parse_address
 from osembed.opensearch.password_file import read_password
 
 _HTTPS_PORT = 443

@@ -14,7 +14,8 @@ from osembed.journal import Journal, State
 from osembed.opensearch import permissions, reads
 from osembed.opensearch.coordination.registration import collection_key, is_pending
 from osembed.opensearch.survey import SEE, Found, Survey, as_found, is_behind, is_ours
-from osembed.schema import LEVELS, Level, alias_name
+from osembed.papers.levels import LEVELS, Level
+from osembed.schema import alias_name
 from osembed.state import BEFORE_SWAP, migration_key, read_state
 
 CollectionState = Literal["live", "migrating", "migrated", "loading", "half dropped", "left over", "contradictory"]

@@ -15,13 +15,13 @@ from typing import Any
 
 from osembed.client import OpenSearch
 from osembed.errors import AuthError, BusyError, ClusterError, CollectionError, MissingError, RefusedError
-from osembed.generation import missing
 from osembed.journal import Journal, State
 from osembed.opensearch import changes, reads
 from osembed.opensearch.changes import Action
 from osembed.opensearch.coordination.lease import Lease, claim
 from osembed.opensearch.coordination.registration import DEAD_S, KINDS, collection_key, drops, is_dropped, is_pending, watch_entries
 from osembed.opensearch.leftovers import PROBE, idle_tokens, lost_entries, strays
+from osembed.opensearch.names import missing
 from osembed.opensearch.survey import Found, Survey, entries_of, survey
 from osembed.state import MigrationState, migration_key
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import orjson
 
-from osembed import filters
 from osembed.client import OpenSearch
 from osembed.errors import AuthError, CollectionError, MissingError, OutputError
 from osembed.index import Target
@@ -62,13 +61,13 @@ class Export:
 
     Attributes:
         target: the index that is live when it begins; a swap meanwhile does not matter.
-        where: filters that all must hold.
+        only: filter clauses that all must hold.
         report: told what is waited for.
     """
 
     client: OpenSearch
     target: Target
-    where: Sequence[str] = ()
+    only: Sequence[Mapping[str, Any]] = ()
     report: Report = lambda _: None
 
     def run(self, write: Callable[[bytes], object], progress: Callable[[int, int], None] = lambda *_: None) -> Exported:
@@ -76,13 +75,12 @@ class Export:
 
         Raises CollectionError where the index is deleted meanwhile: what was written then is not the whole.
         """
-        only = filters.clauses(filters.parse(self.where), self.target.meta_types, "papers")
         done = Exported(self.target.meta.collection, self.target.index, unproven=self._unproven())
         with closing(Listing()) as listing:
             try:
-                marks = self._list(only, listing)
+                marks = self._list(listing)
                 changed = self._read(listing, done, write, progress)
-                for key, _ in self._later(only, marks):
+                for key, _ in self._later(marks):
                     if listing.has(key):
                         changed.add(key)
                     else:
@@ -123,29 +121,29 @@ class Export:
         read = lambda: reads.documents(self.client, self.target.index, wanted, excluded=("embedding",))  # noqa: E731
         return {(found["_id"], found.get("_routing") or ""): found for found in settled(read, report=self.report)}
 
-    def _list(self, only: Sequence[Mapping[str, Any]], listing: Listing) -> dict[int, int]:
+    def _list(self, listing: Listing) -> dict[int, int]:
         """List all papers; return each shard's last sequence number. Anew where a primary moves: a fresh one's searches may lag behind."""
         while True:
             marks, terms = dict.fromkeys(range(self._shards()), -1), self._terms()
             for shard in marks:
-                for page in self._pages(only, shard, -1):
+                for page in self._pages(shard, -1):
                     listing.add(page)
                     marks[shard] = page[-1][1]
             if self._terms() == terms:
                 return marks
 
-    def _later(self, only: Sequence[Mapping[str, Any]], marks: Mapping[int, int]) -> Iterator[tuple[Key, int]]:
+    def _later(self, marks: Mapping[int, int]) -> Iterator[tuple[Key, int]]:
         """Yield what was written after the ids were listed."""
         for shard, mark in marks.items():
-            for page in self._pages(only, shard, mark):
+            for page in self._pages(shard, mark):
                 yield from page
 
-    def _pages(self, only: Sequence[Mapping[str, Any]], shard: int, last: int) -> Iterator[list[tuple[Key, int]]]:
+    def _pages(self, shard: int, last: int) -> Iterator[list[tuple[Key, int]]]:
         more = True
         while more:
             body = {
                 "size": _LISTED,
-                "query": {"bool": {"filter": [*only, {"range": {"_seq_no": {"gt": last}}}]}},
+                "query": {"bool": {"filter": [*self.only, {"range": {"_seq_no": {"gt": last}}}]}},
                 "sort": [{"_seq_no": "asc"}],
                 "seq_no_primary_term": True,
                 "track_total_hits": False,

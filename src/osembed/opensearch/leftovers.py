@@ -12,13 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from osembed import schema
 from osembed.client import OpenSearch
 from osembed.errors import AuthError
 from osembed.journal import Journal
 from osembed.opensearch import reads
 from osembed.opensearch.coordination.registration import collection_key, is_pending, watch_entries
 from osembed.opensearch.survey import Found, Survey, entries_of, survey
+from osembed.papers.levels import LEVELS
 from osembed.schema import alias_name
 from osembed.state import BEFORE_SWAP, MigrationState, migration_key
 
@@ -117,7 +117,7 @@ def others(client: OpenSearch, collection: str) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for info in found.values():
         said = _said(info)
-        readers = {alias_name(said, level) for level in schema.LEVELS} if said else set()
+        readers = {alias_name(said, level) for level in LEVELS} if said else set()
         if said and said != collection and not readers & set(_keys(info.get("aliases"))):
             counts[said] += 1
     return dict(counts)

@@ -1,4 +1,4 @@
-"""Which collections there are, by name: for whoever has named one that is not there."""
+"""Which collections there are, by name, and what is to be said of one that is not there."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from osembed import index as indexes
 from osembed.client import OpenSearch
 from osembed.errors import ClusterError, CollectionError
+from osembed.journal import Journal, State
 from osembed.opensearch import permissions, reads
+from osembed.opensearch.coordination.registration import collection_key, read_drop
 
 _SHOWN = 8
 
@@ -38,6 +41,26 @@ def unknown(collection: str, names: Sequence[str] | None) -> CollectionError:
     listed = ", ".join(names[:_SHOWN])
     use = f"Use --collection {nearest(collection, names)}, or fill '{collection}' first: {fill}"
     return CollectionError(found, f"Collections here: {listed}{more}.", use)
+
+
+def unpublished(client: OpenSearch, collection: str) -> State | None:
+    """Return the journal's plan of a first generation whose indexes are there but not published, or None."""
+    state = Journal(client).read(collection_key(collection))
+    return state if state and indexes.exist(client, state.get("indexes", {}).values()) else None
+
+
+def missing(client: OpenSearch, collection: str) -> CollectionError:
+    """Return what is to be said of a collection that is not published: dropped, still being loaded, or never there; then those there are."""
+    found = read_drop(client, collection)
+    if found:
+        return found
+    if unpublished(client, collection):
+        return CollectionError(
+            f"'{collection}' is still being loaded for the first time, or that was interrupted.",
+            "It becomes searchable when the load is complete.",
+            "Wait for it, or run the same `osembed ingest` again: it goes on where it stopped.",
+        )
+    return unknown(collection, others(client))
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

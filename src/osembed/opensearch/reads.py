@@ -21,6 +21,7 @@ PRIMARY = "_primary"  # replicas may lag behind
 _MGET = 500
 _MOST = 10_000  # hits of one search
 NO_PIPELINE = "_none"  # an index's default pipeline may be one that the server does not have (any more): every search would fail
+OLDEST_HYBRID = (3, 5, 0)  # the first server whose hybrid queries drop no top documents
 NEURAL_SEARCH = "opensearch-neural-search"  # the plugin that has hybrid queries and normalises their scores
 _FLOOD = "12"  # the number of the block that a full disk sets
 T = TypeVar("T")

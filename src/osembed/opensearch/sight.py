@@ -21,7 +21,8 @@ from osembed.errors import AuthError, UnsettledError
 from osembed.journal import Journal
 from osembed.opensearch import changes, reads
 from osembed.opensearch.checkpoints import unconfirmed
-from osembed.schema import Level, read_mapping
+from osembed.papers.levels import Level
+from osembed.schema import read_mapping
 
 _TRIES = 20
 _LIMITED = "DLS is activated"  # the security plugin's words when it refuses to profile a search

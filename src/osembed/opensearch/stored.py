@@ -11,7 +11,7 @@ from osembed.client import OpenSearch
 from osembed.errors import NoPaperError
 from osembed.index import Targets
 from osembed.opensearch import reads
-from osembed.schema import Level
+from osembed.papers.levels import Level
 from osembed.store import chunk_id
 
 _PAPER = ("title", "abstract", "body", "meta", "source", "word_count", "chunk_count", "input_hash", "identity", "ingested_at")

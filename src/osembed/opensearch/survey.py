@@ -15,7 +15,8 @@ from osembed.journal import OF_INDEX, Journal, State
 from osembed.opensearch import reads
 from osembed.opensearch.coordination.registration import KINDS, collection_key
 from osembed.opensearch.manifests import manifest_keys
-from osembed.schema import LEVELS, IndexMeta, alias_name, index_name, staging_alias
+from osembed.papers.levels import LEVELS
+from osembed.schema import IndexMeta, alias_name, index_name, staging_alias
 from osembed.state import OVER, MigrationState, migration_key, read_state
 
 SEE = "*.aliases,*.mappings._meta,*.settings.index.uuid"

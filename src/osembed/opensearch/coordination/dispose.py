@@ -15,7 +15,8 @@ from osembed.opensearch import sight as sight_of
 from osembed.opensearch.changes import Action
 from osembed.opensearch.coordination.lease import Lease, settle
 from osembed.opensearch.sight import Place
-from osembed.schema import Level, index_name, staging_alias
+from osembed.papers.levels import Level
+from osembed.schema import index_name, staging_alias
 
 
 def dispose(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> None:

@@ -23,8 +23,9 @@ from osembed.journal import Journal
 from osembed.opensearch import reads
 from osembed.opensearch.coordination.registration import collection_key, dropped_error, drops, is_pending
 from osembed.opensearch.patience import settled
+from osembed.papers.levels import Level
 from osembed.presence import Heart, is_surely_dead, register
-from osembed.schema import Level, alias_name
+from osembed.schema import alias_name
 from osembed.state import BEFORE_SWAP, MigrationState, migration_key, read_state, write_state
 
 _DEAD_S = 15.0  # on the observer's own clock

@@ -1,0 +1,103 @@
+"""What a verification found: checks with their verdicts, and the page that is made of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["passed", "failed", "inherited", "pending", "empty"]
+
+
+EXAMPLES = 5
+
+
+@dataclass
+class Check:
+    """One check of one level: how many documents it looked at, how many faults it found, the first of them.
+
+    What looked at nothing has not passed: `empty` where there is nothing of the kind, `failed` where there is.
+    """
+
+    name: str
+    level: str
+    verdict: Verdict
+    checked: int
+    faults: int = 0
+    found: str = ""
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """All checks of one verification."""
+
+    collection: str
+    kind: str
+    indexes: dict[str, str]
+    full: bool
+    checks: list[Check] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing vetoes a swap."""
+        return all(check.verdict != "failed" for check in self.checks)
+
+
+class Tally:
+    """Counts the faults of one check and keeps the first few."""
+
+    def __init__(self, name: str, level: str) -> None:
+        self.name, self.level, self.checked, self.faults = name, level, 0, 0
+        self.examples: list[str] = []
+
+    def see(self, doc_id: str, fault: str) -> None:
+        """Count a document, and what is wrong with it; "" for nothing."""
+        self.checked += 1
+        if fault:
+            self.faults += 1
+            if len(self.examples) < EXAMPLES:
+                self.examples.append(f"{doc_id}: {fault}")
+
+    def check(self, what: str, looked_at: int, there: int) -> Check:
+        """Return the verdict.
+
+        Args:
+            what: a fault in words.
+            looked_at: documents that all checks together were given.
+            there: documents that the index has.
+        """
+        if there and not looked_at:
+            return Check(self.name, self.level, "failed", 0, 1, f"none of {there:,} documents was looked at")
+        if not self.checked:
+            moving = self.name in ("versions", "fields") and looked_at > 0
+            words = "all that were looked at have changed since" if moving else "there is nothing of the kind"
+            return Check(self.name, self.level, "pending" if moving else "empty", 0, 0, words)
+        found = f"{self.faults:,} of {self.checked:,} documents: {what}" if self.faults else f"{self.checked:,} documents"
+        return Check(self.name, self.level, "failed" if self.faults else "passed", self.checked, self.faults, found, self.examples)
+
+
+def page_of(report: Mapping[str, Any]) -> str:
+    """Return a report, as it stands in the journal, as a readable page (Markdown)."""
+    verdict = "passed" if report["passed"] else "FAILED"
+    lines = [
+        f"# Verification of '{report['collection']}': {verdict}",
+        "",
+        f"{'Every document' if report['full'] else 'A sample of documents'} of {', '.join(report['indexes'].values())}, "
+        f"in {report['seconds']:.1f} s. Ids and origins are always compared completely.",
+        "",
+        "| check | level | verdict | found |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {check['name']} | {check['level']} | {check['verdict']} | {check['found']} |" for check in report["checks"]]
+    for check in report["checks"]:
+        if check["examples"]:
+            lines += ["", f"**{check['name']}, {check['level']}**", *(f"- {example}" for example in check["examples"])]
+    return "\n".join(lines) + "\n"
+
+
+def kept_report(report: Report) -> dict[str, Any]:
+    """Return a report as the journal keeps it: its fields and a readable page."""
+    kept = {**asdict(report), "passed": report.passed}
+    return {**kept, "page": page_of(kept)}
