@@ -15,14 +15,14 @@ import numpy as np
 from common import ROOT
 from embed import Worker
 
-from osembed import bulk
-from osembed.chunk import ChunkRule, cut
 from osembed.embed.load import has_bf16
-from osembed.embed.tokens import Tokeniser
-from osembed.models import open_model
-from osembed.paper import to_paper
+from osembed.models.registry import open_model
+from osembed.opensearch import bulk
+from osembed.papers.paper import to_paper
 from osembed.papers.readers.reader import Reader
 from osembed.papers.records import Record
+from osembed.passages.chunk import ChunkRule, cut
+from osembed.passages.tokens import Tokeniser
 
 ROUNDS = 5
 

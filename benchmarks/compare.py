@@ -23,10 +23,10 @@ from pathlib import Path
 from common import data_folder, drop, read_papers, save
 
 from osembed import Collection
-from osembed.chunk import ChunkRule, cut
-from osembed.embed.tokens import Tokeniser
-from osembed.models import open_model
-from osembed.paper import Paper, clean
+from osembed.models.registry import open_model
+from osembed.papers.paper import Paper, clean
+from osembed.passages.chunk import ChunkRule, cut
+from osembed.passages.tokens import Tokeniser
 from osembed.paths import cache_folder
 
 MODEL = "all-MiniLM-L6-v2"

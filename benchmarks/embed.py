@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from common import data_folder, read_papers, save
 
-from osembed import metrics
-from osembed.chunk import ChunkRule, cut
 from osembed.embed.load import has_bf16, load_encoder
-from osembed.embed.tokens import Tokeniser
-from osembed.evaluate import read_judged
-from osembed.identity import cosines
-from osembed.model_files import Model
-from osembed.models import open_model
-from osembed.paper import Paper
+from osembed.evaluate import metrics
+from osembed.evaluate.evaluation import read_judged
+from osembed.models.folder import Model
+from osembed.models.identity import cosines
+from osembed.models.registry import open_model
+from osembed.papers.paper import Paper
+from osembed.passages.chunk import ChunkRule, cut
+from osembed.passages.tokens import Tokeniser
 
 MODEL = "all-MiniLM-L6-v2"
 ROUNDS = 5

@@ -19,9 +19,9 @@ import torch
 from common import read_papers, save
 from embed import Worker, chunks, in_turns, ratio, work_of
 
-from osembed.identity import cosines
-from osembed.model_files import Model, read_model
-from osembed.models import open_model
+from osembed.models.folder import Model, read_model
+from osembed.models.identity import cosines
+from osembed.models.registry import open_model
 
 PEAK = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10G": 70, "RTX 4090": 165, "RTX 3090": 71}  # dense fp16 TFLOP/s
 ROUNDS = 5

@@ -17,8 +17,9 @@ import numpy as np
 from common import drop, read_papers, save
 from opensearchpy import OpenSearch, helpers
 
-from osembed import Collection, bulk
-from osembed.bulk import BulkLoop
+from osembed import Collection
+from osembed.opensearch import bulk
+from osembed.opensearch.bulk import BulkLoop
 
 SHARE = 3  # every third paper of the collection
 COPIES = (1, 3, 10)

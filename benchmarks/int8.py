@@ -16,9 +16,9 @@ from common import read_papers, save
 from embed import MODEL, Worker, abstracts, chunks, in_turns, ndcg, ratio, titles
 
 from osembed.embed.load import has_bf16
-from osembed.models import open_model
-from osembed.paper import Paper
-from osembed.quantise import quantise
+from osembed.embed.quantise import quantise
+from osembed.models.registry import open_model
+from osembed.papers.paper import Paper
 
 ROUNDS = 5
 OWN = "bf16" if has_bf16() else "fp32"

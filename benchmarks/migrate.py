@@ -22,9 +22,9 @@ import orjson
 from common import RESULTS, ROOT, data_folder, drop, quantile, questions, read_papers, save
 
 from osembed import Collection, choose_models
-from osembed.migrate.gate import Gate, GateOptions
-from osembed.migrate.leg import Progress
-from osembed.models import open_model
+from osembed.migrate.direction import Progress
+from osembed.migrate.proof.gate import Gate, GateOptions
+from osembed.models.registry import open_model
 
 sys.path.insert(0, str(ROOT))
 from tests import tiny

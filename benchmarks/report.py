@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from common import RESULTS, ROOT
 
-from osembed.schema import read_mapping
+from osembed.opensearch.schema import read_mapping
 
 HEAD = """# Speed and memory
 

@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from common import quantile, questions, save
 
-from osembed import Collection, query
-from osembed.embed.encoder import Encoder
-from osembed.results import SearchOptions
+from osembed import Collection
+from osembed.embed.native.encoder import Encoder
+from osembed.search import bodies
+from osembed.search.results import SearchOptions
 
 ROUNDS = 10
 THREADS = 16
@@ -33,7 +34,7 @@ def main() -> None:
 
     def bare(text: str) -> None:
         """One native hybrid request with the vector at hand, ten hits with their text: what any client has to send at least."""
-        body = query.hybrid(text, vectors[text], 200, [], query.pipeline("min_max", (0.5, 0.5)))
+        body = bodies.hybrid(text, vectors[text], 200, [], bodies.pipeline("min_max", (0.5, 0.5)))
         collection.client.search(index=target.index, body={**body, "size": 10, "_source": ["paper_id", "title", "text"]})
 
     vectors = {text: encoder.encode([text])[0] for text in asked}

@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 
-from osembed.node.install import installed
-from osembed.node.java import find_java
-from osembed.node.launch import launch
+from osembed.opensearch.node.install import installed
+from osembed.opensearch.node.java import find_java
+from osembed.opensearch.node.launch import launch
 from osembed.paths import cache_folder
 
 NAMES = ("one", "two", "three")

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from benchmarks.common import find_data
 
-from osembed import node
-from osembed.client import Access, OpenSearch, Server, connect, handshake
 from osembed.collection import Collection
-from osembed.generation import Wish
+from osembed.ingest.loading import Wish
+from osembed.opensearch import node
+from osembed.opensearch.client import Access, OpenSearch, Server, connect, handshake
 from tests import tiny
 from tests.proxy import FaultProxy
 from tests.secured import SecuredNode

@@ -12,10 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
-from osembed.client import Access, OpenSearch, connect
-from osembed.node.install import installed
-from osembed.node.java import find_java
-from osembed.node.launch import launch, log_of
+from osembed.opensearch.client import Access, OpenSearch, connect
+from osembed.opensearch.node.install import installed
+from osembed.opensearch.node.java import find_java
+from osembed.opensearch.node.launch import launch, log_of
 from osembed.paths import cache_folder
 from tests.cluster import free_ports
 

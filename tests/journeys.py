@@ -13,8 +13,8 @@ import orjson
 
 from osembed.arguments import choose_models
 from osembed.collection import Collection
-from osembed.generation import Wish
-from osembed.migrate.gate import GateOptions
+from osembed.ingest.loading import Wish
+from osembed.migrate.proof.gate import GateOptions
 from tests.conftest import paper
 from tests.secured import SecuredNode
 from tests.tiny import Models
@@ -161,7 +161,7 @@ def _drop(_: Stage, papers: Collection) -> Any:
 
 
 def _options(**options: Any) -> Any:
-    from osembed.migrate.leg import MigrateOptions
+    from osembed.migrate.direction import MigrateOptions
 
     return MigrateOptions(**QUICK, **options)
 

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from osembed import index as indexes
-from osembed.client import Access, OpenSearch, connect
 from osembed.collection import Collection
-from osembed.encoders import Encoders
+from osembed.embed.encoders import Encoders
 from osembed.errors import OsembedError, RefusedError
-from osembed.passage import stored_passage
+from osembed.opensearch import indexes
+from osembed.opensearch.client import Access, OpenSearch, connect
+from osembed.passages.passage import stored_passage
 
 WORDS = [
     "cell",

@@ -19,9 +19,9 @@ import psutil
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from osembed.client import Access
-from osembed.node.launch import launch, log_of
 from osembed.opensearch import permissions
+from osembed.opensearch.client import Access
+from osembed.opensearch.node.launch import launch, log_of
 from osembed.opensearch.permissions import ROLES
 from tests.cluster import free_ports
 from tests.secured_home import home_without, secured_home

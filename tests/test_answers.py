@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from osembed.client import Access, OpenSearch, connect
 from osembed.errors import AuthError, ClusterError, UnavailableError, UnsettledError
 from osembed.opensearch import answers, changes, reads
+from osembed.opensearch.client import Access, OpenSearch, connect
 from osembed.opensearch.refusals import explain
 from tests.proxy import Fault, FaultProxy, Request
 from tests.test_layers import SOURCE
 
-ROOM = {"opensearch/reads.py", "opensearch/changes.py", "client.py", "bulk.py"}
+ROOM = {"opensearch/reads.py", "opensearch/changes.py", "opensearch/client.py", "opensearch/bulk.py"}
 AWAY = {"type": "node_disconnected_exception", "reason": "[n1][127.0.0.1:9300] disconnected"}
 FORBIDDEN = {"type": "security_exception", "reason": "no permissions for [indices:data/read/x] and User [name=bob, backend_roles=[]]"}
 

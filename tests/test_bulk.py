@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from osembed import bulk
-from osembed.bulk import BulkLoop
-from osembed.client import Access, connect
 from osembed.errors import AuthError, ClusterError
+from osembed.opensearch import bulk
+from osembed.opensearch.bulk import BulkLoop
+from osembed.opensearch.client import Access, connect
 from tests.proxy import Fault
 
 BREAKER = "Indexing knn vector fields is rejected as circuit breaker triggered. Check _opendistro/_knn/stats for detailed state"

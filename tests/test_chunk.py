@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osembed.chunk import ChunkRule, cut, start_of
-from osembed.embed.tokens import Tokeniser
-from osembed.models import open_model
-from osembed.paper import Paper
+from osembed.models.registry import open_model
+from osembed.papers.paper import Paper
+from osembed.passages.chunk import ChunkRule, cut, start_of
+from osembed.passages.tokens import Tokeniser
 from tests.conftest import EXAMPLES
 
 MODEL = open_model("all-MiniLM-L6-v2")

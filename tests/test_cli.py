@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from osembed.client import Access, connect
 from osembed.collection import Collection
-from osembed.journal import Journal
+from osembed.opensearch.client import Access, connect
+from osembed.opensearch.coordination.journal import Journal
 from tests.conftest import EXAMPLES, command, paper, run
 
 

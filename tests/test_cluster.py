@@ -12,20 +12,20 @@ from dataclasses import replace
 
 import pytest
 
-from osembed.client import Access, connect
 from osembed.collection import Collection
 from osembed.errors import ClusterError
-from osembed.generation import Wish
-from osembed.migrate import leg, swap
-from osembed.migrate.copy import Copier
-from osembed.migrate.gate import GateOptions
+from osembed.ingest.loading import Wish
+from osembed.migrate import direction, swap
+from osembed.migrate.copy.copier import Copier
+from osembed.migrate.proof.gate import GateOptions
+from osembed.opensearch.client import Access, connect
 from tests.cluster import Cluster
 from tests.conftest import paper
 from tests.killing import before_first
 from tests.oracle import Oracle, blocked, leftovers
 
 pytestmark = pytest.mark.usefixtures("known_models")
-PHASES: dict[str, tuple[object, str]] = {"copy": (Copier, "catch_up"), "verify": (leg, "verify"), "fence": (swap, "actions")}
+PHASES: dict[str, tuple[object, str]] = {"copy": (Copier, "catch_up"), "verify": (direction, "verify"), "fence": (swap, "actions")}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def migrate_with_killed(cluster: Cluster, models, kills: dict[str, str], monkeyp
     cluster.wait_nodes(3)
     assert not blocked(collection.client, name)
     oracle.reckon()
-    assert collection.migration().rollback(leg.MigrateOptions(gate=GateOptions(skip=True), gentle=False)).phase == "returned"
+    assert collection.migration().rollback(direction.MigrateOptions(gate=GateOptions(skip=True), gentle=False)).phase == "returned"
     oracle.reckon()
     collection.migration().abort()
     assert leftovers(collection.client, name) == set()

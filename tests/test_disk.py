@@ -16,11 +16,11 @@ from typing import TypeVar
 
 import pytest
 
-from osembed.client import OpenSearch
 from osembed.collection import Collection
 from osembed.errors import ClusterError, CollectionError, OsembedError, UnsettledError
-from osembed.migrate.copy import Copier
-from osembed.migrate.gate import GateOptions
+from osembed.migrate.copy.copier import Copier
+from osembed.migrate.proof.gate import GateOptions
+from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.reads import cluster_nodes
 from tests.conftest import command, dump, paper, run
 from tests.disk import MB, SmallDisk, SmallNode

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from osembed.client import OpenSearch
 from osembed.collection import Collection
 from osembed.errors import AuthError, OsembedError
-from osembed.migrate import leg
-from osembed.migrate.gate import GateOptions
+from osembed.migrate import direction
+from osembed.migrate.proof.gate import GateOptions
+from osembed.opensearch.client import OpenSearch
 from tests.conftest import dump, paper
 from tests.proxy import Fault, FaultProxy, Request
 from tests.test_answers import deny, fail_shard, lose_item, refuse_item, refuse_shard, time_out
@@ -83,7 +83,7 @@ def setting(write, models, small) -> Setting:
 def _hurried(monkeypatch):
     monkeypatch.setenv("OSEMBED_RETRY_SECONDS", "0.5")
     monkeypatch.setenv("OSEMBED_PATIENCE_SECONDS", "1")
-    monkeypatch.setattr(leg, "_FENCE_TRIES", 2)
+    monkeypatch.setattr(direction, "_FENCE_TRIES", 2)
 
 
 @contextmanager

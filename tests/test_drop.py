@@ -14,20 +14,18 @@ from typing import get_args
 import orjson
 import pytest
 
-from osembed import index as indexes
-from osembed import store
-from osembed.client import connect
 from osembed.collection import Collection
 from osembed.errors import AuthError, BusyError, CollectionError, DroppedError, InputError, OsembedError
-from osembed.generation import Wish
-from osembed.journal import JOURNAL, Journal
+from osembed.ingest.loading import Wish
 from osembed.migrate import migration as migrations
-from osembed.migrate.gate import GateOptions
-from osembed.opensearch import changes, reads
+from osembed.migrate.proof.gate import GateOptions
+from osembed.opensearch import changes, documents, indexes, reads
 from osembed.opensearch import drop as drops
+from osembed.opensearch.client import connect
+from osembed.opensearch.coordination.journal import JOURNAL, Journal
 from osembed.opensearch.leftovers import Kind
+from osembed.opensearch.schema import PIPELINE
 from osembed.opensearch.survey import survey
-from osembed.schema import PIPELINE
 from tests.conftest import command, paper, run
 from tests.killing import Held, before_first, kill_at, sample, spawn
 from tests.oracle import contents
@@ -449,7 +447,7 @@ def test_a_search_object_that_remembers_the_old_index(live, client, name, url):
 def test_a_delete_a_verification_and_a_repair_that_meet_it(live, client, name, url, small, write, monkeypatch):
     """In the middle of each the collection goes: dropped, exit code 1, and nothing is made anew."""
     other, records = Collection(name, url), write([paper(n, 150) for n in range(3)])
-    places = [(store, "tally_chunks", lambda: live.delete("p1")), (migrations, "verify", live.verify)]
+    places = [(documents, "tally_chunks", lambda: live.delete("p1")), (migrations, "verify", live.verify)]
     for where, function, act in places:
         with monkeypatch.context() as patch:
             before_first(patch, where, function, other.drop)

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osembed.errors import InputError, OutputError
-from osembed.metadata import fit, new_types
 from osembed.opensearch.names import unknown
-from osembed.paper import Paper, to_paper
 from osembed.papers.exported import EXPORTED, nested, to_record
 from osembed.papers.files import check_output, whole_file
+from osembed.papers.metadata import fit, new_types
+from osembed.papers.paper import Paper, to_paper
 from osembed.papers.records import Record, Rejected
 
 values = st.recursive(

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osembed.errors import InputError
-from osembed.filters import clauses, parse
 from osembed.papers.levels import LEVELS
+from osembed.search.filters import clauses, parse
 
 TYPES = {"year": "double", "venue": "keyword", "open": "boolean", "on": "date", "authors": "object", "authors.name": "keyword"}
 FIELDS = st.sampled_from(["id", "meta.year", *TYPES, "nowhere"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pybtex.database import parse_string
 
 from osembed.cli import formats
-from osembed.paper import clean
+from osembed.papers.paper import clean
 from tests.conftest import paper, run
 from tests.test_python import hit, page
 

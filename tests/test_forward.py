@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from osembed.embed import crew, layout, linear
-from osembed.embed import encoder as encoders
-from osembed.embed.forward import forward
 from osembed.embed.library import LibraryEncoder
 from osembed.embed.load import load_encoder
+from osembed.embed.native import encoder as encoders
+from osembed.embed.native import layout, linear, threads
+from osembed.embed.native.forward import forward
 from osembed.errors import InputError
-from osembed.model_files import read_model
-from osembed.models import open_model, registry
+from osembed.models.folder import read_model
+from osembed.models.registry import open_model, registry
 
 TEXTS = [
     "Ants walk home.",
@@ -193,19 +193,19 @@ def test_a_longest_text_of_any_length(models, precision):
 
 def test_forwards_share_the_cores(monkeypatch):
     """As many threads as torch may use, each of which uses one; everybody else keeps what they had; fewer when gentle."""
-    monkeypatch.setattr(crew, "_crews", {})
+    monkeypatch.setattr(threads, "_crews", {})
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
         barrier = threading.Barrier(3)
-        counts = [crew.crew().submit(lambda: (barrier.wait(20), torch.get_num_threads())[1]) for _ in range(3)]
+        counts = [threads.crew().submit(lambda: (barrier.wait(20), torch.get_num_threads())[1]) for _ in range(3)]
         assert [count.result(20) for count in counts] == [1, 1, 1]
         assert torch.get_num_threads() == 3
         with ThreadPoolExecutor(1) as other:
             assert other.submit(torch.get_num_threads).result() == 3
-        assert crew.crew(together=True).submit(torch.get_num_threads).result() == 3
-        crew.be_fewer()
-        assert (crew.crew()._max_workers, crew.crew(together=True)._max_workers) == (2, 1)
+        assert threads.crew(together=True).submit(torch.get_num_threads).result() == 3
+        threads.be_fewer()
+        assert (threads.crew()._max_workers, threads.crew(together=True)._max_workers) == (2, 1)
     finally:
         torch.set_num_threads(before)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from osembed import query
-from osembed.fusion import fuse
 from osembed.limits import FUSIONS
-from osembed.results import SearchOptions
-from osembed.search import Searcher
+from osembed.search import bodies
+from osembed.search.fusion import fuse
+from osembed.search.results import SearchOptions
+from osembed.search.searcher import Searcher
 from tests.conftest import EXAMPLES
 
 LEXICAL, VECTOR = {"a": 9.0, "b": 5.0, "c": 1.0}, {"b": 1.5, "c": 1.2, "d": 1.0}
@@ -56,9 +56,9 @@ def test_client_fusion_equals_the_servers(examples, client, fusion, weights, tex
     searcher: Searcher = examples._searcher
     target = searcher.targets()["papers"]
     vector = searcher._query_vector(text, target)
-    body = query.hybrid(text, vector, 20, [], query.pipeline(fusion, weights))
+    body = bodies.hybrid(text, vector, 20, [], bodies.pipeline(fusion, weights))
     native = {hit["_id"]: hit["_score"] for hit in client.search(index=target.index, body=body)["hits"]["hits"]}
-    requests = [(target, query.leg(leg, 20)) for leg in (query.lexical(text), query.nearest(vector, 20, []))]
+    requests = [(target, bodies.leg(leg, 20)) for leg in (bodies.lexical(text), bodies.nearest(vector, 20, []))]
     legs = [{hit["_id"]: hit["_score"] for hit in hits} for hits in searcher.ranker.legs(requests)]
     ours = {one.id: one.score for one in fuse(legs, fusion, weights)}
     assert ours == pytest.approx(native, abs=2e-4)

@@ -7,13 +7,14 @@ import json
 import orjson
 import pytest
 
-from osembed import encoders, evaluate
 from osembed.collection import Collection
+from osembed.embed import encoders
 from osembed.errors import InputError, ModelError
-from osembed.generation import Wish
-from osembed.migrate.copy import Copier
-from osembed.migrate.gate import GateOptions, PinnedSearcher, judge
-from osembed.results import SearchOptions
+from osembed.evaluate import evaluation
+from osembed.ingest.loading import Wish
+from osembed.migrate.copy.copier import Copier
+from osembed.migrate.proof.gate import GateOptions, PinnedSearcher, judge
+from osembed.search.results import SearchOptions
 from tests.conftest import EXAMPLES, paper, run
 from tests.killing import before_first
 
@@ -97,7 +98,7 @@ def test_a_query_that_cannot_be_embedded_is_an_error(filled, models, monkeypatch
 
 def judged(collection, options=None):
     """Judge the migration of a collection that is ready, without swapping."""
-    from osembed import index as indexes
+    from osembed.opensearch import indexes
 
     state = collection.migration().state
     blue = indexes.resolve(collection.client, collection.name)
@@ -174,11 +175,11 @@ def test_evaluation_leaves_out_what_it_cannot_measure(filled, name, url, monkeyp
     other = Collection(name, url)
     found = other.evaluate(EXAMPLES)
     assert {row.mode for row in found.rows} == {"lexical"}
-    assert len(found.left_out) == sum(way.mode != "lexical" for way in evaluate.all_ways())
+    assert len(found.left_out) == sum(way.mode != "lexical" for way in evaluation.all_ways())
     assert "not on this machine" in found.left_out["both vector"]
-    asked = evaluate.read_judged(EXAMPLES)
+    asked = evaluation.read_judged(EXAMPLES)
     with pytest.raises(ModelError):
-        evaluate.evaluate(other._searcher, name, asked, [SearchOptions(mode="vector")])
+        evaluation.evaluate(other._searcher, name, asked, [SearchOptions(mode="vector")])
 
 
 def test_an_empty_query_is_an_error(filled, judgments):

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from osembed.embed import gather
-from osembed.embed.gather import Gatherer
+from osembed.embed import batching
+from osembed.embed.batching import Gatherer
 from osembed.embed.load import load_encoder
-from osembed.model_files import read_model
+from osembed.models.folder import read_model
 
 
 def test_what_waits_during_a_forward_shares_the_next():
@@ -84,8 +84,8 @@ def test_whoever_is_interrupted_takes_nobody_along(called, monkeypatch):
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(gatherer.vector, "first")
         assert begun.wait(20)
-        asked = gather._Asked("interrupted", Interrupted())
-        monkeypatch.setattr(gather, "_Asked", lambda text: asked)
+        asked = batching._Asked("interrupted", Interrupted())
+        monkeypatch.setattr(batching, "_Asked", lambda text: asked)
         second = pool.submit(gatherer.vector, "interrupted")
         if not called:
             with pytest.raises(KeyboardInterrupt):

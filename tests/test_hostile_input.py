@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from osembed.errors import InputError, NoPapersError
 from osembed.ingest.intake import IngestOptions, Intake
-from osembed.paper import Paper, to_paper
 from osembed.papers.columns import explain_names
 from osembed.papers.dead_letters import DeadLetters
+from osembed.papers.paper import Paper, to_paper
 from osembed.papers.readers.packed import zstd
 from osembed.papers.readers.reader import Reader
 from osembed.papers.records import DEAD_LETTER, Record, Rejected

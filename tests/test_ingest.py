@@ -12,16 +12,16 @@ import numpy as np
 import orjson
 import pytest
 
-from osembed import index as indexes
 from osembed.cli.output import print_json
 from osembed.collection import Collection
 from osembed.errors import BusyError, CollectionError, IdentityError, InputError, NoPapersError
-from osembed.generation import Wish
-from osembed.identity import identify, text_hash
 from osembed.ingest.intake import Summary
+from osembed.ingest.loading import Wish
 from osembed.ingest.run import Ingest
-from osembed.metadata import OTHER_TYPE, OWN
-from osembed.model_files import read_model
+from osembed.models.folder import read_model
+from osembed.models.identity import identify, text_hash
+from osembed.opensearch import indexes
+from osembed.papers.metadata import OTHER_TYPE, OWN
 from tests.conftest import EXAMPLES, TEXT, dump, paper
 from tests.killing import kill_at, sample, spawn
 from tests.proxy import Fault, FaultProxy
@@ -222,7 +222,7 @@ def test_a_title_alone_is_a_paper(collection, client, small, write):
 
 def test_vectors_that_are_not_finite_are_dead_letters(collection, small, write, monkeypatch):
     """A NaN costs its paper, is caught here and never reaches the server (F40)."""
-    from osembed.embed.encoder import Encoder
+    from osembed.embed.native.encoder import Encoder
 
     real = Encoder.embed
 
@@ -295,7 +295,7 @@ def test_faiss_is_refused_by_the_embedded_node(collection, client, server, small
 
 def test_backends_must_reproduce_the_witness_vectors(collection, client, small, write, monkeypatch):
     """A backend that makes other vectors is not admitted to an existing collection."""
-    from osembed.embed.encoder import Encoder
+    from osembed.embed.native.encoder import Encoder
 
     ingest(collection, [paper(1)], write, small)
     real = Encoder.embed
@@ -458,7 +458,7 @@ def test_a_write_block_is_waited_for(client, name, small, write, url):
 
 def test_a_write_block_that_stays_is_said(client, name, small, write, url, monkeypatch):
     """A read-only index ends the run with what to do; papers are not turned into dead letters."""
-    monkeypatch.setattr("osembed.fence._FOREIGN_S", 2.0)
+    monkeypatch.setattr("osembed.opensearch.coordination.fence._FOREIGN_S", 2.0)
     collection = Collection(name, url)
     ingest(collection, [paper(0)], write, small)
     target = indexes.resolve(client, name)["chunks"].index

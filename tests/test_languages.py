@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from osembed import index as indexes
 from osembed.collection import Collection
 from osembed.errors import InputError
-from osembed.migrate.gate import GateOptions
+from osembed.migrate.proof.gate import GateOptions
+from osembed.opensearch import indexes
 
 PAPERS = {
     "german": ("Die Wälder und ihre Bäume", "Die Forscher untersuchten Bäume in den Wäldern am Rande großer Häuser.", "Wald Baum Haus"),

@@ -3,137 +3,159 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import osembed
 from tests.conftest import ROOT
 
 SOURCE = ROOT / "src" / "osembed"
-# Top to bottom: a module imports only from lines below its own (and its own line where that is a package).
+# Top to bottom: a module imports only from rooms below its own. Inside a room there is no circle.
 HOUSE = [
     {"cli"},
     {"listing"},
     {"collection"},
     {"arguments"},
     {"migrate"},
-    {"opensearch.status"},
-    {"doctor", "evaluate", "quantise", "opensearch.drop", "opensearch.collections"},
-    {"opensearch.leftovers"},
-    {"opensearch.survey"},
-    {"several"},
-    {"ingest", "search", "audience", "opensearch.export"},
-    {"request", "filter_hints"},
-    {"refine", "similar", "fetch"},
-    {"ranking"},
-    {"facets", "sorting", "projection"},
-    {"generation", "query", "filters", "metrics", "significance", "opensearch.stored"},
-    {"results", "notebook"},
-    {"fusion"},
-    {"store", "encoders"},
-    {"opensearch.coordination", "opensearch.manifests"},
-    {"fence"},
-    {"joint"},
-    {"opensearch.create"},
-    {"index", "bulk", "opensearch.names"},
-    {"opensearch.permissions", "opensearch.sight"},
-    {"journal"},
-    {"opensearch.changes", "opensearch.checkpoints"},
-    {"opensearch.reads"},
-    {"state"},
-    {"passage"},
-    {"chunk"},
+    {"evaluate"},
+    {"search"},
+    {"ingest"},
+    {"opensearch"},
     {"embed"},
-    {"schema"},
-    {"identity", "vectors"},
-    {"paper"},
-    {"papers", "metadata", "stream", "presence"},
-    {"client"},
-    {"models", "node", "opensearch.answers", "opensearch.tls"},
-    {"opensearch.trust", "opensearch.curl"},
-    {"config", "opensearch.access", "opensearch.patience", "opensearch.refusals"},
-    {"address", "opensearch.password_file"},
-    {"model_files"},
+    {"passages"},
+    {"models"},
+    {"papers"},
+    {"config"},
+    {"address", "stream"},
     {"limits"},
-    {"paths", "errors", "mappings"},
+    {"errors", "paths", "mappings"},
 ]
 ALLOWED = {
-    "opensearchpy": {"client", "bulk"},
-    "torch": {"embed"},
-    "sentence_transformers": {"embed"},
-    "safetensors": {"embed"},
-    "openvino": {"embed"},
-    "nncf": {"quantise"},
-    "click": {"cli"},
-    "rich": {"cli"},
-    "tenacity": {"client"},
-    "jgo": {"node"},
-    "msgspec": {"limits"},
-    "psutil": {"node", "presence"},
+    "opensearchpy": ("opensearch.client", "opensearch.bulk"),
+    "torch": ("embed.load", "embed.openvino", "embed.traced", "embed.native"),
+    "sentence_transformers": ("embed.library",),
+    "safetensors": ("embed.native.weights",),
+    "openvino": ("embed.openvino", "embed.traced"),
+    "nncf": ("embed.quantise",),
+    "click": ("cli",),
+    "rich": ("cli",),
+    "tenacity": ("opensearch.client",),
+    "jgo": ("opensearch.node",),
+    "msgspec": ("limits",),
+    "psutil": ("opensearch.node", "opensearch.coordination.heartbeat"),
 }
+HEAVY = {"torch", "openvino", "nncf", "tokenizers", "sentence_transformers"}
 
 
-def imports(path: Path) -> set[tuple[str, bool]]:
-    """Every import of a file: (dotted name, whether it runs when the module is imported)."""
-    tree, found = ast.parse(path.read_text()), set()
-    late = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.If) for inner in ast.walk(node)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {(alias.name, id(node) not in late) for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            whole = node.module in ("osembed", "osembed.opensearch")
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if whole else [node.module]
-            found |= {(name, id(node) not in late) for name in names}
+@dataclass(frozen=True)
+class Import:
+    """One import of a module: what, and whether it runs when the module is imported, inside a function, or only for the type checker."""
+
+    name: str
+    when: str
+
+
+def files() -> dict[str, Path]:
+    """Every module by its dotted name below `osembed`; packages whose `__init__` is a docstring are left out."""
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name and (parts[-1] != "__init__" or len(ast.parse(path.read_text()).body) > 1):
+            found[name] = path
     return found
 
 
-def room(path: Path) -> str:
-    """The top-level name of a file; in `opensearch`, which is looked into, that of the module."""
-    return place(["osembed", *path.relative_to(SOURCE).with_suffix("").parts])
+def imports(path: Path) -> Iterator[Import]:
+    """Yield the imports of a file; a name that is imported from a package counts as a module where it is one."""
+    tree = ast.parse(path.read_text())
+    inside = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for inner in ast.walk(node)}
+    types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        when = "types" if id(node) in types else "late" if id(node) in inside else "early"
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, when) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield Import(whole if whole.removeprefix("osembed.") in MODULES else node.module, when)
 
 
-def place(parts: list[str]) -> str:
-    return ".".join(parts[1:3]) if parts[1] == "opensearch" and len(parts) > 2 else parts[1]
+MODULES = files()
+IMPORTS = {name: list(imports(path)) for name, path in MODULES.items()}
 
 
-def files() -> list[Path]:
-    return [path for path in SOURCE.rglob("*.py") if path.name != "__init__.py" or path.parent.name not in ("osembed", "opensearch")]
+def own(name: str) -> list[tuple[str, str]]:
+    """A module's imports of osembed's own modules: (dotted name below `osembed`, when)."""
+    return [(found.name.removeprefix("osembed."), found.when) for found in IMPORTS[name] if found.name.startswith("osembed.")]
+
+
+def floor(name: str) -> int:
+    return next(number for number, rooms in enumerate(HOUSE) if name.split(".")[0] in rooms)
 
 
 def test_arrows_point_down():
-    """A module imports only from rooms below it."""
-    floor = {name: number for number, names in enumerate(HOUSE) for name in names}
-    assert {room(path) for path in files()} <= set(floor)
-    for path in files():
-        for name, _ in imports(path):
-            if name.startswith("osembed."):
-                other = place(name.split("."))
-                if other == room(path):
-                    continue
-                assert floor[other] >= floor[room(path)], f"{room(path)} imports {other}"
+    """A module imports only from its own room and from rooms below."""
+    for name in MODULES:
+        for other, _ in own(name):
+            same = name.split(".")[0] == other.split(".")[0]
+            assert same or floor(other) > floor(name), f"{name} imports {other}"
+
+
+def test_no_circles():
+    """No module imports itself by way of others, not even for its types."""
+    TopologicalSorter({name: {other for other, _ in own(name)} for name in MODULES}).prepare()
+
+
+def loads_heavy(name: str) -> bool:
+    """Whether importing a module loads a heavy library, be it through others."""
+    reached, waiting = set(), [name]
+    while waiting:
+        name = waiting.pop()
+        if name in reached or name not in MODULES:
+            continue
+        reached.add(name)
+        if any(found.when == "early" and found.name.split(".")[0] in HEAVY for found in IMPORTS[name]):
+            return True
+        waiting += [other for other, when in own(name) if when == "early"]
+    return False
+
+
+def test_late_imports_have_a_reason():
+    """Inside functions osembed's own modules are imported only where they load something heavy; commands also spare the start of others."""
+    for name in MODULES:
+        for other, when in own(name):
+            assert when != "late" or name.startswith("cli.") or loads_heavy(other), f"{name} imports {other} late"
+
+
+def test_heavy_things_come_late():
+    """Neither the library's face nor the command line loads torch; sentence-transformers and OpenVINO load when they are asked for."""
+    assert not any(loads_heavy(name) for name in MODULES if floor(name) < floor("embed"))
+    for name in MODULES:
+        for found in IMPORTS[name]:
+            assert found.when != "early" or found.name.split(".")[0] not in HEAVY - {"torch"}, f"{name} imports {found.name} at the top"
 
 
 def test_libraries_stay_in_their_rooms():
     """opensearch-py, torch, click and others are imported only where they belong."""
-    for path in files():
-        for name, _ in imports(path):
-            library = name.split(".")[0]
-            assert library not in ALLOWED or room(path) in ALLOWED[library], f"{room(path)} imports {library}"
-
-
-def test_heavy_things_come_late():
-    """torch is imported at the top of embed's own modules only, which nobody imports at the top; sentence-transformers never."""
-    for path in files():
-        for name, early in imports(path):
-            if early and name.startswith("osembed.embed"):
-                assert name == "osembed.embed.tokens" or room(path) == "embed", f"{path.name} imports {name} at the top"
-            assert not (early and name.startswith("sentence_transformers"))
+    for name in MODULES:
+        for found in IMPORTS[name]:
+            homes = ALLOWED.get(found.name.split(".")[0], (name,))
+            assert any(name == home or name.startswith(f"{home}.") for home in homes), f"{name} imports {found.name}"
 
 
 def test_no_print_no_exit_no_pickle():
     """The library neither prints nor exits, and reads no pickled files."""
-    for path in files():
+    for name, path in MODULES.items():
         text = path.read_text()
-        if room(path) != "cli":
+        if not name.startswith("cli"):
             calls = {getattr(node.func, "id", "") for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)}
             assert "print" not in calls, path
             assert "sys.exit" not in text, path
@@ -150,5 +172,5 @@ def test_public_names_are_complete_and_sorted():
 
 def test_modules_stay_small():
     """A room that gets crowded is redesigned: no module beyond 400 lines."""
-    for path in files():
+    for path in MODULES.values():
         assert len(path.read_text().splitlines()) <= 400, path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from osembed.metadata import LIMIT, MAX_FIELDS, MAX_OWN, OTHER_TYPE, OWN, Dropped, field_type, fit, flatten, new_types
+from osembed.papers.metadata import LIMIT, MAX_FIELDS, MAX_OWN, OTHER_TYPE, OWN, Dropped, field_type, fit, flatten, new_types
 
 
 def test_objects_and_lists_are_flattened():

@@ -8,7 +8,7 @@ import ir_measures
 import pytest
 from ir_measures import AP, RR, R, nDCG
 
-from osembed.metrics import METRICS
+from osembed.evaluate.metrics import METRICS
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -12,20 +12,19 @@ import orjson
 import psutil
 import pytest
 
-from osembed import audience, fence
-from osembed import index as indexes
 from osembed.arguments import choose_models
-from osembed.client import Access, connect
 from osembed.collection import Collection
 from osembed.errors import AuthError, BusyError, CollectionError, InputError, ModelError, UnavailableError
-from osembed.generation import Wish
-from osembed.migrate import leg, swap
-from osembed.migrate.copy import Copier, pack
-from osembed.migrate.gate import GateOptions
-from osembed.migrate.leg import MigrateOptions
-from osembed.node.install import CLUSTER_NAME
-from osembed.opensearch import reads
+from osembed.ingest.loading import Wish
+from osembed.migrate import direction, readiness, swap
+from osembed.migrate.copy.copier import Copier, pack
+from osembed.migrate.direction import MigrateOptions
+from osembed.migrate.proof.gate import GateOptions
+from osembed.opensearch import indexes, reads
+from osembed.opensearch.client import Access, connect
+from osembed.opensearch.coordination import fence
 from osembed.opensearch.coordination import lease as leases
+from osembed.opensearch.node.install import CLUSTER_NAME
 from tests.conftest import EXAMPLES, paper, run
 from tests.killing import before_first, spawn
 from tests.oracle import blocked, contents, everything, leftovers
@@ -364,7 +363,7 @@ def test_a_client_that_dies_while_it_lifts_a_fence(started, client, name, models
         raise UnavailableError("The server is away.")
 
     before_first(monkeypatch, swap, "actions", take_and_die)
-    before_first(monkeypatch, leg.Leg, "_pause", lambda: seen.append(bool(blocked(client, name))))
+    before_first(monkeypatch, direction.Leg, "_pause", lambda: seen.append(bool(blocked(client, name))))
     done = migrate(started, models.mirror)
     assert (done.phase, done.fences, seen) == ("swapped", 2, [False])
     assert not blocked(client, name)
@@ -617,10 +616,10 @@ def test_a_reader_without_the_new_model_says_so(started, name, url, models, writ
     """It searches by words, flagged, and never with the wrong model; the swap warns of a client that announced that it lacks the model."""
     entry = {"beat": 1, "host": "elsewhere", "pid": 7, "started": 0.0, "ready": {}}
     heard = iter([{"a": entry, "b": entry}, {"a": {**entry, "beat": 2}, "b": entry}])
-    monkeypatch.setattr("osembed.migrate.leg.read_clients", lambda *_: next(heard))
+    monkeypatch.setattr("osembed.migrate.direction.read_clients", lambda *_: next(heard))
     done = migrate(started, models.mirror)
     assert sum("has not announced tiny-mirror" in text for text in done.notices) == 1
-    monkeypatch.setattr("osembed.encoders.find_model", lambda *_: None)
+    monkeypatch.setattr("osembed.embed.encoders.find_model", lambda *_: None)
     result = Collection(name, url).search("species 3")
     assert (result.degraded, result.mode) == (True, "lexical")
     with pytest.raises(ModelError):
@@ -630,16 +629,16 @@ def test_a_reader_without_the_new_model_says_so(started, name, url, models, writ
 @pytest.mark.parametrize("has_it", [True, False])
 def test_readers_announce_what_they_can_embed(has_it, started, client, name, url, models, monkeypatch):
     """A reader that was there before loads the new model ahead of the swap; one that cannot find it is named before the swap."""
-    monkeypatch.setattr(audience, "_FIRST_S", 0.0)
-    monkeypatch.setattr(audience, "_EVERY_S", 0.2)
+    monkeypatch.setattr(readiness, "_FIRST_S", 0.0)
+    monkeypatch.setattr(readiness, "_EVERY_S", 0.2)
     reader = Collection(name, url)
     reader.search("species 3")
     if not has_it:  # the migrator has loaded it already by its name
-        monkeypatch.setattr("osembed.encoders.find_model", lambda *_: None)
+        monkeypatch.setattr("osembed.embed.encoders.find_model", lambda *_: None)
     assert migrate(started, models.mirror, swap=False).phase == "ready"
     wanted = indexes.resolve_indexes(client, {"papers": started.migration().state.moves["papers"].green})["papers"].meta.identity.hash
     ends = time.monotonic() + 20
-    while not any(entry["ready"].get(wanted) is has_it for entry in audience.read_clients(client, name).values()):
+    while not any(entry["ready"].get(wanted) is has_it for entry in readiness.read_clients(client, name).values()):
         assert time.monotonic() < ends
         time.sleep(0.1)
     done = started.swap(gate=UNJUDGED, gentle=False)
@@ -659,7 +658,7 @@ def test_documents_of_other_programs_keep_their_routing(collection, client, name
         client.delete(index=name, id="r1", routing="k1")
         client.index(index=name, id="r2", routing="k2", body={"title": "Changed", "body": "others"})
 
-    before_first(monkeypatch, leg, "verify", meanwhile)
+    before_first(monkeypatch, direction, "verify", meanwhile)
     for step in (lambda: migrate(collection, models.mirror), lambda: collection.rollback(gentle=False)):
         assert step().phase in ("swapped", "returned")
         found = dict(everything(client, indexes.resolve(client, name)["papers"].index))

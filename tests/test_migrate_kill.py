@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from osembed import index as indexes
 from osembed.arguments import choose_models
 from osembed.collection import Collection
-from osembed.migrate.gate import GateOptions
-from osembed.migrate.leg import MigrateOptions
+from osembed.migrate.direction import MigrateOptions
+from osembed.migrate.proof.gate import GateOptions
+from osembed.opensearch import indexes
 from tests.conftest import paper, run
 from tests.killing import Held, kill_at, sample, spawn
 from tests.oracle import blocked, contents, leftovers

@@ -7,14 +7,14 @@ import shutil
 
 import pytest
 
-from osembed import models as registry_module
-from osembed.chunk import ChunkRule
-from osembed.encoders import Encoders, model_of
+from osembed.embed.encoders import Encoders, model_of
 from osembed.errors import IdentityError, InputError, ModelError
-from osembed.identity import identify
-from osembed.model_files import read_model
-from osembed.models import find_model, open_model, registry
-from osembed.schema import IndexMeta
+from osembed.models import registry as registry_module
+from osembed.models.folder import read_model
+from osembed.models.identity import identify
+from osembed.models.registry import find_model, open_model, registry
+from osembed.opensearch.schema import IndexMeta
+from osembed.passages.chunk import ChunkRule
 
 
 @pytest.fixture

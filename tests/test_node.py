@@ -15,13 +15,13 @@ import zipfile
 import psutil
 import pytest
 
-from osembed import node
-from osembed.client import Access, connect, handshake
 from osembed.errors import NodeError
-from osembed.node import install, java
-from osembed.node import run as running
+from osembed.opensearch import node
+from osembed.opensearch.client import Access, connect, handshake
+from osembed.opensearch.node import install, java
+from osembed.opensearch.node import run as running
 from osembed.paths import cache_folder
-from osembed.ranking import has_hybrid
+from osembed.search.ranking import has_hybrid
 from tests.conftest import run
 
 

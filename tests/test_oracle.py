@@ -9,15 +9,15 @@ import time
 
 import pytest
 
-from osembed import index as indexes
-from osembed.audience import Announcer
 from osembed.collection import Collection
-from osembed.generation import Wish
-from osembed.migrate import leg, pairs
-from osembed.migrate.copy import Copier
-from osembed.migrate.gate import GateOptions
-from osembed.opensearch import changes, reads
-from osembed.search import Searcher
+from osembed.ingest.loading import Wish
+from osembed.migrate import direction
+from osembed.migrate.copy import pairs
+from osembed.migrate.copy.copier import Copier
+from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.readiness import Announcer
+from osembed.opensearch import changes, indexes, reads
+from osembed.search.searcher import Searcher
 from tests.oracle import Log, Oracle, second_process
 
 UNJUDGED = GateOptions(skip=True)
@@ -148,7 +148,7 @@ def test_the_oracle_catches_broken_migrators(mutant, url, name, small, models, m
     oracle = Oracle(url, name, library=mutant not in (no_refresh, query_through_the_alias), refreshing=mutant is not no_refresh)
     oracle.prepare(small)
     oracle._client.indices.put_settings(index=f"{name}*", body={"index.refresh_interval": "30s"})
-    monkeypatch.setattr(leg.Leg, "_verified", lambda *_: True)
+    monkeypatch.setattr(direction.Leg, "_verified", lambda *_: True)
     mutant(monkeypatch)
     with oracle.running():
         time.sleep(1)

@@ -12,14 +12,14 @@ import time
 import numpy as np
 import pytest
 
-from osembed import index as indexes
 from osembed.collection import Collection
-from osembed.embed.encoder import Encoder
+from osembed.embed.native.encoder import Encoder
 from osembed.errors import OsembedError, UnavailableError
-from osembed.journal import JOURNAL
-from osembed.migrate import leg
-from osembed.migrate.copy import Copier
-from osembed.migrate.gate import GateOptions
+from osembed.migrate import direction
+from osembed.migrate.copy.copier import Copier
+from osembed.migrate.proof.gate import GateOptions
+from osembed.opensearch import indexes
+from osembed.opensearch.coordination.journal import JOURNAL
 from tests.conftest import paper
 from tests.killing import before_first, sample
 from tests.oracle import blocked, contents
@@ -45,7 +45,7 @@ def test_f10_noise_of_the_arithmetic_is_no_fault(noise, phase, started, models, 
         return (vectors + chooser.normal(0, noise / vectors.shape[1] ** 0.5, vectors.shape)).astype(np.float32)
 
     before_first(monkeypatch, Copier, "catch_up", lambda: monkeypatch.setattr(Encoder, "embed", noisy))
-    before_first(monkeypatch, leg, "verify", lambda: monkeypatch.setattr(Encoder, "embed", genuine))
+    before_first(monkeypatch, direction, "verify", lambda: monkeypatch.setattr(Encoder, "embed", genuine))
     assert started.migrate(str(models.mirror), **OPTIONS).phase == phase
 
 

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from osembed.client import connect
 from osembed.errors import AuthError
-from osembed.journal import Journal
 from osembed.listing import collections
-from osembed.migrate import leg
+from osembed.migrate import direction
 from osembed.opensearch import permissions
+from osembed.opensearch.client import connect
+from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.permissions import NEEDS, ROLES, find_lack, find_lacks, left_behind
 from osembed.opensearch.reads import write_blocks
 from osembed.opensearch.refusals import forbidden
-from osembed.schema import JOURNAL, PIPELINE
+from osembed.opensearch.schema import JOURNAL, PIPELINE
 from tests.conftest import dump
 from tests.journeys import JOURNEYS, LEAVES, Stage, Step, environment
 from tests.secured import SecuredNode, role_spec
@@ -140,7 +140,7 @@ def test_a_permission_that_is_missed_at_the_swap_ends_it_at_once(action, stage, 
     migrate, swap = JOURNEYS["migrator"][1], JOURNEYS["migrator"][3]
     migrate.act(stage, stage.collection(user))
     tries: list[int] = []
-    plain_swap = leg.swap
+    plain_swap = direction.swap
 
     def late(at):
         """Take the permission away when all was asked for."""
@@ -148,11 +148,11 @@ def test_a_permission_that_is_missed_at_the_swap_ends_it_at_once(action, stage, 
         stage.node.grant("migrator", stage.name, without=("data", action))
         return plain_swap(at)
 
-    monkeypatch.setattr(leg, "swap", late)
+    monkeypatch.setattr(direction, "swap", late)
     with pytest.raises(AuthError) as refused:
         swap.act(stage, stage.collection(user))
     assert (len(tries), names(refused.value, stage, "data", action)) == (1, True)
-    monkeypatch.setattr(leg, "swap", plain_swap)
+    monkeypatch.setattr(direction, "swap", plain_swap)
     stage.node.grant("migrator", stage.name)
     assert dump(stage.collection("admin").client, stage.name) == before
     assert swap.act(stage, stage.collection(user)).phase == "swapped"
@@ -192,7 +192,7 @@ def test_a_scratch_index_left_by_a_killed_process_is_known(stage, monkeypatch):
     admin = stage.collection("admin")
     assert set(left_behind(admin.client, stage.name)) == {name}
     assert name in {row for row in indexes(stage) if admin.doctor()}
-    monkeypatch.setattr("osembed.doctor._AT_WORK_S", -1)
+    monkeypatch.setattr("osembed.opensearch.doctor._AT_WORK_S", -1)
     assert any(name in check.found for check in admin.doctor() if check.verdict == "mended")
     assert indexes(stage) == {foreign}
 

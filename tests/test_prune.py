@@ -10,10 +10,10 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import InputError, NoPapersError, PruneError
-from osembed.generation import Wish
+from osembed.ingest.loading import Wish
 from osembed.ingest.run import Ingest
-from osembed.journal import Journal
 from osembed.opensearch import manifests
+from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.manifests import Manifests, manifest_keys
 from osembed.papers.readers.folders import Root
 from tests.conftest import paper, run

@@ -13,13 +13,13 @@ import pytest
 
 from osembed.arguments import choose_models
 from osembed.embed.load import load_encoder
+from osembed.embed.quantise import quantise, sample_passages
 from osembed.embed.traced import graph_of, save_graph
 from osembed.errors import IdentityError, InputError, ModelError
-from osembed.identity import identify
-from osembed.model_files import GRAPH, read_model
-from osembed.models import open_model
-from osembed.paper import Paper
-from osembed.quantise import quantise, sample_passages
+from osembed.models.folder import GRAPH, read_model
+from osembed.models.identity import identify
+from osembed.models.registry import open_model
+from osembed.papers.paper import Paper
 from tests.conftest import EXAMPLES, TEXT, command
 
 TEXTS = [

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from osembed.errors import InputError
-from osembed.paper import MAX_ID_BYTES, Paper, clean, to_paper
+from osembed.papers.paper import MAX_ID_BYTES, Paper, clean, to_paper
 from osembed.papers.readers.packed import zstd
 from osembed.papers.readers.reader import Reader
 from osembed.papers.records import DEAD_LETTER, Record, Rejected

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from osembed import facets, sorting
 from osembed.collection import Collection
 from osembed.errors import InputError, UnsettledError
-from osembed.generation import Wish
-from osembed.projection import choose_fields
+from osembed.ingest.loading import Wish
+from osembed.search import facets, sorting
+from osembed.search.projection import choose_fields
 from tests.conftest import paper
 
 COUNT = 130

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
-from osembed.bulk import BulkLoop
 from osembed.collection import Collection
 from osembed.errors import MissingError, UnsettledError
-from osembed.journal import Journal
-from osembed.migrate import integrity, scan
-from osembed.migrate import repair as repairs
-from osembed.opensearch import patience
+from osembed.migrate.proof import integrity
+from osembed.migrate.proof import repair as repairs
+from osembed.opensearch import patience, scan
+from osembed.opensearch.bulk import BulkLoop
+from osembed.opensearch.coordination.journal import Journal
 from tests.conftest import paper, run
 from tests.oracle import everything
 

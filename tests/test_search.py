@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osembed import ranking
 from osembed.collection import Collection
 from osembed.errors import ClusterError, CollectionError, InputError, ModelError, OsembedError
-from osembed.evaluate import read_judged
-from osembed.generation import Wish
+from osembed.evaluate.evaluation import read_judged
+from osembed.ingest.loading import Wish
 from osembed.limits import MODES, SEARCH_LEVELS
-from osembed.query import MAX_WORDS, first_words
-from osembed.search import check_query
+from osembed.search import ranking
+from osembed.search.bodies import MAX_WORDS, first_words
+from osembed.search.searcher import check_query
 from tests.conftest import EXAMPLES, paper
 from tests.proxy import Fault
 
@@ -288,7 +288,7 @@ def test_shards_that_are_away_for_a_moment_are_asked_again(times, name, proxy, s
     """An index is deleted, or its primary moves, under a search: "all shards failed" is answered by resolving and asking again, for a while."""
     collection = Collection(name, proxy.url)
     collection.ingest([write([paper(n) for n in range(3)])], small)
-    monkeypatch.setattr("osembed.search._PAUSES_S", (0.0, 0.01, 0.01))
+    monkeypatch.setattr("osembed.search.searcher._PAUSES_S", (0.0, 0.01, 0.01))
 
     def away(request):
         if "_msearch" not in request.path or proxy.fired == times:
@@ -381,7 +381,7 @@ def test_filters_that_no_paper_meets_together(small_examples):
 
 def test_what_is_found_costs_no_hint(small_examples, monkeypatch):
     """The server is asked about filters only where nothing was found."""
-    monkeypatch.setattr("osembed.filter_hints.unmet_filters", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr("osembed.search.filter_hints.unmet_filters", lambda *_: pytest.fail("asked"))
     assert small_examples.search("ecology", where="topic=ecology").notices == ()
     assert not small_examples.similar("ant-homing", size=3).notices
 
@@ -434,7 +434,7 @@ def test_any_text_is_a_query_or_refused(text):
 )
 def test_options_in_python_are_checked_by_name(options, message, monkeypatch):
     """Wrong types, values and names are our errors, before any server is looked for."""
-    monkeypatch.setattr("osembed.node.ensure", lambda *_: pytest.fail("a server was looked for"))
+    monkeypatch.setattr("osembed.opensearch.node.ensure", lambda *_: pytest.fail("a server was looked for"))
     monkeypatch.delenv("OSEMBED_URL", raising=False)
     with pytest.raises(InputError, match=message):
         Collection("never").search("x", **options)
@@ -443,7 +443,7 @@ def test_options_in_python_are_checked_by_name(options, message, monkeypatch):
 @pytest.mark.parametrize("text", [None, 5, b"x", "", " \x00"])
 def test_a_query_is_a_text(text, monkeypatch):
     """Anything else is refused before any server is looked for."""
-    monkeypatch.setattr("osembed.node.ensure", lambda *_: pytest.fail("a server was looked for"))
+    monkeypatch.setattr("osembed.opensearch.node.ensure", lambda *_: pytest.fail("a server was looked for"))
     monkeypatch.delenv("OSEMBED_URL", raising=False)
     with pytest.raises(InputError, match="query"):
         Collection("never").search(text)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from osembed.client import connect, handshake
 from osembed.errors import AuthError
+from osembed.opensearch.client import connect, handshake
 from tests.secured import ROLES, SecuredNode
 
 

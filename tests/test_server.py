@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from osembed import schema
 from osembed.collection import Collection
 from osembed.errors import ClusterError, CollectionError, RefusedError
+from osembed.opensearch import schema
 from tests.conftest import paper
 from tests.proxy import Fault
 

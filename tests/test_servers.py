@@ -17,17 +17,17 @@ from dataclasses import replace
 
 import pytest
 
-from osembed import index as indexes
-from osembed.client import OpenSearch, connect
 from osembed.collection import Collection
 from osembed.errors import OsembedError
-from osembed.evaluate import Judged, evaluate
+from osembed.evaluate.evaluation import Judged, evaluate
 from osembed.limits import MODES
-from osembed.migrate.gate import GateOptions
+from osembed.migrate.proof.gate import GateOptions
+from osembed.opensearch import indexes
+from osembed.opensearch.client import OpenSearch, connect
 from osembed.opensearch.curl import curl_line
-from osembed.ranking import has_hybrid
-from osembed.results import SearchOptions
-from osembed.schema import PIPELINE
+from osembed.opensearch.schema import PIPELINE
+from osembed.search.ranking import has_hybrid
+from osembed.search.results import SearchOptions
 from tests.conftest import command, paper, run
 from tests.oracle import blocked, contents, leftovers
 from tests.secured import SecuredNode

@@ -16,11 +16,11 @@ from osembed.cli.main import _run, cli
 from osembed.cli.options import SettingOption
 from osembed.cli.settings import check_settings, schema_of
 from osembed.config import VARIABLES, check_environment, config_file, read_defaults
-from osembed.embed.encoder import DTYPES
+from osembed.embed.native.encoder import DTYPES
 from osembed.errors import InputError, OsembedError
 from osembed.limits import LIMITS, Number, Whole
-from osembed.models import PRESETS
-from osembed.results import WINDOW
+from osembed.models.registry import PRESETS
+from osembed.search.results import WINDOW
 from tests.conftest import ROOT
 
 CONSENT = {"yes", "override", "no-gate", "allow-failed", "max-delete", "insecure"}
@@ -333,7 +333,7 @@ def test_what_is_in_force(written, said, monkeypatch):
 )
 def test_numbers_and_names_are_checked_at_the_door(said, monkeypatch, arguments):
     """A usage error that names the option, before any server is looked for."""
-    monkeypatch.setattr("osembed.node.ensure", lambda *_: pytest.fail("a server was looked for"))
+    monkeypatch.setattr("osembed.opensearch.node.ensure", lambda *_: pytest.fail("a server was looked for"))
     code, out, err = said(*arguments)
     assert (code, out) == (2, "")
     named = arguments[-2].lstrip("-").replace("max-drop", "margin").replace("page", "[Pp]age")
@@ -413,7 +413,7 @@ def test_a_fault_of_our_own_goes_to_a_file(said, monkeypatch, tmp_path):
     def broken(*_: object) -> None:
         raise RuntimeError("a wheel\nhas come off")
 
-    monkeypatch.setattr("osembed.models.registry", broken)
+    monkeypatch.setattr("osembed.models.registry.registry", broken)
     code, out, err = said("models", "--json")
     assert (code, out) == (1, "")
     assert len(err.splitlines()) == 1
@@ -429,7 +429,7 @@ def test_a_fault_of_our_own_goes_to_a_file(said, monkeypatch, tmp_path):
 def test_a_fault_that_cannot_be_kept_is_printed(said, monkeypatch, tmp_path):
     """The data folder is a file: the traceback comes out instead of another one."""
     (tmp_path / "home").write_text("")
-    monkeypatch.setattr("osembed.models.registry", lambda: 1 / 0)
+    monkeypatch.setattr("osembed.models.registry.registry", lambda: 1 / 0)
     code, _, err = said("models")
     assert code == 1
     assert err.count("Traceback") == 1
@@ -442,7 +442,7 @@ def test_a_file_of_this_machine_is_no_fault_of_ours(said, monkeypatch):
     def refused() -> None:
         raise PermissionError(13, "Permission denied", "/some/file")
 
-    monkeypatch.setattr("osembed.models.registry", refused)
+    monkeypatch.setattr("osembed.models.registry.registry", refused)
     code, _, err = said("models")
     assert (code, err) == (1, "Error: /some/file cannot be used: Permission denied.\n")
 

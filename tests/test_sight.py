@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from osembed.client import connect
 from osembed.collection import Collection
 from osembed.errors import AuthError, ClusterError, OsembedError
-from osembed.migrate import leg
-from osembed.migrate.gate import GateOptions
+from osembed.migrate import direction
+from osembed.migrate.proof.gate import GateOptions
 from osembed.opensearch import reads
+from osembed.opensearch.client import connect
 from tests.conftest import paper
 from tests.killing import before_first
 from tests.secured import SecuredNode, role_spec
@@ -152,7 +152,7 @@ def test_a_rule_that_comes_in_the_middle(moment, world, write, models, monkeypat
         world.restrict(**LATER)
         world.node.request("PUT", f"/{world.name}/_doc/p77", {"paper_id": "p77", "title": "Study 77", "body": "of species 77"})
 
-    before_first(monkeypatch, leg, moment, limit)
+    before_first(monkeypatch, direction, moment, limit)
     with pytest.raises(OsembedError, match="dls"):
         world.migrator.migrate(str(models.mirror), **GATE)
     assert world.admin.migration().state.phase != "swapped"
@@ -164,7 +164,7 @@ def test_a_rule_that_comes_in_the_middle(moment, world, write, models, monkeypat
 def test_b2_a_block_that_the_server_did_not_complete_is_no_fence(world, models, monkeypatch):
     """Without `block/add[s]` the server answers 200 and leaves half a block: no swap; with the right the same command completes."""
     collection = world.migrator
-    before_first(monkeypatch, leg, "swap", lambda: world.allow_blocks("indices:admin/block/add"))
+    before_first(monkeypatch, direction, "swap", lambda: world.allow_blocks("indices:admin/block/add"))
     with pytest.raises(ClusterError, match=r"block"):
         collection.migrate(str(models.mirror), **GATE)
     assert world.admin.migration().state.phase != "swapped"

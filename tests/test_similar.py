@@ -7,9 +7,9 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import InputError, ModelError
-from osembed.generation import Wish
-from osembed.passage import paper_passage
-from osembed.similar import read_text
+from osembed.ingest.loading import Wish
+from osembed.passages.passage import paper_passage
+from osembed.search.similar import read_text
 from tests.conftest import paper
 
 
@@ -113,7 +113,7 @@ def test_without_the_model_a_text_cannot_be_compared(name, url, small, monkeypat
     collection = Collection(name, url)
     collection.ingest([paper(1), paper(2)], small)
     other = Collection(name, url)
-    monkeypatch.setattr("osembed.encoders.find_model", lambda *_: None)
+    monkeypatch.setattr("osembed.embed.encoders.find_model", lambda *_: None)
     assert [hit.id for hit in other.similar("p1")] == ["p2"]
     with pytest.raises(ModelError, match="not on this machine"):
         other.similar(text="cells")

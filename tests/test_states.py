@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from osembed import index as indexes
 from osembed.arguments import choose_models
 from osembed.collection import Collection
 from osembed.errors import ClusterError, InputError, OsembedError
-from osembed.generation import Wish
-from osembed.migrate.gate import GateOptions
+from osembed.ingest.loading import Wish
+from osembed.migrate.proof.gate import GateOptions
+from osembed.opensearch import indexes
 from osembed.opensearch.coordination import lease as leases
-from osembed.schema import alias_name
+from osembed.opensearch.schema import alias_name
 from tests.conftest import paper
 from tests.oracle import blocked, everything
 
@@ -264,7 +264,7 @@ class Migrations(RuleBasedStateMachine):
 
 
 def _options(**changes):
-    from osembed.migrate.leg import MigrateOptions
+    from osembed.migrate.direction import MigrateOptions
 
     return MigrateOptions(**{**OPTIONS, **changes})
 

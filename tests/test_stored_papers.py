@@ -18,10 +18,10 @@ import pytest
 import osembed
 from osembed.collection import Collection
 from osembed.errors import CollectionError, DroppedError, InputError, NoPaperError
-from osembed.journal import Journal
-from osembed.migrate.gate import GateOptions
+from osembed.migrate.proof.gate import GateOptions
 from osembed.opensearch import export as exports
 from osembed.opensearch.collections import CollectionInfo
+from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.registration import collection_key
 from tests.conftest import EXAMPLES, ROOT, command, paper, run
 from tests.killing import spawn

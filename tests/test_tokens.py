@@ -7,10 +7,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from osembed.embed import tokens
-from osembed.embed.tokens import Tokeniser, is_wordwise
-from osembed.model_files import read_model
-from osembed.models import open_model
+from osembed.models.folder import read_model
+from osembed.models.registry import open_model
+from osembed.passages import tokens
+from osembed.passages.tokens import Tokeniser, is_wordwise
 from tests.conftest import EXAMPLES
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from osembed.collection import Collection
-from osembed.migrate.gate import GateOptions
-from osembed.vectors import from_wire, to_wire
+from osembed.migrate.proof.gate import GateOptions
+from osembed.opensearch.vectors import from_wire, to_wire
 from tests.conftest import paper
 from tests.oracle import everything
 from tests.proxy import Fault

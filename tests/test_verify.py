@@ -9,9 +9,9 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import LastingError
-from osembed.migrate import scan
-from osembed.migrate.gate import GateOptions
-from osembed.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
+from osembed.evaluate.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
+from osembed.migrate.proof.gate import GateOptions
+from osembed.opensearch import scan
 from tests.conftest import EXAMPLES, paper
 from tests.oracle import contents
 from tests.proxy import Fault

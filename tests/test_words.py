@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osembed.chunk import ChunkRule, cut
 from osembed.errors import InputError
 from osembed.papers.languages import analyzers_of, choose_analyzer, language_name, recognise
 from osembed.papers.words import count_words, word_spans
+from osembed.passages.chunk import ChunkRule, cut
 from tests.test_chunk import MODEL, TOKENISER, make
 
 CHINESE = "本研究表明，海水温度在过去几十年中显著上升。珊瑚礁因此受到严重破坏，许多鱼类失去了栖息地。"

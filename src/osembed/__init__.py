@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from osembed.arguments import choose_models
     from osembed.collection import Collection
     from osembed.errors import OsembedError
-    from osembed.evaluate import Evaluation
-    from osembed.generation import Wish
+    from osembed.evaluate.evaluation import Evaluation
     from osembed.ingest.intake import Summary
+    from osembed.ingest.loading import Wish
     from osembed.listing import collections
     from osembed.opensearch.collections import CollectionInfo
     from osembed.opensearch.export import Exported
-    from osembed.opensearch.stored import StoredPaper
+    from osembed.opensearch.stored_papers import StoredPaper
     from osembed.papers.records import Record
-    from osembed.results import Hit, Passage, SearchResult
+    from osembed.search.results import Hit, Passage, SearchResult
 
 _HOMES = {
     "Collection": "collection",
     "CollectionInfo": "opensearch.collections",
-    "Evaluation": "evaluate",
+    "Evaluation": "evaluate.evaluation",
     "Exported": "opensearch.export",
-    "Hit": "results",
+    "Hit": "search.results",
     "OsembedError": "errors",
-    "Passage": "results",
+    "Passage": "search.results",
     "Record": "papers.records",
-    "SearchResult": "results",
-    "StoredPaper": "opensearch.stored",
+    "SearchResult": "search.results",
+    "StoredPaper": "opensearch.stored_papers",
     "Summary": "ingest.intake",
-    "Wish": "generation",
+    "Wish": "ingest.loading",
     "choose_models": "arguments",
     "collections": "listing",
 }

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from osembed.errors import InputError
-from osembed.filters import parse
-from osembed.generation import Wish
+from osembed.ingest.loading import Wish
 from osembed.limits import checked, guess
-from osembed.models import PRESETS
+from osembed.models.registry import PRESETS
 from osembed.papers.readers.dicts import Dicts
-from osembed.results import SearchOptions
-from osembed.search import check_query
+from osembed.search.filters import parse
+from osembed.search.results import SearchOptions
+from osembed.search.searcher import check_query
 
 
 def choose_models(model: str | None = None, paper: str | None = None, chunk: str | None = None, preset: str | None = None) -> Wish:

@@ -8,44 +8,44 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
-from osembed import index as indexes
-from osembed import node
 from osembed.arguments import as_filters, build_options, check_question, find_inputs, make_wish, several_texts
-from osembed.audience import Announcer
-from osembed.client import Access, OpenSearch, Server, connect, handshake
-from osembed.doctor import Check, examine
-from osembed.encoders import Encoders
+from osembed.embed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
-from osembed.evaluate import Evaluation, evaluate, read_judged
-from osembed.filters import clauses, parse
-from osembed.generation import Wish
+from osembed.evaluate.evaluation import Evaluation, evaluate, read_judged
 from osembed.ingest.feed import Feed
 from osembed.ingest.intake import IngestOptions, Summary
+from osembed.ingest.loading import Wish
+from osembed.ingest.watch import Watch
 from osembed.limits import checked
-from osembed.migrate.leg import MigrateOptions, MigrateResult
+from osembed.migrate.direction import Bench, MigrateOptions, MigrateResult
+from osembed.migrate.migration import Migration
 from osembed.migrate.progress import Progress
-from osembed.opensearch import changes
+from osembed.migrate.proof.repair import Repair, repair
+from osembed.migrate.proof.report import Report as VerifyReport
+from osembed.migrate.readiness import Announcer
+from osembed.opensearch import changes, drop, indexes, node
+from osembed.opensearch.bulk import BulkLoop
+from osembed.opensearch.client import Access, OpenSearch, Server, connect, handshake
 from osembed.opensearch.coordination.registration import telling
+from osembed.opensearch.doctor import Check, examine
+from osembed.opensearch.documents import delete_papers
+from osembed.opensearch.drop import DropPlan, DropResult
+from osembed.opensearch.export import Export, Exported
 from osembed.opensearch.names import missing
 from osembed.opensearch.patience import settled
+from osembed.opensearch.schema import check_name
 from osembed.opensearch.status import LevelStatus, read_status
+from osembed.opensearch.stored_papers import StoredPaper
+from osembed.papers.files import check_output, whole_file
 from osembed.papers.records import Record
-from osembed.results import SearchResult, SimilarOptions
-from osembed.schema import check_name
-from osembed.search import Searcher
-from osembed.several import SeveralSearcher
-from osembed.similar import read_text
-
-if TYPE_CHECKING:
-    from osembed.migrate.migration import Migration
-    from osembed.migrate.repair import Repair
-    from osembed.migrate.report import Report as VerifyReport
-    from osembed.opensearch.drop import DropPlan, DropResult
-    from osembed.opensearch.export import Exported
-    from osembed.opensearch.stored import StoredPaper
+from osembed.search.filters import clauses, parse
+from osembed.search.results import SearchResult, SimilarOptions
+from osembed.search.searcher import Searcher
+from osembed.search.several import SeveralSearcher
+from osembed.search.similar import read_text
 
 Report = Callable[[str], None]
 
@@ -141,8 +141,6 @@ class Collection:
         Raises:
             what `ingest` raises; but a server that is away is asked again, and `report` is told so, and of what is not pruned.
         """
-        from osembed.ingest.watch import Watch
-
         path = several_texts("folder", folder)[0]
         return Watch(self._feed, path, make_wish(wish), build_options(IngestOptions, options), progress, self._report, settle).run()
 
@@ -210,9 +208,6 @@ class Collection:
             CollectionError: the collection is missing, or its index was deleted meanwhile.
             OutputError: the file cannot be written.
         """
-        from osembed.opensearch.export import Export
-        from osembed.papers.files import check_output, whole_file
-
         path = Path(file) if isinstance(file, str | Path) else None
         if path:
             check_output(path)
@@ -224,9 +219,6 @@ class Collection:
 
     def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
         """Delete papers with their chunks; return for each id whether it was there."""
-        from osembed.bulk import BulkLoop
-        from osembed.store import delete_papers
-
         wanted = several_texts("ids", ids)
         self._reach()
         loop = BulkLoop(self.client, report=self._report)
@@ -261,9 +253,6 @@ class Collection:
 
     def migration(self, progress: Callable[[Progress], None] = lambda _: None) -> Migration:
         """Return the collection's migration, for its single steps: plan, swap, rollback, finish, abort, control, state."""
-        from osembed.migrate.leg import Bench
-        from osembed.migrate.migration import Migration
-
         bench = Bench(self.client, self.server, self._encoders, self._query_encoders, self._report, progress)
         return Migration(bench, self.name)
 
@@ -289,8 +278,6 @@ class Collection:
 
     def repair(self) -> Repair:
         """Embed what by-passing writers left without a vector or with a stale one, and delete orphaned chunks."""
-        from osembed.migrate.repair import repair
-
         self._reach()
         with self._telling():
             return repair(self.client, self.name, settled(self._searcher.resolve), self._encoders)
@@ -308,8 +295,6 @@ class Collection:
 
     def plan_drop(self, *, leftovers: bool = False) -> DropPlan:
         """Say what a drop would delete, index by index; with `leftovers` only what interrupted work has left. Changes nothing."""
-        from osembed.opensearch import drop
-
         plan = drop.plan_clearing if leftovers else drop.plan_drop
         return plan(self.client, self.name)
 
@@ -323,8 +308,6 @@ class Collection:
             BusyError: a migrator, loader or ingest is at work.
             CollectionError: foreign indexes are behind its aliases, or it has changed since it was planned; nothing is deleted.
         """
-        from osembed.opensearch import drop
-
         return drop.drop(self.client, plan or self.plan_drop())
 
     def doctor(self) -> list[Check]:

@@ -12,7 +12,7 @@ from osembed.cli.meter import Meter
 from osembed.cli.output import print_evaluation, print_json
 
 if TYPE_CHECKING:
-    from osembed.evaluate import Row
+    from osembed.evaluate.evaluation import Row
 
 
 @click.command("eval")

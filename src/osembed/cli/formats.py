@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from osembed.paper import clean
-from osembed.results import Hit, SearchResult
+from osembed.papers.paper import clean
+from osembed.search.results import Hit, SearchResult
 
 # A spreadsheet takes a cell that begins like this for a formula, and runs it. Full-width forms count in some languages.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")

@@ -13,8 +13,8 @@ from osembed.errors import InputError, PruneError
 
 if TYPE_CHECKING:
     from osembed.collection import Collection
-    from osembed.generation import Wish
     from osembed.ingest.intake import Summary
+    from osembed.ingest.loading import Wish
 
 
 reading = options.stacked(

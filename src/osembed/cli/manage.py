@@ -71,7 +71,7 @@ def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
     """
     from dataclasses import asdict
 
-    from osembed.migrate.report import page_of
+    from osembed.migrate.proof.report import page_of
 
     collection = options.open_collection(given)
     mended = collection.repair() if repair else None

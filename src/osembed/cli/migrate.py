@@ -15,10 +15,10 @@ from osembed.errors import InputError
 
 if TYPE_CHECKING:
     from osembed.collection import Collection
-    from osembed.migrate.gate import Gate
-    from osembed.migrate.leg import MigrateOptions, MigrateResult
+    from osembed.migrate.direction import MigrateOptions, MigrateResult
     from osembed.migrate.plan import Plan
-    from osembed.state import MigrationState
+    from osembed.migrate.proof.gate import Gate
+    from osembed.opensearch.coordination.migration_state import MigrationState
 
 REFUSED, WAITING = 4, 5
 
@@ -204,8 +204,8 @@ def _open(given: dict[str, Any]) -> tuple[Collection, MigrateOptions]:
 
 
 def _options(given: dict[str, Any]) -> MigrateOptions:
-    from osembed.migrate.gate import GateOptions
-    from osembed.migrate.leg import MigrateOptions
+    from osembed.migrate.direction import MigrateOptions
+    from osembed.migrate.proof.gate import GateOptions
 
     gate = GateOptions(
         qrels=given.pop("gate_qrels", None),

@@ -21,7 +21,7 @@ def models(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand:
         return
-    from osembed.models import local_folder, registry
+    from osembed.models.registry import local_folder, registry
 
     found = [(spec, local_folder(spec)) for spec in registry().values()]
     if as_json:
@@ -58,11 +58,11 @@ def quantise(model: str, paths: tuple[str, ...], target: str, as_json: bool) -> 
     osembed models quantise all-MiniLM-L6-v2 papers/ --to ./minilm-int8
     osembed migrate --model ./minilm-int8
     """
-    from osembed.models import open_model
-    from osembed.paper import Paper, to_paper
+    from osembed.embed.quantise import quantise
+    from osembed.models.registry import open_model
+    from osembed.papers.paper import Paper, to_paper
     from osembed.papers.readers.reader import Reader
     from osembed.papers.records import Record
-    from osembed.quantise import quantise
 
     source = open_model(model)
     papers = (to_paper(record, {}, 0) for record in Reader(paths) if isinstance(record, Record))

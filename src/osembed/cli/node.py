@@ -20,7 +20,7 @@ def node() -> None:
 @options.as_json
 def start(as_json: bool) -> None:
     """Start it, installing it first if need be."""
-    from osembed import node as embedded
+    from osembed.opensearch import node as embedded
 
     state = embedded.start(notice)
     if as_json:
@@ -32,7 +32,7 @@ def start(as_json: bool) -> None:
 @node.command()
 def stop() -> None:
     """Stop it; its data stays."""
-    from osembed import node as embedded
+    from osembed.opensearch import node as embedded
 
     click.echo("stopped" if embedded.stop() else "it was not running")
 
@@ -41,7 +41,7 @@ def stop() -> None:
 @options.as_json
 def status(as_json: bool) -> None:
     """Show whether it runs, and where."""
-    from osembed import node as embedded
+    from osembed.opensearch import node as embedded
 
     state = embedded.status()
     if as_json:
@@ -55,7 +55,7 @@ def status(as_json: bool) -> None:
 @options.option("--lines", default=50, show_default=True, metavar="N", help="How many of the last lines.")
 def logs(lines: int) -> None:
     """Print the end of its log."""
-    from osembed import node as embedded
+    from osembed.opensearch import node as embedded
 
     for line in embedded.logs(lines):
         click.echo(safe(line))

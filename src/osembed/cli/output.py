@@ -17,12 +17,12 @@ import orjson
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from osembed.doctor import Check
-    from osembed.evaluate import Evaluation
+    from osembed.evaluate.evaluation import Evaluation
     from osembed.ingest.intake import Summary
-    from osembed.migrate.repair import Repair
-    from osembed.opensearch.stored import StoredPaper
-    from osembed.results import Hit, SearchResult
+    from osembed.migrate.proof.repair import Repair
+    from osembed.opensearch.doctor import Check
+    from osembed.opensearch.stored_papers import StoredPaper
+    from osembed.search.results import Hit, SearchResult
 
 # C0 and C1 controls, and the characters that reorder text for the reader but not for the program.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f]")

@@ -14,7 +14,7 @@ from osembed.cli.output import notice, print_json, print_result
 from osembed.errors import InputError
 
 if TYPE_CHECKING:
-    from osembed.results import SearchResult
+    from osembed.search.results import SearchResult
 
 where = options.option("--where", multiple=True, metavar="FILTER", help="Like year>=2015 or topic=ecology|botany; repeat for more.")
 size = options.option("--size", default=10, show_default=True, metavar="N", help="Papers per page.")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from osembed.embed.encoder import Encoder, Vectors
-from osembed.embed.tokens import Tokens
+from osembed.embed.native.encoder import Encoder, Vectors
 from osembed.errors import ModelError
-from osembed.model_files import Model
+from osembed.models.folder import Model
+from osembed.passages.tokens import Tokens
 
 
 class LibraryEncoder(Encoder):

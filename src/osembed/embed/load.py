@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from osembed.embed.encoder import DTYPES, Encoder
 from osembed.embed.library import LibraryEncoder
-from osembed.embed.linear import ACTIVATIONS
+from osembed.embed.native.encoder import DTYPES, Encoder
+from osembed.embed.native.linear import ACTIVATIONS
+from osembed.embed.native.weights import FAMILIES, activation_of
 from osembed.embed.openvino import OpenvinoEncoder
-from osembed.embed.weights import FAMILIES, activation_of
 from osembed.errors import InputError
-from osembed.model_files import Model
+from osembed.models.folder import Model
 
 
 def load_encoder(model: Model, *, device: str = "auto", precision: str = "auto") -> Encoder:

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osembed.embed.encoder import Encoder
-from osembed.embed.layout import Block, Layout, padded
+from osembed.embed.native.encoder import Encoder
+from osembed.embed.native.layout import Block, Layout, padded
 from osembed.errors import ModelError
-from osembed.model_files import Model
+from osembed.models.folder import Model
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every torch program gives it
 from torch import Tensor
 
-from osembed.embed.forward import forward
+from osembed.embed.native.forward import forward
+from osembed.embed.native.weights import Weights, read_weights
 from osembed.embed.openvino import load_openvino
-from osembed.embed.weights import Weights, read_weights
-from osembed.model_files import GRAPH, SETTINGS, Model, settings_of
+from osembed.models.folder import GRAPH, SETTINGS, Model, settings_of
 
 _KEPT = ("*.json", "*.txt", "*.model", "1_Pooling/*.json", "2_Normalize/*.json", "LICENSE*", "README*")
 _LEFT = ("*.index.json",)  # lists of the weight files that are not copied

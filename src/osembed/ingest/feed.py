@@ -6,13 +6,13 @@ from collections.abc import Callable, Container, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from osembed import index as indexes
-from osembed.client import OpenSearch, Server
-from osembed.encoders import Encoders
+from osembed.embed.encoders import Encoders
 from osembed.errors import PruneError
-from osembed.generation import Opened, Wish, finish_loading, leave, open_collection
 from osembed.ingest.intake import IngestOptions, Intake, Summary
+from osembed.ingest.loading import Opened, Wish, finish_loading, leave, open_collection
 from osembed.ingest.run import Ingest
+from osembed.opensearch import indexes
+from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.coordination.registration import dropped_error, telling
 from osembed.opensearch.names import missing
 from osembed.opensearch.patience import settled

@@ -12,12 +12,12 @@ from typing import cast
 
 from osembed.errors import InputError, NoPapersError
 from osembed.limits import check_fields
-from osembed.metadata import Dropped
-from osembed.paper import Paper, normal_id, to_paper
 from osembed.papers.columns import explain_names, explain_unmet, nearest
 from osembed.papers.dead_letters import DeadLetters
 from osembed.papers.exported import EXPORTED
 from osembed.papers.inventory import Inventory
+from osembed.papers.metadata import Dropped
+from osembed.papers.paper import Paper, normal_id, to_paper
 from osembed.papers.readers.dicts import Dicts
 from osembed.papers.readers.reader import Reader
 from osembed.papers.records import Record, Rejected, printable

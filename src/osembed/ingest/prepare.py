@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from osembed import bulk, store
-from osembed.bulk import Operation
-from osembed.chunk import Chunk, cut
-from osembed.client import OpenSearch
-from osembed.embed.tokens import Tokeniser, Tokens
-from osembed.identity import text_hash
-from osembed.index import Targets, add_meta_fields
-from osembed.metadata import TOO_DEEP, Dropped, drop, fit, new_types
-from osembed.model_files import ModelSpec
-from osembed.paper import Paper
+from osembed.models.folder import ModelSpec
+from osembed.models.identity import text_hash
+from osembed.opensearch import bulk, documents
+from osembed.opensearch.bulk import Operation
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.documents import Stored, Tally, chunk_id
+from osembed.opensearch.indexes import Targets, add_meta_fields
 from osembed.papers.levels import LEVELS, Level
-from osembed.passage import paper_passage
-from osembed.store import Stored, Tally, chunk_id
+from osembed.papers.metadata import TOO_DEEP, Dropped, drop, fit, new_types
+from osembed.papers.paper import Paper
+from osembed.passages.chunk import Chunk, cut
+from osembed.passages.passage import paper_passage
+from osembed.passages.tokens import Tokeniser, Tokens
 
 Vector = NDArray[np.float32]
 _WITH_VECTOR = ["input_hash", "text_hash", "identity", "token_count", "embedding"]
@@ -96,8 +96,8 @@ def prepare(
         waits: whether a changed paper is not to be written yet, by where the stored one came from.
     """
     ids = [paper.id for paper in papers]
-    stored = store.read_documents(client, targets["papers"], ids)
-    tallies = store.tally_chunks(client, targets["chunks"], ids)
+    stored = documents.read_documents(client, targets["papers"], ids)
+    tallies = documents.tally_chunks(client, targets["chunks"], ids)
     changed = [paper for paper in papers if not _is_unchanged(paper, stored.get(paper.id), tallies.get(paper.id), targets)]
     waiting = [paper for paper in changed if paper.id in stored and waits(paper, str(stored[paper.id].fields.get("source")))]
     unchanged = {paper.id for paper in papers} - {paper.id for paper in changed}
@@ -222,12 +222,12 @@ def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tall
     """Read back the vectors of known papers, keep those of unchanged passages, note the chunks that are to go."""
     papers, chunks = window.targets["papers"], window.targets["chunks"]
     known = [work for work in window.works if work.seen or work.paper.id in tallies]
-    ids = [key for work in known for key in store.chunk_ids(work.paper.id, stored.get(work.paper.id), tallies.get(work.paper.id))]
-    old_papers = store.read_documents(client, papers, [work.paper.id for work in known if work.seen], _WITH_VECTOR)
-    old_chunks = store.read_documents(client, chunks, ids, _WITH_VECTOR)
+    ids = [key for work in known for key in documents.chunk_ids(work.paper.id, stored.get(work.paper.id), tallies.get(work.paper.id))]
+    old_papers = documents.read_documents(client, papers, [work.paper.id for work in known if work.seen], _WITH_VECTOR)
+    old_chunks = documents.read_documents(client, chunks, ids, _WITH_VECTOR)
     of_paper: dict[str, dict[str, Stored]] = {}
     for key, old in old_chunks.items():
-        of_paper.setdefault(store.paper_of(key), {})[key] = old
+        of_paper.setdefault(documents.paper_of(key), {})[key] = old
     for work in known:
         mine = of_paper.get(work.paper.id, {})
         if work.paper.id in old_papers:

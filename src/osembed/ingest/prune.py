@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from osembed.bulk import BulkLoop
-from osembed.client import OpenSearch
-from osembed.index import Targets
+from osembed.opensearch.bulk import BulkLoop
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.documents import delete_papers, read_documents
+from osembed.opensearch.indexes import Targets
 from osembed.opensearch.manifests import Manifests
 from osembed.opensearch.patience import settled
 from osembed.papers.inventory import Inventory
 from osembed.papers.readers.folders import Root, is_inside
-from osembed.store import delete_papers, read_documents
 
 if TYPE_CHECKING:
     from osembed.ingest.intake import Summary

@@ -14,31 +14,30 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import orjson
 
-from osembed import index as indexes
-from osembed.bulk import BulkLoop, Operation, Outcome
-from osembed.client import OpenSearch
-from osembed.encoders import Encoders
+from osembed.embed.encoders import Encoders
 from osembed.errors import MissingError
-from osembed.fence import Turnstile
-from osembed.generation import Opened
-from osembed.identity import text_hash
-from osembed.index import Targets
 from osembed.ingest.intake import Batch, Intake, Summary
+from osembed.ingest.loading import Opened
 from osembed.ingest.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
 from osembed.ingest.prune import Pruner
-from osembed.journal import Journal
-from osembed.metadata import drop
-from osembed.opensearch import changes, sight
+from osembed.models.identity import text_hash
+from osembed.opensearch import changes, indexes, sight
+from osembed.opensearch.bulk import BulkLoop, Operation, Outcome
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination.fence import Turnstile
+from osembed.opensearch.coordination.journal import Journal
+from osembed.opensearch.documents import chunk_id, paper_of, read_documents, require_writes
+from osembed.opensearch.indexes import Targets
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Witnesses
-from osembed.paper import Paper
 from osembed.papers.levels import LEVELS, Level
+from osembed.papers.metadata import drop
+from osembed.papers.paper import Paper
 from osembed.papers.records import Rejected
-from osembed.store import chunk_id, paper_of, read_documents, require_writes
 from osembed.stream import staged
 
 if TYPE_CHECKING:
-    from osembed.embed.encoder import Encoder
+    from osembed.embed.native.encoder import Encoder
 
 T = TypeVar("T")
 _REDOS = 12

@@ -12,30 +12,29 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from osembed import fence, schema
-from osembed import index as indexes
-from osembed.encoders import witness_passages
+from osembed.embed.encoders import witness_passages
 from osembed.errors import AuthError, BusyError, ClusterError, CollectionError, InputError, RefusedError
-from osembed.generation import Wish
-from osembed.index import Target
-from osembed.journal import Journal
-from osembed.migrate.lanes import make_lanes
-from osembed.migrate.leg import Bench, Leg, MigrateOptions, MigrateResult
+from osembed.ingest.loading import Wish
+from osembed.migrate.copy.lanes import make_lanes
+from osembed.migrate.direction import Bench, Leg, MigrateOptions, MigrateResult
 from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
-from osembed.migrate.report import Report, kept_report
-from osembed.migrate.sides import Side, pair_of
-from osembed.migrate.verify import verify
-from osembed.models import open_model
-from osembed.opensearch import create, permissions, reads, sight
+from osembed.migrate.proof.report import Report, kept_report
+from osembed.migrate.proof.sides import Side, pair_of
+from osembed.migrate.proof.verify import verify
+from osembed.models.registry import open_model
+from osembed.opensearch import create, indexes, permissions, reads, schema, sight
+from osembed.opensearch.coordination import fence
 from osembed.opensearch.coordination.dispose import dispose
+from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.lease import Lease, claim, settle, take_tokens
+from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, OVER, MigrationState, migration_key, read_state
 from osembed.opensearch.coordination.registration import telling
+from osembed.opensearch.indexes import Target
 from osembed.opensearch.names import missing
 from osembed.opensearch.patience import settled
+from osembed.opensearch.schema import staging_alias
 from osembed.opensearch.sight import Place
 from osembed.papers.levels import Level
-from osembed.schema import staging_alias
-from osembed.state import BEFORE_SWAP, OVER, MigrationState, migration_key, read_state
 
 T = TypeVar("T")
 GRACE_S = 600.0

@@ -10,27 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osembed import index as indexes
-from osembed.client import OpenSearch, Server
-from osembed.doctor import forecast_bytes
-from osembed.encoders import Encoders, model_of, spec_of, witness_passages
+from osembed.embed.encoders import Encoders, model_of, spec_of, witness_passages
 from osembed.errors import AuthError, InputError, ModelError
-from osembed.generation import Wish, analyzer_for, check_profile, describe
-from osembed.identity import identify
-from osembed.index import Target, Targets
-from osembed.migrate.copy import PAGE
-from osembed.migrate.gate import foresee
-from osembed.model_files import Model, ModelSpec
-from osembed.models import open_model
-from osembed.opensearch import answers, reads
+from osembed.ingest.loading import Wish, analyzer_for, check_profile, describe
+from osembed.migrate.copy.copier import PAGE
+from osembed.migrate.proof.gate import foresee
+from osembed.models.folder import Model, ModelSpec
+from osembed.models.identity import identify
+from osembed.models.registry import open_model
+from osembed.opensearch import answers, indexes, reads
+from osembed.opensearch.client import OpenSearch, Server
+from osembed.opensearch.coordination.migration_state import MigrationState, Move
+from osembed.opensearch.doctor import forecast_bytes
+from osembed.opensearch.indexes import Target, Targets
 from osembed.opensearch.names import missing
+from osembed.opensearch.schema import IndexMeta, alias_name, index_name
 from osembed.papers.levels import Level
-from osembed.passage import stored_passage
-from osembed.schema import IndexMeta, alias_name, index_name
-from osembed.state import MigrationState, Move
+from osembed.passages.passage import stored_passage
 
 if TYPE_CHECKING:
-    from osembed.embed.encoder import Encoder
+    from osembed.embed.native.encoder import Encoder
 
 _SAMPLE = 96
 _SPACE_FACTOR = 1.2

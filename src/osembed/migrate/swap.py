@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from osembed import fence
-from osembed.bulk import BulkLoop
-from osembed.client import OpenSearch
 from osembed.errors import AuthError, ClusterError, CollectionError, MissingError, OsembedError
-from osembed.migrate import pairs
-from osembed.migrate.copy import Copier, Lane, Outdated
+from osembed.migrate.copy import pairs
+from osembed.migrate.copy.copier import Copier, Lane, Outdated
 from osembed.opensearch import changes, sight
+from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.changes import Action
 from osembed.opensearch.checkpoints import checkpoints, whole_checkpoints
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination import fence
 from osembed.opensearch.coordination.lease import Lease, foreign, settle, swapped
+from osembed.opensearch.coordination.migration_state import MigrationState
 from osembed.opensearch.patience import settled
+from osembed.opensearch.schema import alias_name, staging_alias, write_alias
 from osembed.papers.levels import Level
-from osembed.schema import alias_name, staging_alias, write_alias
-from osembed.state import MigrationState
 
 FENCE_S = 5.0
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from osembed.client import OpenSearch
 from osembed.errors import AuthError, ClusterError, MissingError, RefusedError, UnsettledError
 from osembed.opensearch import answers, reads
+from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.patience import asked, retry_seconds
 from osembed.opensearch.refusals import explain_failure, index_of, on_index
 

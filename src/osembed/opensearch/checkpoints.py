@@ -10,9 +10,9 @@ import json
 import time
 from dataclasses import dataclass
 
-from osembed.client import OpenSearch
 from osembed.errors import UnsettledError
 from osembed.opensearch import reads
+from osembed.opensearch.client import OpenSearch
 
 _CONFIRMED_S = 2.0  # writes on their way are confirmed within moments
 

@@ -8,15 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from osembed.client import OpenSearch
 from osembed.errors import AuthError, ClusterError
-from osembed.journal import Journal, State
 from osembed.opensearch import permissions, reads
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination.journal import Journal, State
+from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, migration_key, read_state
 from osembed.opensearch.coordination.registration import collection_key, is_pending
+from osembed.opensearch.schema import alias_name
 from osembed.opensearch.survey import SEE, Found, Survey, as_found, is_behind, is_ours
 from osembed.papers.levels import LEVELS, Level
-from osembed.schema import alias_name
-from osembed.state import BEFORE_SWAP, migration_key, read_state
 
 CollectionState = Literal["live", "migrating", "migrated", "loading", "half dropped", "left over", "contradictory"]
 _NAMED_AS_OURS = re.compile(r".+-[0-9a-f]{8}-g\d+")

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from osembed import schema
-from osembed.client import OpenSearch, Server
 from osembed.errors import ClusterError, CollectionError, MissingError, RefusedError
-from osembed.index import Target, default_pipeline
-from osembed.opensearch import changes, reads
-from osembed.schema import IndexMeta, staging_alias, write_alias
-from osembed.vectors import to_wire
+from osembed.opensearch import changes, reads, schema
+from osembed.opensearch.client import OpenSearch, Server
+from osembed.opensearch.indexes import Target, default_pipeline
+from osembed.opensearch.schema import IndexMeta, staging_alias, write_alias
+from osembed.opensearch.vectors import to_wire
 
 _OF_ONE_INDEX = ("uuid", "creation_date", "provided_name", "version.", "blocks.", "resize.", "plugins.", "opendistro.", "knn.advanced.")
 _SET_IN_SERVICE = ("refresh_interval", "auto_expand_replicas")

@@ -13,17 +13,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from osembed.client import OpenSearch
 from osembed.errors import AuthError, BusyError, ClusterError, CollectionError, MissingError, RefusedError
-from osembed.journal import Journal, State
 from osembed.opensearch import changes, reads
 from osembed.opensearch.changes import Action
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination.journal import Journal, State
 from osembed.opensearch.coordination.lease import Lease, claim
+from osembed.opensearch.coordination.migration_state import MigrationState, migration_key
 from osembed.opensearch.coordination.registration import DEAD_S, KINDS, collection_key, drops, is_dropped, is_pending, watch_entries
 from osembed.opensearch.leftovers import PROBE, idle_tokens, lost_entries, strays
 from osembed.opensearch.names import missing
 from osembed.opensearch.survey import Found, Survey, entries_of, survey
-from osembed.state import MigrationState, migration_key
 
 _TRIES = 5
 _EARLY_S = 5.0

@@ -14,13 +14,13 @@ from typing import Any
 
 import orjson
 
-from osembed.client import OpenSearch
 from osembed.errors import AuthError, CollectionError, MissingError, OutputError
-from osembed.index import Target
 from osembed.opensearch import reads, sight
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.indexes import Target
 from osembed.opensearch.patience import settled
-from osembed.paper import Paper, to_paper
 from osembed.papers.exported import EXPORTED, to_record
+from osembed.papers.paper import Paper, to_paper
 from osembed.papers.records import Record
 
 _LISTED = 5000

@@ -12,15 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from osembed.client import OpenSearch
 from osembed.errors import AuthError
-from osembed.journal import Journal
 from osembed.opensearch import reads
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination.journal import Journal
+from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, MigrationState, migration_key
 from osembed.opensearch.coordination.registration import collection_key, is_pending, watch_entries
+from osembed.opensearch.schema import alias_name
 from osembed.opensearch.survey import Found, Survey, entries_of, survey
 from osembed.papers.levels import LEVELS
-from osembed.schema import alias_name
-from osembed.state import BEFORE_SWAP, MigrationState, migration_key
 
 PROBE = "osembed-probe"  # see `index`: it is there for a moment while an index is created
 Kind = Literal["staging alias", "unpublished index", "write block", "scratch index", "journal entry", "interrupted drop", "foreign index"]

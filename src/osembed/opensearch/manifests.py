@@ -11,8 +11,8 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from osembed.client import OpenSearch
-from osembed.journal import Journal, State
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination.journal import Journal, State
 from osembed.papers.readers.folders import Root
 
 _SEGMENT = 2000  # ids of one entry: some ten kilobytes

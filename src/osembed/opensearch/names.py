@@ -6,11 +6,10 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from osembed import index as indexes
-from osembed.client import OpenSearch
 from osembed.errors import ClusterError, CollectionError
-from osembed.journal import Journal, State
-from osembed.opensearch import permissions, reads
+from osembed.opensearch import indexes, permissions, reads
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination.journal import Journal, State
 from osembed.opensearch.coordination.registration import collection_key, read_drop
 
 _SHOWN = 8

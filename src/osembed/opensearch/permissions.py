@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
-from osembed.client import OpenSearch
 from osembed.errors import AuthError, ClusterError
 from osembed.opensearch import changes, reads
-from osembed.schema import JOURNAL, PIPELINE
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.schema import JOURNAL, PIPELINE
 
 Role = Literal["reader", "writer", "migrator"]
 Scope = Literal["cluster", "data", "scratch", "journal"]

@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 import orjson
 
-from osembed.client import OpenSearch
 from osembed.errors import MissingError, RefusedError, UnsettledError
 from osembed.opensearch import answers
 from osembed.opensearch.answers import Answer
+from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.patience import asked
 
 PRIMARY = "_primary"  # replicas may lag behind

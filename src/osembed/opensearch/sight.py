@@ -16,13 +16,13 @@ from typing import Any
 
 import orjson
 
-from osembed.client import OpenSearch
 from osembed.errors import AuthError, UnsettledError
-from osembed.journal import Journal
 from osembed.opensearch import changes, reads
 from osembed.opensearch.checkpoints import unconfirmed
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination.journal import Journal
+from osembed.opensearch.schema import read_mapping
 from osembed.papers.levels import Level
-from osembed.schema import read_mapping
 
 _TRIES = 20
 _LIMITED = "DLS is activated"  # the security plugin's words when it refuses to profile a search

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from osembed import index as indexes
-from osembed.client import OpenSearch
-from osembed.doctor import forecast_bytes
-from osembed.index import Targets
-from osembed.opensearch import sight
-from osembed.schema import alias_name
+from osembed.opensearch import indexes, sight
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.doctor import forecast_bytes
+from osembed.opensearch.indexes import Targets
+from osembed.opensearch.schema import alias_name
 
 
 @dataclass(frozen=True)

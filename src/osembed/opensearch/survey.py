@@ -8,16 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from osembed import schema
-from osembed.client import OpenSearch
 from osembed.errors import AuthError, CollectionError
-from osembed.journal import OF_INDEX, Journal, State
-from osembed.opensearch import reads
+from osembed.opensearch import reads, schema
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination.journal import OF_INDEX, Journal, State
+from osembed.opensearch.coordination.migration_state import OVER, MigrationState, migration_key, read_state
 from osembed.opensearch.coordination.registration import KINDS, collection_key
 from osembed.opensearch.manifests import manifest_keys
+from osembed.opensearch.schema import IndexMeta, alias_name, index_name, staging_alias
 from osembed.papers.levels import LEVELS
-from osembed.schema import IndexMeta, alias_name, index_name, staging_alias
-from osembed.state import OVER, MigrationState, migration_key, read_state
 
 SEE = "*.aliases,*.mappings._meta,*.settings.index.uuid"
 _OF_COLLECTION = ("report", "gate", "clients")

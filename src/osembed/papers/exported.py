@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from osembed.metadata import KINDS, field_type
+from osembed.papers.metadata import KINDS, field_type
 
 EXPORTED = "osembed_export"
 # Fields of a paper's document that every ingest makes anew.

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from osembed import fence
-from osembed import index as indexes
-from osembed.client import OpenSearch
 from osembed.errors import AuthError, BusyError, CollectionError, MissingError
-from osembed.journal import OF_INDEX, Journal
-from osembed.opensearch import changes
+from osembed.opensearch import changes, indexes
 from osembed.opensearch import sight as sight_of
 from osembed.opensearch.changes import Action
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination import fence
+from osembed.opensearch.coordination.journal import OF_INDEX, Journal
 from osembed.opensearch.coordination.lease import Lease, settle
+from osembed.opensearch.schema import index_name, staging_alias
 from osembed.opensearch.sight import Place
 from osembed.papers.levels import Level
-from osembed.schema import index_name, staging_alias
 
 
 def dispose(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> None:

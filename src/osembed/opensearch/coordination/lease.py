@@ -15,18 +15,18 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from osembed import fence
-from osembed.client import OpenSearch
 from osembed.errors import BusyError, ClusterError, CollectionError, DroppedError
-from osembed.fence import Sight
-from osembed.journal import Journal
 from osembed.opensearch import reads
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination import fence
+from osembed.opensearch.coordination.fence import Sight
+from osembed.opensearch.coordination.heartbeat import Heart, is_surely_dead, register
+from osembed.opensearch.coordination.journal import Journal
+from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, MigrationState, migration_key, read_state, write_state
 from osembed.opensearch.coordination.registration import collection_key, dropped_error, drops, is_pending
 from osembed.opensearch.patience import settled
+from osembed.opensearch.schema import alias_name
 from osembed.papers.levels import Level
-from osembed.presence import Heart, is_surely_dead, register
-from osembed.schema import alias_name
-from osembed.state import BEFORE_SWAP, MigrationState, migration_key, read_state, write_state
 
 _DEAD_S = 15.0  # on the observer's own clock
 _SELF_S = 9.0  # a holder that could not confirm a beat for so long asks whether it still is one

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
-from osembed.client import OpenSearch
 from osembed.errors import BusyError, CollectionError, DroppedError, MissingError, OsembedError
-from osembed.journal import Journal, State
-from osembed.presence import Heart, is_surely_dead, register
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination.heartbeat import Heart, is_surely_dead, register
+from osembed.opensearch.coordination.journal import Journal, State
 
 Kind = Literal["loaders", "writers"]  # of a first generation that is not published, and of a published collection
 KINDS: tuple[Kind, Kind] = ("loaders", "writers")

@@ -1,0 +1,110 @@
+"""Encoders by identity: whoever embeds for an index gets the very model of that index, found by the hash of its weights."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from osembed.errors import IdentityError, ModelError
+from osembed.models.folder import Model, ModelSpec
+from osembed.models.identity import WITNESS_TEXTS, Identity, StoredModel, admit, identify
+from osembed.models.registry import find_model
+
+if TYPE_CHECKING:
+    from osembed.embed.native.encoder import Encoder, Vectors
+
+
+class Encoders:
+    """Loads each model once, and admits it to an index only when it makes that index's vectors."""
+
+    def __init__(self, device: str = "auto", precision: str = "auto") -> None:
+        self._device, self._precision = device, precision
+        self._loaded: dict[str, Encoder] = {}
+        self._admitted: set[str] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether passages are embedded on the CPU."""
+        from osembed.embed.load import choose_device
+
+        return choose_device(self._device) == "cpu"
+
+    def be_gentle(self) -> None:
+        """Leave room for others on this machine: embed with one thread less, at the lowest urgency that still moves."""
+        from osembed.embed.native.threads import be_gentle
+
+        be_gentle()
+
+    def load(self, model: Model) -> Encoder:
+        """Return the encoder of a model."""
+        from osembed.embed.load import load_encoder
+
+        key = identify(model).hash
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = load_encoder(model, device=self._device, precision=self._precision)
+            return self._loaded[key]
+
+    def of(self, stored: StoredModel, recall_witness: Callable[[str], Vectors | None] | None = None) -> Encoder:
+        """Return the encoder of an index.
+
+        Args:
+            stored: the model as the index describes it.
+            recall_witness: returns the stored witness vectors of an identity; given, the backend is tested against them.
+
+        Raises:
+            ModelError: this machine lacks the model. IdentityError: it has another one under that name.
+        """
+        identity = stored.identity.hash
+        encoder = self._loaded.get(identity) or self.load(model_of(stored))
+        if recall_witness and identity not in self._admitted:
+            witness = recall_witness(identity)
+            if witness is not None:
+                admit(witness, encoder.encode(witness_passages(encoder.model.spec)), encoder.backend)
+            self._admitted.add(identity)
+        return encoder
+
+
+def model_of(stored: StoredModel) -> Model:
+    """Find the model of an index on this machine by the hash of its weights, whatever it is called here."""
+    weights = stored.identity.weights
+    model = find_model(weights, stored.path or stored.name) or find_model(weights, stored.name)
+    if model is None:
+        raise ModelError(
+            f"The collection '{stored.collection}' is embedded with {stored.name}, which is not on this machine.",
+            "Another model would make vectors of another space.",
+            "Put its folder under a directory named in OSEMBED_MODELS (it is recognised by the hash of its weights).",
+        )
+    model = replace(model, spec=spec_of(stored.identity, model.spec))
+    difference = stored.identity.difference(identify(model))
+    if difference:
+        raise IdentityError(
+            f"{model.folder} has the weights of '{stored.collection}', but differs in {difference}.",
+            "Its vectors would be of another space.",
+            "Restore the files that the collection was made with.",
+        )
+    return model
+
+
+def spec_of(identity: Identity, spec: ModelSpec) -> ModelSpec:
+    """Return the settings that an identity fixes, so that a folder's own defaults cannot change them."""
+    separator = identity.passage_template.removeprefix("{title}").removesuffix("{text}")
+    return replace(
+        spec,
+        dimension=identity.dimension,
+        max_length=identity.max_length,
+        pooling=identity.pooling,
+        normalize=identity.normalize,
+        query_prompt=identity.query_prompt,
+        passage_prompt=identity.passage_prompt,
+        separator=separator,
+        similarity="euclidean" if identity.space == "l2" else "cosine" if identity.normalize else "dot",
+    )
+
+
+def witness_passages(spec: ModelSpec) -> list[str]:
+    """Return the witness texts as passages of a model."""
+    return [spec.passage("", text) for text in WITNESS_TEXTS]

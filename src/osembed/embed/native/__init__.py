@@ -1,0 +1,1 @@
+"""The forwards that osembed computes itself, for BERT's relatives."""

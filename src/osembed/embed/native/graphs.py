@@ -1,0 +1,47 @@
+"""CUDA graphs: a forward over a block of a shape seen before is replayed in one launch instead of a dozen per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from osembed.embed.native.layout import Block, Layout
+
+_WARM_UPS = 2  # libraries choose kernels and allocate before the capture, which may do neither
+
+
+class Graphs:
+    """One graph per shape of block. Not thread-safe: each has one input and one output."""
+
+    def __init__(self, run: Callable[[Layout], Tensor]) -> None:
+        self._run = run
+        self._seen: set[tuple[int, int]] = set()
+        self._captured: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Block, Tensor]] = {}
+
+    def __call__(self, block: Block) -> Tensor:
+        """Run a block. The vectors are overwritten by the next block of its shape, in the order of the current stream."""
+        shape = (len(block.sizes), block.longest)
+        if shape not in self._captured:
+            if shape not in self._seen:  # the last batch of a bucket has a shape of its own, which may never come again
+                self._seen.add(shape)
+                return self._run(block)
+            self._captured[shape] = self._capture(block)
+        graph, inputs, vectors = self._captured[shape]
+        inputs.ids.copy_(block.ids, non_blocking=True)
+        inputs.sizes.copy_(block.sizes, non_blocking=True)
+        graph.replay()
+        return vectors
+
+    def _capture(self, block: Block) -> tuple[torch.cuda.CUDAGraph, Block, Tensor]:
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UPS):
+                self._run(block)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            vectors = self._run(block)
+        return graph, block, vectors

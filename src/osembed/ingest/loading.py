@@ -1,0 +1,315 @@
+"""Open a collection for writing; create, fill and publish its first generation.
+
+The first generation is filled behind a staging alias by any number of ingests and published by whichever ends last. Who is loading stands in
+the journal with a heartbeat. A loader that was killed stops beating; whoever waits for it sees that on a clock of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from osembed.embed.encoders import Encoders, witness_passages
+from osembed.errors import DroppedError, IdentityError, InputError, OsembedError
+from osembed.limits import check_fields
+from osembed.models.folder import Model
+from osembed.models.identity import identify
+from osembed.models.registry import DEFAULT_MODEL, open_model
+from osembed.opensearch import changes, create, indexes, permissions, reads, schema
+from osembed.opensearch.client import OpenSearch, Server
+from osembed.opensearch.coordination.journal import Journal, State
+from osembed.opensearch.coordination.registration import DEAD_S, Registration, collection_key, dropped_error, enter, living, watch_entries
+from osembed.opensearch.indexes import Targets
+from osembed.opensearch.names import unpublished
+from osembed.opensearch.patience import settled
+from osembed.opensearch.schema import IndexMeta
+from osembed.papers.languages import ENGLISH, analyzers_of, choose_analyzer, language_name, needs_plugins, recognise
+from osembed.papers.levels import Level
+from osembed.passages.chunk import ChunkRule
+
+_OF_DROPS = ("drops", "dropped", "floor")  # what a drop leaves in the collection's journal entry; `floor` is the first generation since
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the caller asks of a collection. None means: as stored, or the default for a new one."""
+
+    paper_model: str | None = None
+    chunk_model: str | None = None
+    chunk_words: int | None = None
+    chunk_overlap: int | None = None
+    max_chunks: int | None = None
+    profile: str | None = None
+    language: str | None = None
+    shards: int | None = None
+    replicas: int | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        self.rule()
+        if self.language is not None:
+            object.__setattr__(self, "language", language_name(self.language))  # the name, where a code was given
+
+    def rule(self) -> ChunkRule:
+        """Return the chunking rule of a new collection: windows that the model sees whole, or fixed ones where words are given."""
+        default = ChunkRule()
+        if self.chunk_words is None:
+            return replace(
+                default,
+                overlap=default.overlap if self.chunk_overlap is None else self.chunk_overlap,
+                max_chunks=self.max_chunks or default.max_chunks,
+            )
+        overlap = min(default.overlap, self.chunk_words // 10) if self.chunk_overlap is None else self.chunk_overlap
+        return ChunkRule(self.chunk_words, overlap, self.max_chunks or 100, fit=False)
+
+
+@dataclass
+class Opened:
+    """A collection that can be written to, and this process's entry among those who write to it: close it when done."""
+
+    targets: Targets
+    entry: Registration
+    notices: tuple[str, ...] = ()
+
+
+def open_collection(
+    client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders, sample: Sequence[str] = ()
+) -> Opened:
+    """Open a collection for writing, creating it first where it does not exist.
+
+    Args:
+        client, server, encoders: what it works with.
+        collection: its name.
+        wish: what is asked of it.
+        sample: texts of the first papers: a new collection takes their language where the wish names none.
+
+    Raises IdentityError or InputError where the wish contradicts what is stored; nothing is created then.
+    """
+    schema.check_name(collection)
+    first = indexes.resolve(client, collection)
+    if first is None:
+        return _open_first(client, server, collection, wish, encoders, sample)
+    entry, _ = enter(client, collection, "writers")
+    try:
+        targets = indexes.resolve(client, collection)  # while this entry beats, nobody drops it
+        if targets is not None:
+            check_wish(targets, wish)
+            return Opened(targets, entry, tuple(_mend(client, targets, first)))
+    except BaseException:
+        leave(entry)
+        raise
+    leave(entry)
+    return _open_first(client, server, collection, wish, encoders, sample)
+
+
+def leave(entry: Registration) -> None:
+    """Strike out an entry of a run that has failed; one that cannot be struck out stops beating all the same."""
+    with suppress(OsembedError):
+        entry.close()
+
+
+def _mend(client: OpenSearch, targets: Targets, first: Targets) -> Iterator[str]:
+    """Restore what others left of a published collection; yield what was done, in words. (Its `_meta` was restored when it was first read.)"""
+    healed = {target.index for found in (first, targets) for target in found.values() if target.healed}
+    yield from (f"_meta of {index} had been wiped; restored from the journal." for index in sorted(healed))
+    pipeline = indexes.ensure_pipeline(client)
+    if pipeline == "created":
+        yield f"The search pipeline {schema.PIPELINE} was missing; created again."
+    yield from indexes.fit_pipelines(client, targets, pipeline)
+    for target in targets.values():
+        if target.refresh_interval == "-1":  # a loader that is gone left it: nothing would ever become visible
+            indexes.put_in_service(client, target, _wanted(client, target))
+            yield f"{target.index} was left without refresh; restored."
+
+
+def check_wish(targets: Targets, wish: Wish) -> None:
+    """Refuse a wish that contradicts the stored collection, naming the first difference."""
+    for level, name in (("papers", wish.paper_model), ("chunks", wish.chunk_model)):
+        meta = targets[level].meta  # type: ignore[index] # the two literals are the levels
+        if name is None or name == meta.model:
+            continue
+        difference = meta.identity.difference(identify(open_model(name)))
+        if difference:
+            raise IdentityError(
+                f"The {level} of '{meta.collection}' are embedded with {meta.model}; {name} differs in {difference}.",
+                "Two models never share an index.",
+                f"Leave the model out; to move the collection to it: osembed migrate --model {name}; to keep both: --collection NAME.",
+            )
+    meta = targets["chunks"].meta
+    asked, stored = wish.rule(), meta.chunking
+    wanted = (wish.chunk_words, wish.chunk_overlap, wish.max_chunks)
+    have = (stored.words if not stored.fit else None, stored.overlap, stored.max_chunks)
+    if any(mine is not None and mine != theirs for mine, theirs in zip(wanted, have, strict=True)):
+        raise InputError(
+            f"'{meta.collection}' is cut by {_rule_text(stored)}, not by {_rule_text(asked)}.",
+            "One collection has one rule.",
+            "Leave the chunk options out, or fill another collection: --collection NAME.",
+        )
+    if wish.profile and wish.profile != meta.profile:
+        raise InputError(f"'{meta.collection}' has the mapping profile {meta.profile}.", "", "Leave --profile out.")
+    if wish.language and meta.analyzer not in analyzers_of(wish.language):
+        raise InputError(
+            f"The words of '{meta.collection}' are analysed as {meta.analyzer}, not as {wish.language}.",
+            "One collection has one language; its words would not be found.",
+            f"Leave --language out; to change it: osembed migrate --language {wish.language}; to keep both: --collection NAME.",
+        )
+
+
+def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], None] = lambda _: None) -> bool:
+    """End this process's part; publish a first generation when nobody else loads it. Return whether the collection is published.
+
+    Raises DroppedError where it was dropped meanwhile.
+    """
+    entry, targets = opened.entry, opened.targets
+    collection, others = targets["papers"].meta.collection, settled(entry.close)
+    if entry.dropped:
+        raise dropped_error(collection, {})
+    if entry.kind == "writers":
+        return True
+    alive = settled(lambda: _wait_for_dead(client, collection, others), report=report) if others else False
+    if alive:
+        report("Another ingest is still loading this collection; whichever ends last publishes it.")
+        return False
+    for target in targets.values():
+        settled(lambda target=target: indexes.put_in_service(client, target, _wanted(client, target)), report=report)  # type: ignore[misc]
+    settled(lambda: indexes.publish(client, targets), report=report)
+    return True
+
+
+def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders, sample: Sequence[str]) -> Opened:
+    permissions.require(client, collection, "writer")
+    asked: dict[Level, str] = {"papers": wish.paper_model or DEFAULT_MODEL, "chunks": wish.chunk_model or DEFAULT_MODEL}
+    models = {level: open_model(name) for level, name in asked.items()}
+    profile = wish.profile or "lucene"
+    check_profile(server, profile)
+    language = wish.language or recognise(sample)
+    analyzer = analyzer_for(client, language)
+    metas = {
+        level: replace(describe(collection, level, model, wish.rule(), profile, encoders), analyzer=analyzer)
+        for level, model in models.items()
+    }
+    journal = Journal(client)
+    is_there = bool(unpublished(client, collection))
+    entry, state = enter(client, collection, "loaders", lambda before: _plan(_living(before, is_there), metas, asked))
+    try:
+        shape: dict[str, Any] = {"number_of_shards": wish.shards} if wish.shards else {}
+        pipeline = indexes.ensure_pipeline(client)
+        if pipeline == "unsupported":
+            shape["search.default_pipeline"] = None
+        replicas = indexes.default_replicas(client, server) if wish.replicas is None else wish.replicas
+        for meta in metas.values():
+            _create(client, server, replace(meta, generation=int(state["generation"])), shape, entry)
+        targets = indexes.resolve_indexes(client, state["indexes"])
+        check_wish(targets, wish)
+        indexes.fit_pipelines(client, targets, pipeline)  # of a load that began on another server
+        for level, target in targets.items():  # what stands in the index, which another loader may have made
+            journal.remember_index(target.uuid, schema.write_meta(target.meta), schema.wanted_settings(profile, replicas))
+            encoder = encoders.load(models[level])
+            journal.remember_witness(target.meta.identity.hash, encoder.encode(witness_passages(encoder.model.spec)))
+    except BaseException:
+        leave(entry)
+        raise
+    said = f"The papers are {language.capitalize()}: their words are analysed as {analyzer}. (Another language: --language NAME.)"
+    return Opened(targets, entry, (said,) if language != ENGLISH and not wish.language else ())
+
+
+def _create(client: OpenSearch, server: Server, meta: IndexMeta, shape: Mapping[str, Any], entry: Registration) -> None:
+    """Create an index of a first generation; take it back where the collection was dropped while the creation was on its way."""
+    entry.check()
+    name, created = create.create_index(client, server, meta, shape)
+    try:
+        entry.check(surely=created)
+    except DroppedError:
+        if created:
+            changes.delete_index(client, name)
+        raise
+
+
+def _living(before: State, is_there: bool) -> State:
+    """Return the plan of a first generation without its dead loaders; only what drops left, where neither an index nor a loader is there."""
+    loaders = living(before, "loaders")
+    return {**before, "loaders": loaders} if is_there or loaders else {key: before[key] for key in _OF_DROPS if key in before}
+
+
+def _plan(before: State, metas: dict[Level, IndexMeta], asked: dict[Level, str]) -> State:
+    """Plan the first generation, or join the one that is planned."""
+    generation = int(before.get("generation", 0)) or int(before.get("floor", 1))
+    names = {level: schema.index_name(meta.collection, level, meta.identity, generation) for level, meta in metas.items()}
+    planned = before.get("indexes")
+    if planned and planned != names:
+        raise IdentityError(
+            f"A first load of '{metas['papers'].collection}' with {before['models']['papers']} and "
+            f"{before['models']['chunks']} is under way or was interrupted.",
+            "One collection has one pair of models.",
+            f"Finish it with --paper-model {before['models']['papers']} --chunk-model {before['models']['chunks']}, "
+            "or use another --collection.",
+        )
+    return {**before, "generation": generation, "indexes": names, "models": asked}
+
+
+def describe(collection: str, level: Level, model: Model, rule: ChunkRule, profile: str, encoders: Encoders) -> IndexMeta:
+    """Return what a new index of generation 1 would say of itself."""
+    encoder = encoders.load(model)
+    provenance = {
+        "model": model.spec.name,
+        "path": str(model.folder),
+        "backend": encoder.backend,
+        "osembed": _version(),
+    }
+    if model.spec.assumed:
+        provenance["assumed"] = ", ".join(model.spec.assumed)
+    return IndexMeta(collection, level, 1, identify(model), rule, profile, provenance)
+
+
+def analyzer_for(client: OpenSearch, language: str) -> str:
+    """Return the best analyzer that a server has for a language."""
+    return choose_analyzer(language, reads.plugins(client) if needs_plugins(language) else frozenset())
+
+
+def check_profile(server: Server, profile: str) -> None:
+    """Refuse a mapping profile that would end the embedded node."""
+    if profile == "faiss" and server.embedded:
+        raise InputError(
+            "The profile faiss was asked of the embedded node.",
+            "Its k-NN plugin carries no native libraries: the first faiss vector would end the node.",
+            "Use --profile lucene here, or a server of the opensearchproject/opensearch image (docker-compose.yml) for faiss.",
+        )
+
+
+def _wanted(client: OpenSearch, target: indexes.Target) -> dict[str, Any]:
+    kept = Journal(client).recall_index(target.uuid)
+    return dict(kept["wanted"]) if kept else schema.wanted_settings(target.meta.profile, 0)
+
+
+def _wait_for_dead(client: OpenSearch, collection: str, others: dict[str, State]) -> bool:
+    """Watch the other loaders' hearts until one is seen to beat (True: alive) or all have been still for too long (False).
+
+    The dead are struck out.
+    """
+    journal = Journal(client)
+    alive, _ = watch_entries(lambda: (journal.read(collection_key(collection)) or {}).get("loaders", {}), DEAD_S, first=others)
+    if alive:
+        return True
+    left: dict[str, State] = {}
+
+    def strike(state: State) -> State:
+        loaders = state.get("loaders", {})
+        left.clear()
+        left.update({t: entry for t, entry in loaders.items() if t not in others or entry["beat"] != others[t]["beat"]})
+        return {**state, "loaders": dict(left)}
+
+    journal.change(collection_key(collection), strike)
+    return bool(left)
+
+
+def _rule_text(rule: ChunkRule) -> str:
+    kind = "windows that fit the model" if rule.fit else f"windows of {rule.words} words"
+    return f"{kind}, overlap {rule.overlap}, at most {rule.max_chunks} chunks"
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("osembed")

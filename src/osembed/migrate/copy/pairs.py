@@ -1,0 +1,100 @@
+"""Find what copying cannot see: documents that were deleted in the source, or strayed into the target.
+
+Deletes leave no searchable trace. But each target document carries `origin`, the sequence number of the version it was copied from, so two
+live sets are equal exactly when the source's sequence numbers and the target's origins are the same numbers. Two histograms per shard
+compare them; only unequal buckets are listed.
+
+On the way back the documents that nobody has touched since the swap pair the other way round: green's `origin` is blue's sequence number.
+The bases, both sides' highest numbers at the swap, tell the two kinds apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from osembed.migrate.copy.copier import Copier, Lane, Outdated
+from osembed.opensearch import bulk, scan
+from osembed.opensearch.bulk import BulkLoop
+from osembed.opensearch.client import OpenSearch
+
+_RANGES = 200
+_AT_ONCE = 5000
+Key = tuple[str, int]
+
+
+@dataclass
+class Difference:
+    """Documents of one shard that stand on one side only: (id, number) → routing. Outside a fence they are suspicions."""
+
+    extra: dict[Key, str | None] = field(default_factory=dict)
+    missing: dict[Key, str | None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.extra or self.missing)
+
+
+@dataclass(frozen=True)
+class Half:
+    """One way of pairing: which number of the source stands for which of the target, each within a range of its sequence numbers."""
+
+    source_key: str
+    source_within: dict[str, int]
+    target_key: str
+    target_within: dict[str, int]
+    highest: int
+
+
+def halves(mark: int, base: tuple[int, int]) -> Iterator[Half]:
+    """Yield the pairings of a shard: what was written since the bases, and, on the way back, what nobody touched since."""
+    yield Half("_seq_no", {"gt": base[0], "lte": mark}, "origin", {"gt": base[1]}, mark)
+    if base[0] >= 0:
+        yield Half("origin", {"lte": base[0]}, "_seq_no", {"lte": base[1]}, base[1])
+
+
+def compare(client: OpenSearch, lane: Lane, shard: int, mark: int, base: tuple[int, int]) -> Difference:
+    """Compare a shard's live sets up to the mark. Both sides must have been refreshed."""
+    found = Difference()
+    for half in halves(mark, base):
+        width = scan.interval_for(half.highest)
+        ours, _ = scan.histogram(client, lane.source.index, shard, half.source_key, half.source_within, width)
+        theirs, strays = scan.histogram(client, lane.target.index, shard, half.target_key, half.target_within, width)
+        unequal = sorted(start for start in ours.keys() | theirs.keys() if ours.get(start, 0) != theirs.get(start, 0))
+        for first in range(0, len(unequal), _RANGES):
+            ranges = [(start, start + width) for start in unequal[first : first + _RANGES]]
+            here = scan.listing(client, lane.source.index, shard, half.source_key, half.source_within, ranges)
+            there = scan.listing(client, lane.target.index, shard, half.target_key, half.target_within, ranges)
+            found.extra.update({key: routing for key, routing in there.items() if key not in here})
+            found.missing.update({key: routing for key, routing in here.items() if key not in there})
+        if strays and half.target_key == "origin":
+            found.extra.update(scan.listing(client, lane.target.index, shard, "origin", half.target_within, None))
+    return found
+
+
+def mend(client: OpenSearch, lane: Lane, found: Difference, copier: Copier, loop: BulkLoop) -> int:
+    """Delete from the target what a realtime read says the source has not, copy again what it has and the target lacks.
+
+    Returns how many documents were changed. What the source has in a newer version is left to the next catch-up.
+    """
+    changed = _delete(client, lane, dict(list(found.extra.items())[:_AT_ONCE]), loop)
+    keys = list(found.missing.items())[:_AT_ONCE]
+    for first in range(0, len(keys), 100):
+        part = {key: (number, routing) for (key, number), routing in keys[first : first + 100]}
+        wanted = [(key, routing) for key, (_, routing) in part.items()]
+        now = scan.read_now(client, lane.source.index, wanted, fields=())
+        docs = [doc for key, doc in now.items() if doc.seq == part[key][0]]
+        changed += copier.copy_now(lane, docs).written if docs else 0
+    return changed
+
+
+def _delete(client: OpenSearch, lane: Lane, extra: dict[Key, str | None], loop: BulkLoop) -> int:
+    """Delete exactly the versions that were listed, where the source has no document of that id now."""
+    wanted = {key: (number, routing) for (key, number), routing in extra.items()}
+    alive = scan.read_now(client, lane.source.index, [(key, routing) for key, (_, routing) in wanted.items()])
+    gone = [(key, routing) for key, (_, routing) in wanted.items() if key not in alive]
+    there = scan.read_now(client, lane.target.index, gone)
+    routed = dict(gone)
+    outcome = loop.send(bulk.delete(lane.alias, key, (doc.seq, doc.term), routed[key]) for key, doc in there.items())
+    if outcome.blocked:
+        raise Outdated("the target refuses deletes")
+    return outcome.done

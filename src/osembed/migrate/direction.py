@@ -1,0 +1,397 @@
+"""One direction of a migration, from the claim to the swap: copy and catch up → serve → verify → gate → fence and swap."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+from osembed.embed.encoders import Encoders
+from osembed.errors import BusyError, ClusterError, CollectionError
+from osembed.limits import check_fields
+from osembed.migrate.copy import pairs
+from osembed.migrate.copy.copier import Copied, Copier, Lane, Outdated, Window
+from osembed.migrate.copy.lanes import make_lanes
+from osembed.migrate.progress import Progress
+from osembed.migrate.proof import gate as gates
+from osembed.migrate.proof.gate import Gate, GateOptions, PinnedSearcher, judge
+from osembed.migrate.proof.report import Report, kept_report
+from osembed.migrate.proof.sides import Side, pair_of
+from osembed.migrate.proof.verify import verify
+from osembed.migrate.readiness import read_clients, unready
+from osembed.migrate.swap import Crossing, GivenUp, Swapped, base_of, leave_known, lost_writes, swap
+from osembed.opensearch import changes, indexes, permissions, reads, scan, schema, sight
+from osembed.opensearch.bulk import BulkLoop
+from osembed.opensearch.client import OpenSearch, Server
+from osembed.opensearch.coordination import fence
+from osembed.opensearch.coordination.journal import Journal
+from osembed.opensearch.coordination.lease import Lease, take_tokens
+from osembed.opensearch.coordination.migration_state import MigrationState
+from osembed.opensearch.indexes import Target
+from osembed.opensearch.patience import settled
+from osembed.papers.levels import Level
+
+_FENCE_TRIES = 12
+_LAG_S = 1.0  # a fence is raised when what is left takes less than this
+_SMALL = 32
+_NOTED_S = 5.0  # between notes of a verification's progress in the journal
+_NAMED = 10
+_LATE_S = 5.0  # for how long a block that was given up is watched for after the last try
+_OLD_ONLY = "they stand in the old model's index only, which `finish` deletes"
+_NEW_ONLY = "they stand in the new model's index only, which `abort` deletes"
+
+
+@dataclass(frozen=True)
+class MigrateOptions:
+    """How a migration runs.
+
+    Attributes:
+        swap: whether to swap at the end, or stop when ready.
+        rate: documents per second at most; 0 for no limit.
+        gentle: leave room for searches on the same machine: this process gets a lower urgency, and keeps it until it ends.
+        allow_failed: how many documents that cannot be copied a swap may leave behind.
+        full: verify every document instead of a sample.
+        gate: how the new model is judged before the swap.
+    """
+
+    swap: bool = True
+    rate: float = 0.0
+    gentle: bool = False
+    allow_failed: int = 0
+    full: bool = False
+    gate: GateOptions = field(default_factory=GateOptions)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass
+class MigrateResult:
+    """What a command brought about.
+
+    Attributes:
+        phase: where the migration stands now.
+        refused: what vetoed a swap.
+        failed: "level/id" → why, of documents that could not be copied, or were left behind by a swap.
+    """
+
+    collection: str
+    phase: str
+    models: dict[str, str]
+    copied: Copied = field(default_factory=Copied)
+    fence_s: float | None = None
+    fences: int = 0
+    report: Report | None = None
+    gate: Gate | None = None
+    refused: str = ""
+    failed: dict[str, str] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+Watch = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a leg works with: the server, the encoders of documents and of queries, and whom to tell."""
+
+    client: OpenSearch
+    server: Server
+    encoders: Encoders
+    query_encoders: Encoders
+    report: Say = lambda _: None
+    watch: Watch = lambda _: None
+
+
+class Leg:
+    """One direction of a migration, from claim to swap."""
+
+    def __init__(self, work: Bench, lease: Lease, options: MigrateOptions) -> None:
+        self._work, self._lease, self._options = work, lease, options
+        self._client, self._report, self._watch = work.client, work.report, work.watch
+        self._journal = Journal(work.client)
+        self._progress, self._began = Progress("copying"), time.monotonic()
+        self._noted = 0.0
+        self._heard = self._settled(lambda: read_clients(work.client, lease.state.collection))
+        self._result = MigrateResult(lease.state.collection, lease.state.phase, dict(lease.state.models))
+
+    def _settled(self, attempt: Callable[[], T]) -> T:
+        """Wait for a server that is away or short of something, and say so; ends when another process takes over."""
+        return settled(attempt, self._lease.check, report=self._report)
+
+    def forward(self, judged: bool = False) -> MigrateResult:
+        """Copy and catch up, prove, judge (unless it was judged before), swap."""
+        if not judged and not self._options.gate.skip:
+            self._warn_unjudged()
+        self._lease.note("copying", phase="copy")
+        with self._crossing() as at:
+            self._converge(at)
+            self._serve(at)
+            self._converge(at)
+            if not self._complete() or not self._verified(at) or not (judged or self._judged(at)):
+                return self._finished()
+        self._lease.note("ready", phase="ready")
+        return self._swap() if self._options.swap else self._finished()
+
+    def backward(self) -> MigrateResult:
+        """The same, from green to blue with the old model; blue is in service already. Refused where documents could not be copied."""
+        self._lease.note("rolling back")
+        with self._crossing() as at:
+            self._converge(at)
+        return self._swap()
+
+    @contextmanager
+    def _crossing(self) -> Iterator[Crossing]:
+        """Everything that copies under the present staging aliases."""
+        client, lanes = self._client, self._settled(lambda: make_lanes(self._client, self._lease.state, self._work.encoders))
+        loop = BulkLoop(client, report=self._report)
+        try:
+            copier = Copier(client, lanes, loop, self._settle, self._between)
+            yield Crossing(client, self._lease, lanes, copier, loop, self._options.allow_failed)
+        except Outdated as error:
+            self._lease.check()
+            raise BusyError(
+                f"This process no longer holds the staging aliases of '{self._lease.state.collection}': {error}.",
+                "Another client took them over.",
+                "Run the command again.",
+            ) from error
+        finally:
+            loop.close()
+
+    def _converge(self, at: Crossing) -> None:
+        """Catch up again and again, and repair deletes, until what is left takes less than a second."""
+        grown, before = 0, float("inf")
+        self._progress = Progress("catching up" if self._result.copied.seen else "copying", total=self._pending(at))
+        self._began = time.monotonic()
+        while True:
+            at.copier.catch_up(lambda: {level: move.marks for level, move in self._lease.state.moves.items()})
+            self._mend(at)
+            left = self._pending(at)
+            grown = grown + 1 if left >= 0.9 * before and left > _SMALL else 0
+            self._progress.lag, self._progress.converging = left, grown < 3
+            if grown == 3:
+                self._report(f"Not converging: writes come as fast as they are embedded ({left:,} documents behind).")
+            if left <= max(_SMALL, _LAG_S * self._progress.rate):
+                return
+            before = left
+            self._progress.total = self._progress.done + left
+
+    def _mend(self, at: Crossing) -> None:
+        for lane in at.lanes:
+            self._settled(lambda lane=lane: changes.refresh(self._client, lane.target.index))  # type: ignore[misc]
+            for shard, mark in self._lease.state.moves[lane.level].marks.items():
+                base = base_of(self._lease.state, lane.level, shard)
+                found = self._settled(lambda: pairs.compare(self._client, lane, int(shard), mark, base))  # noqa: B023 - called at once
+                leave_known(self._lease.state, lane.level, found)
+                if found:
+                    self._lease.check()
+                    self._settled(lambda: pairs.mend(self._client, lane, found, at.copier, at.loop))  # noqa: B023 - called at once
+
+    def _pending(self, at: Crossing) -> int:
+        """Count the documents that changed since the marks."""
+        moves = self._lease.state.moves
+        return self._settled(lambda: sum(scan.count_after(self._client, lane.source.index, moves[lane.level].marks) for lane in at.lanes))
+
+    def _serve(self, at: Crossing) -> None:
+        """Give the new indexes the settings of service before anybody looks at them."""
+        for lane in at.lanes:
+            kept = self._settled(lambda lane=lane: self._journal.recall_index(lane.target.uuid))  # type: ignore[misc]
+            wanted = kept["wanted"] if kept else schema.wanted_settings(lane.target.meta.profile, 0)
+            self._lease.check()
+            self._settled(lambda: indexes.put_in_service(self._client, lane.target, wanted))  # noqa: B023 - called at once
+
+    def _complete(self) -> bool:
+        """Whether no more documents failed than may be left behind."""
+        failed = self._lease.state.failed
+        if len(failed) <= self._options.allow_failed:
+            return True
+        self._result.refused = f"{len(failed)} documents could not be copied (--allow-failed {len(failed)} leaves them behind)"
+        self._result.notices += _named(failed)
+        self._lease.note(f"{len(failed)} documents failed")
+        return False
+
+    def _verified(self, at: Crossing) -> bool:
+        """Compare both sides, and the new vectors with their texts; keep the report with the journal."""
+        self._show("verifying")
+        state = self._lease.note("verifying", phase="verify")
+        places = [place for lane in at.lanes for place in (lane.source.place, lane.target.place)]
+        self._settled(lambda: sight.prove(self._client, places))
+        sides = [Side(lane.target, lane.level, lane.encoder, pair_of(lane, state)) for lane in at.lanes]
+        moving = {side.level for side in sides}
+        still = [target for level, target in self._published().items() if level not in moving]
+        report = verify(self._client, state.collection, sides, full=self._options.full, still=still, watch=self._verifying)
+        self._result.report = report
+        self._keep("report", kept_report(report))
+        self._lease.note("verified" if report.passed else "verification refused", verified={"passed": report.passed, "id": state.id})
+        if not report.passed:
+            self._result.refused = "verification"
+        return report.passed
+
+    def _verifying(self, progress: Progress) -> None:
+        """Show how far the verification is, now and then in the journal too; ends it when another process takes over."""
+        self._progress = progress
+        self._watch(progress)
+        self._lease.check()
+        if time.monotonic() - self._noted > _NOTED_S:
+            self._noted = time.monotonic()
+            self._lease.update(progress=asdict(progress))
+
+    def _judged(self, at: Crossing) -> bool:
+        """Compare what both models find; keep the judgment with the journal."""
+        options = self._options.gate
+        published = self._published()
+        if options.skip:
+            self._lease.note("gate skipped", gated={"verdict": "skipped"})
+            return True
+        self._show("judging")
+        self._lease.note("judging", phase="gate")
+        after = {**published, **{lane.level: lane.target for lane in at.lanes}}
+        query = self._work.query_encoders
+        blue = PinnedSearcher(self._client, self._work.server, published, query)
+        green = PinnedSearcher(self._client, self._work.server, after, query)
+        moving = list(self._lease.state.moves)
+        gate = self._result.gate = self._settled(lambda: judge(self._client, blue, green, options, self._lease.check, moving))
+        self._keep("gate", {**asdict(gate), "passed": gate.passed})
+        said = f"gate {gate.verdict}{f': {gate.reason}' if gate.reason else ''}"
+        said += f", overridden: {options.override}" if options.override else ""
+        self._lease.note(said, gated=gates.summary_of(gate))
+        if not gate.passed:
+            self._result.refused = f"gate ({gate.verdict}{f': {gate.reason}' if gate.reason else ''})"
+        return gate.passed
+
+    def _warn_unjudged(self) -> None:
+        """Say before anything is copied that the gate will not be able to decide."""
+        why = gates.foresee(self._published(), list(self._lease.state.moves))
+        if why:
+            self._lease.note(why)
+            self._result.notices.append(why)
+            self._report(why)
+
+    def _published(self) -> dict[Level, Target]:
+        targets = self._settled(lambda: indexes.resolve(self._client, self._lease.state.collection))
+        if targets is None:
+            raise CollectionError(f"The aliases of '{self._lease.state.collection}' are gone.", "", "Put them back, then run this again.")
+        return targets
+
+    def _keep(self, kind: str, document: dict[str, Any]) -> None:
+        self._settled(lambda: self._journal.change(f"{kind}:{self._lease.state.collection}", lambda _: document))
+
+    def _show(self, phase: str) -> None:
+        self._progress.phase, self._progress.eta_s = phase, None
+        self._watch(self._progress)
+
+    def _swap(self) -> MigrateResult:
+        """Fence and swap, with back-off, until it is done in time."""
+        why, late = "", False
+        self._warn_unready()
+        for number in range(_FENCE_TRIES):
+            if number:
+                self._pause(random.uniform(0.5, 1) * min(64.0, 2.0**number), late)
+                take_tokens(self._lease, {level: self._lease.state.target(level) for level in self._lease.state.moves})
+            with self._crossing() as at:
+                self._converge(at)
+                if not self._complete():
+                    return self._finished()
+                permissions.require(self._client, self._lease.state.collection, "migrator")  # not to find out under the fence
+                try:
+                    done = swap(at)
+                except GivenUp as error:
+                    why, late = str(error), error.late
+                    self._report(f"The swap was put off: {why}. Trying again.")
+                    continue
+                return self._crossed(at, done, number + 1)
+        self._pause(_LATE_S, late)
+        raise CollectionError(
+            f"The swap was tried {_FENCE_TRIES} times: {why}.",
+            "Everything is as before, and the new indexes are kept.",
+            "When there are fewer writes: osembed migrate swap",
+        )
+
+    def _pause(self, seconds: float, late: bool) -> None:
+        """Wait before another try; lift the block of the last one should the server have set it only now."""
+        ends, sources = time.monotonic() + seconds, [self._lease.state.source(level) for level in self._lease.state.moves]
+        while (left := ends - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+            if late:
+                with suppress(ClusterError):
+                    if reads.write_blocks(self._client, sources):
+                        fence.unblock(self._client, sources)
+
+    def _warn_unready(self) -> None:
+        """Tell which known clients lack the model that they are about to need: they would search by words only."""
+        state = self._lease.state
+        targets = self._settled(lambda: indexes.resolve_indexes(self._client, {level: state.target(level) for level in state.moves}))
+        identities = {target.meta.identity.hash: target.meta.model for target in targets.values()}
+        heard = self._settled(lambda: read_clients(self._client, state.collection))
+        for line in unready(self._heard, heard, identities):
+            self._result.notices.append(f"{line}: it will search by words only until it has it.")
+            self._report(self._result.notices[-1])
+
+    def _crossed(self, at: Crossing, done: Swapped, tries: int) -> MigrateResult:
+        result = self._finished()
+        result.fence_s, result.fences = done.fence_s, tries
+        state = self._lease.state
+        if state.failed:
+            result.notices += [f"{len(state.failed):,} documents could not be brought back: {_NEW_ONLY}.", *_named(state.failed)]
+        if state.left:
+            said = "that the new model's index lacked are back" if state.back else f"were left behind: {_OLD_ONLY}"
+            result.notices += [f"{len(state.left):,} documents {said}.", *_named(state.left)]
+        if not state.back:
+            result.notices += [notice for lane in at.lanes if (notice := self._lost_notice(lane))]
+        return result
+
+    def _lost_notice(self, lane: Lane) -> str:
+        """Return what is to be said of writes that by-passed the fence of a swap; "" for nothing. The swap is done, and stays so."""
+        try:
+            lost = lost_writes(self._client, lane, self._lease.state.moves[lane.level].bases)
+        except ClusterError as error:
+            return f"Whether writes reached {lane.source.index} after it was fenced could not be seen: {error.found}"
+        return f"{lost} writes reached {lane.source.index} after it was fenced: somebody lifted the block by hand." if lost else ""
+
+    def _finished(self) -> MigrateResult:
+        state = self._lease.state
+        self._result.phase, self._result.failed = state.phase, dict(state.failed or ({} if state.back else state.left))
+        return self._result
+
+    def _settle(self, window: Window, copied: Copied) -> None:
+        """Keep what a window did: failures first, then its mark, in one write."""
+        level, progress = window.lane.level, self._progress
+        self._result.copied.add(copied)
+        progress.advance(copied.seen, self._began)
+
+        def step(state: MigrationState) -> MigrationState:
+            marks = {**state.moves[level].marks, str(window.shard): window.upto}
+            settled = {f"{level}/{doc.id}" for doc in window.docs}
+            failed = {key: why for key, why in state.failed.items() if key not in settled}
+            failed.update({f"{level}/{key}": why for key, why in copied.failed.items()})
+            left = {key: why for key, why in state.left.items() if key not in settled}
+            return replace(state.with_move(level, marks=marks), failed=failed, left=left, progress=asdict(progress))
+
+        self._lease.update(step)
+        self._watch(progress)
+
+    def _between(self) -> None:
+        """Before each window: is this process still the holder, is it paused, is it too fast?"""
+        self._lease.check()
+        fenced = bool(self._lease.state.fence)
+        while self._lease.state.paused and not fenced:
+            self._progress.phase = "paused"
+            self._watch(self._progress)
+            time.sleep(0.5)
+            self._lease.update()
+        rate = self._lease.state.rate
+        if rate and not fenced:
+            ahead = self._progress.done / rate - (time.monotonic() - self._began)
+            if ahead > 0:
+                time.sleep(min(ahead, 10.0))
+
+
+def _named(documents: Mapping[str, str]) -> list[str]:
+    """Return the first few of some documents with the reason of each."""
+    more = [f"… and {len(documents) - _NAMED:,} more (--json names them all)"] if len(documents) > _NAMED else []
+    return [*(f"{key}: {why}" for key, why in list(documents.items())[:_NAMED]), *more]

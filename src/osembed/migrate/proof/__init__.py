@@ -1,0 +1,1 @@
+"""The proof of a migration: verification, the quality gate, repair."""

@@ -1,0 +1,341 @@
+"""The gate: does search get worse? Judged before a swap, by judgments, or by known items where there are none.
+
+The rule is non-inferiority: the lower 95 % bootstrap bound of the mean difference (new − old) must not lie below −margin. What compares
+nothing passes nothing: fewer than fifty queries, judged papers that are not there, an old model that is not on this machine, searches that
+use no model or find nothing are inconclusive, and only a recorded override gets past that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from osembed.embed.encoders import Encoders, model_of
+from osembed.errors import IdentityError, InputError, ModelError
+from osembed.evaluate.evaluation import Judged, read_judged
+from osembed.evaluate.metrics import METRICS
+from osembed.evaluate.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
+from osembed.limits import Mode, check_fields
+from osembed.opensearch import scan
+from osembed.opensearch.client import OpenSearch, Server
+from osembed.opensearch.coordination.journal import Journal
+from osembed.opensearch.indexes import Target, Targets
+from osembed.papers.levels import LEVELS, Level
+from osembed.papers.paper import to_text
+from osembed.search.results import WINDOW, SearchOptions
+from osembed.search.searcher import Searcher
+
+ENOUGH = 50
+_KNOWN_ITEMS = 400
+_WORST = 5
+_SENTENCE = re.compile(r"[^.!?]{40,300}[.!?]")
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """How a migration is judged.
+
+    Attributes:
+        qrels: folder in BEIR layout; None for known-item search: titles and sentences must find their own paper.
+        max_drop: metric → how much worse the new model may be; the first one decides which queries are shown.
+        mode: how is searched; None for hybrid with judgments and vector with known items (words alone would find those).
+        queries: a file with one query per line, for the overlap of results.
+        override: why the gate's refusal is overruled; recorded.
+        skip: do not judge at all; recorded.
+    """
+
+    qrels: str | None = None
+    max_drop: Mapping[str, float] = field(default_factory=lambda: {"ndcg@10": 0.02})
+    mode: Mode | None = None
+    queries: str | None = None
+    override: str = ""
+    skip: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        unknown = set(self.max_drop) - set(METRICS)
+        if unknown or not self.max_drop:
+            raise InputError(f"There is no metric '{next(iter(unknown), '')}'.", "", f"Use {', '.join(METRICS)}, like ndcg@10=0.01.")
+        if any(not 0 <= margin < 1 for margin in self.max_drop.values()):
+            raise InputError("A margin is a number from 0 to 1.", "", "Like ndcg@10=0.01: at most one point worse.")
+
+
+@dataclass(frozen=True)
+class MetricVerdict:
+    """One metric: means of both, mean difference, its lower 95 % bound, the margin, the randomisation p, and whether it passes."""
+
+    name: str
+    blue: float
+    green: float
+    difference: float
+    lower: float
+    margin: float | None
+    p: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Worst:
+    """A query that lost: its value with both models, and the best results of each."""
+
+    query: str
+    blue: float
+    green: float
+    blue_top: list[str]
+    green_top: list[str]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The judgment.
+
+    Attributes:
+        verdict: passed, refused or inconclusive; `reason` says why it is inconclusive.
+        metrics: both models side by side; [] where the old one could not be asked, then `alone` has the new one's means.
+        overlap, rbo: how alike the results are; they decide nothing.
+    """
+
+    kind: str
+    mode: str
+    queries: int
+    verdict: str
+    metrics: list[MetricVerdict]
+    worst: list[Worst]
+    overlap: float
+    rbo: float
+    override: str = ""
+    reason: str = ""
+    alone: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether a swap may go on."""
+        return self.verdict == "passed" or bool(self.override)
+
+
+class PinnedSearcher(Searcher):
+    """A searcher of given indexes, published or not."""
+
+    def __init__(self, client: OpenSearch, server: Server, targets: Targets, encoders: Encoders) -> None:
+        super().__init__(client, server, targets["papers"].meta.collection, encoders)
+        self._pinned, self._journal, self._models = targets, Journal(client), encoders
+
+    def admit(self, level: Level) -> None:
+        """Load the model of a level, and test it against the witness vectors. Raises ModelError where this machine lacks it."""
+        self._models.of(self._pinned[level].meta.stored_model, self._journal.recall_witness)
+
+    def targets(self) -> Targets:
+        """Return the given indexes."""
+        return self._pinned
+
+    def resolve(self) -> Targets:
+        """Return the given indexes."""
+        return self._pinned
+
+
+@dataclass
+class _Answers:
+    """What was asked, what both found, and what of the question cannot be answered: queries that lack a paper they look for.
+
+    Attributes:
+        asked: query id → the paper ids that it should find.
+        missing: relevant papers that one of the two collections lacks.
+        found: (query id, text, old ranking, new ranking).
+    """
+
+    judged: Judged
+    wanted: dict[str, set[str]]
+    missing: set[str]
+    found: list[tuple[str, str, list[str], list[str]]] = field(default_factory=list)
+
+
+def judge(
+    client: OpenSearch,
+    blue: PinnedSearcher,
+    green: PinnedSearcher,
+    options: GateOptions,
+    between: Callable[[], None] = lambda: None,
+    moving: Collection[Level] = LEVELS,
+) -> Gate:
+    """Search the same queries with both models and compare. `between` is called after each query and may raise.
+
+    Raises ModelError where the new model cannot be asked; nothing is ever searched by words in a model's place.
+    """
+    mode: Mode = options.mode or ("hybrid" if options.qrels else "vector")
+    level = answering_level(moving)
+    way = SearchOptions(mode=mode, size=WINDOW, level="papers" if level == "papers" else "both", strict=True)
+    absent = ""
+    if mode != "lexical":
+        green.admit(level)
+        try:
+            blue.admit(level)
+        except (ModelError, IdentityError) as error:
+            absent = error.found
+    answers = _ask(client, blue, green, options, level)
+    for key, text in answers.judged.queries.items():
+        if not answers.wanted[key] & answers.missing:
+            answers.found.append((key, text, [] if absent else blue.rank(text, way), green.rank(text, way)))
+            between()
+    if absent:
+        return _alone(answers, options, mode, absent)
+    compared = [(old, new) for _, _, old, new in answers.found]
+    if options.queries is not None:
+        compared = [(blue.rank(text, way), green.rank(text, way)) for text in _lines(options.queries)]
+    return replace(
+        _compare(answers, options, mode),
+        overlap=_mean([overlap(old, new) for old, new in compared]),
+        rbo=_mean([rank_biased_overlap(old[:100], new[:100]) for old, new in compared]),
+    )
+
+
+def answering_level(moving: Collection[Level]) -> Level:
+    """Return the level whose vectors are judged: chunks answer searches; papers alone are judged where the chunks do not move."""
+    return "chunks" if "chunks" in moving else "papers"
+
+
+def foresee(published: Targets, moving: Collection[Level]) -> str:
+    """Return why the gate will not be able to compare, and what then follows; "" where both models are on this machine."""
+    try:
+        model_of(published[answering_level(moving)].meta.stored_model)
+    except (ModelError, IdentityError) as error:
+        return (
+            f"The gate cannot compare: {error.found} It will measure the new model alone, which cannot show that search gets no worse: "
+            "the swap will be refused (exit code 4) unless --override REASON or --no-gate is given; either is recorded. "
+            f"To compare: {error.hint[:1].lower()}{error.hint[1:]}"
+        )
+    return ""
+
+
+def _ask(client: OpenSearch, blue: PinnedSearcher, green: PinnedSearcher, options: GateOptions, level: Level) -> _Answers:
+    """Collect the queries, and see which of the papers that they should find are in both collections."""
+    judged = read_judged(Path(options.qrels)) if options.qrels else known_items(client, blue.targets()["papers"], level)
+    wanted = {key: {paper for paper, grade in judgments.items() if grade > 0} for key, judgments in judged.judgments.items()}
+    relevant = sorted(set().union(*wanted.values()))
+    return _Answers(judged, wanted, set(relevant) - (blue.present(relevant) & green.present(relevant)))
+
+
+def _compare(answers: _Answers, options: GateOptions, mode: str) -> Gate:
+    grades, asked = answers.judged.judgments, len(answers.found)
+    values = {
+        name: [(metric(old, grades[key]), metric(new, grades[key])) for key, _, old, new in answers.found]
+        for name, metric in METRICS.items()
+    }
+    metrics = [_verdict(name, both, options.max_drop.get(name)) for name, both in values.items()] if asked else []
+    doubt = _doubt(answers, options, mode, metrics)
+    worse = asked >= ENOUGH and not all(metric.passed for metric in metrics)
+    return Gate(
+        kind=_kind(options),
+        mode=mode,
+        queries=asked,
+        verdict="refused" if worse else "inconclusive" if doubt else "passed",
+        metrics=metrics,
+        worst=_worst([(text, old, new) for _, text, old, new in answers.found], values[next(iter(options.max_drop))]),
+        overlap=0.0,
+        rbo=0.0,
+        override=options.override,
+        reason="" if worse else doubt,
+    )
+
+
+def _doubt(answers: _Answers, options: GateOptions, mode: str, metrics: Sequence[MetricVerdict]) -> str:
+    """Return why a comparison shows nothing; "" for one that does."""
+    if mode == "lexical":
+        return "searches by words use neither model, and find the same with any"
+    if options.qrels and answers.missing:
+        relevant = len(set().union(*answers.wanted.values()))
+        return f"{len(answers.missing):,} of {relevant:,} papers that the judgments look for are not in the collection"
+    if len(answers.found) < ENOUGH:
+        return f"{len(answers.found)} queries could be asked, and fewer than {ENOUGH} decide nothing"
+    for what, rankings in (("old", [old for _, _, old, _ in answers.found]), ("new", [new for _, _, _, new in answers.found])):
+        if silent := sum(not ranking for ranking in rankings):
+            return f"the {what} indexes answer nothing to {silent:,} of {len(rankings):,} queries"
+    if not any(metric.blue or metric.green for metric in metrics):
+        return "neither model finds any paper that it should"
+    return ""
+
+
+def _alone(answers: _Answers, options: GateOptions, mode: str, absent: str) -> Gate:
+    """Measure the new model without the old one to compare with: figures to look at, no verdict."""
+    found = [(new, answers.judged.judgments[key]) for key, _, _, new in answers.found]
+    return Gate(
+        kind=_kind(options),
+        mode=mode,
+        queries=len(found),
+        verdict="inconclusive",
+        metrics=[],
+        worst=[],
+        overlap=0.0,
+        rbo=0.0,
+        override=options.override,
+        reason=f"{absent} The new model alone cannot show that search gets no worse",
+        alone={name: _mean([metric(ranking, judgments) for ranking, judgments in found]) for name, metric in METRICS.items()},
+    )
+
+
+def _kind(options: GateOptions) -> str:
+    return "judgments" if options.qrels else "known items"
+
+
+def known_items(client: OpenSearch, papers: Target, level: Level) -> Judged:
+    """Make queries whose answer is known: titles of papers, and sentences from their texts, must find their own paper.
+
+    Only of papers that the level's vectors can find; the others would make any two models alike.
+    """
+    findable = {"exists": {"field": "embedding"}} if level == "papers" else {"range": {"chunk_count": {"gte": 1}}}
+    docs = [doc for page in scan.sample(client, papers.index, _KNOWN_ITEMS // 2, 100, findable) for doc in page]
+    each = min(10, max(1, -(-2 * ENOUGH // max(1, len(docs)))))
+    queries: dict[str, str] = {}
+    judgments: dict[str, dict[str, int]] = {}
+    for doc in docs:
+        title = to_text(doc.fields.get("title"))
+        text = " ".join(to_text(doc.fields.get(name)) for name in ("abstract", "body"))
+        sentences = [" ".join(found.split()) for found in _SENTENCE.findall(text[:20_000])]
+        step = max(1, len(sentences) // each)
+        asked = ([title] if len(title.split()) >= 3 else []) + sentences[::step][:each]
+        for number, query in enumerate(asked):
+            queries[f"{doc.id}/{number}"] = query
+            judgments[f"{doc.id}/{number}"] = {doc.id: 1}
+    return Judged(queries, judgments)
+
+
+def _verdict(name: str, pairs: Sequence[tuple[float, float]], margin: float | None) -> MetricVerdict:
+    differences = [new - old for old, new in pairs]
+    bound = lower_bound(differences)
+    return MetricVerdict(
+        name=name,
+        blue=_mean([old for old, _ in pairs]),
+        green=_mean([new for _, new in pairs]),
+        difference=_mean(differences),
+        lower=bound,
+        margin=margin,
+        p=randomisation_p(differences),
+        passed=margin is None or bound >= -margin,
+    )
+
+
+def _worst(rankings: Sequence[tuple[str, list[str], list[str]]], values: Sequence[tuple[float, float]]) -> list[Worst]:
+    order = sorted(range(len(rankings)), key=lambda place: values[place][1] - values[place][0])[:_WORST]
+    return [
+        Worst(rankings[place][0], *values[place], rankings[place][1][:3], rankings[place][2][:3])
+        for place in order
+        if values[place][1] < values[place][0]
+    ]
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read: {error}.", "", "Give a text file with one query per line.") from error
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def summary_of(gate: Gate) -> dict[str, Any]:
+    """Return what the migration's state keeps of a judgment."""
+    return {"verdict": gate.verdict, "kind": gate.kind, "queries": gate.queries, "override": gate.override, "reason": gate.reason}

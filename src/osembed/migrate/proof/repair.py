@@ -1,0 +1,238 @@
+"""Mend a live collection after writers that bypass osembed: embed what has no vector or a stale one, take out orphaned chunks.
+
+Works from a kept mark, so that a run costs what changed since the last one. Everything is written by compare-and-set on the version that
+was read: a repair never overwrites anybody's newer write. What the server refused is kept beside the mark, and tried again by the next run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from osembed.embed.encoders import Encoders
+from osembed.errors import CollectionError
+from osembed.migrate.copy.copier import OWN, PAGE
+from osembed.migrate.proof import integrity
+from osembed.models.identity import text_hash
+from osembed.opensearch import bulk, changes, reads, scan, sight
+from osembed.opensearch.bulk import BulkLoop
+from osembed.opensearch.checkpoints import whole_checkpoints
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination.fence import Turnstile, wait_writable
+from osembed.opensearch.coordination.journal import Journal
+from osembed.opensearch.coordination.migration_state import migration_key, read_state
+from osembed.opensearch.indexes import Target, Targets, resolve
+from osembed.opensearch.patience import settled
+from osembed.opensearch.scan import Found
+from osembed.papers.levels import LEVELS, Level
+from osembed.passages.passage import stored_passage
+
+if TYPE_CHECKING:
+    from osembed.embed.native.encoder import Encoder
+
+_YOUNG_S = 900  # an ingest writes chunks before their paper: younger orphans may be its
+_MOST_REFUSED = 5000  # in one journal entry; more is no matter of single documents
+_ROUNDS = 3  # for documents that somebody changes meanwhile: their new version is also seen by the next run
+
+
+@dataclass
+class Repair:
+    """What a repair did: documents looked at, embedded anew, chunks deleted, and orphans too young to judge.
+
+    `refused` names what could not be mended ("level/id" → why), `unblocked` the indexes whose write block was lifted.
+    """
+
+    looked_at: int = 0
+    embedded: int = 0
+    orphans: int = 0
+    young: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    unblocked: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Kept:
+    """What the journal keeps of the repairs of one index: shard → mark, and id → (routing, why it was refused)."""
+
+    marks: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+
+
+class _Fenced(Exception):
+    """The index refused writes, or vanished: wait, then look where the collection is."""
+
+
+def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Encoders) -> Repair:
+    """Mend what changed since the last repair, and what that one could not; all of it at the first."""
+    settled(lambda: sight.prove(client, [target.place for target in targets.values()]))
+    lifted = settled(lambda: _unblock(client, collection, targets))
+    began, done, loop = time.monotonic(), Repair(unblocked=lifted), BulkLoop(client)
+    turnstile = Turnstile(client, collection)
+    try:
+        for level in (*LEVELS, None):
+            while True:
+                try:
+                    if level:
+                        _Level(client, targets[level], level, encoders, loop, done).run()
+                    else:
+                        settled(lambda: _orphans(client, targets, loop, done))  # noqa: B023 - called at once
+                    break
+                except _Fenced:
+                    turnstile.wait()
+                    moved = settled(lambda: resolve(client, collection))
+                    targets = moved or targets
+    finally:
+        loop.close()
+    done.seconds = round(time.monotonic() - began, 2)
+    return done
+
+
+def _unblock(client: OpenSearch, collection: str, targets: Targets) -> list[str]:
+    """Lift the write blocks that no swap has set, or one whose answer was lost, half made as it may be; wait for a swap that is under way."""
+    blocks = reads.write_blocks(client, [target.index for target in targets.values()])
+    mine = sorted(index for index, said in blocks.items() if not any("read-only" in text for text in said))
+    if not mine:
+        return []
+    state = read_state(Journal(client).read(migration_key(collection)))
+    if state and state.fence:
+        wait_writable(client, collection)
+    else:
+        changes.lift_block(client, mine)
+    return mine
+
+
+class _Level:
+    """The repair of one index."""
+
+    def __init__(self, client: OpenSearch, target: Target, level: Level, encoders: Encoders, loop: BulkLoop, done: Repair) -> None:
+        self._client, self._target, self._level, self._loop, self._done = client, target, level, loop, done
+        self._journal, self._key = Journal(client), f"repair:{target.uuid}"
+        self._encoder: Encoder = encoders.of(target.meta.stored_model, self._journal.recall_witness)
+        stored = self._journal.read(self._key) or {}
+        refused = {key: (routing, why) for key, (routing, why) in stored.get("refused", {}).items()}
+        self._kept = _Kept(dict(stored.get("marks", {})), refused)
+
+    def run(self) -> None:
+        """Mend what was refused before, then what changed since the marks. Raises _Fenced where the index takes no writes."""
+        self._retry()
+        settled(self._catch_up, progress=lambda: dict(self._kept.marks))
+        self._keep()
+        self._done.refused.update({f"{self._level}/{key}": why for key, (_, why) in self._kept.refused.items()})
+
+    def _retry(self) -> None:
+        keys = [(key, routing) for key, (routing, _) in self._kept.refused.items()]
+        for start in range(0, len(keys), PAGE[self._level]):
+            part = keys[start : start + PAGE[self._level]]
+            docs = settled(lambda part=part: scan.read_now(self._client, self._target.index, part, fields=()))  # type: ignore[misc]
+            for key, _ in part:
+                self._kept.refused.pop(key)
+            self._mend(list(docs.values()))
+
+    def _catch_up(self) -> None:
+        """Go through what changed, from mark to mark: after an answer that was incomplete it goes on from there."""
+        client, index, marks = self._client, self._target.index, self._kept.marks
+        points = whole_checkpoints(client, index)
+        changes.refresh(client, index)
+        for shard, point in points.items():
+            for page in scan.scan(client, index, shard, marks.get(str(shard), -1), point, size=PAGE[self._level]):
+                self._done.looked_at += len(page)
+                for doc in page:
+                    self._kept.refused.pop(doc.id, None)  # it was written anew
+                self._mend(page)
+                marks[str(shard)] = page[-1].seq
+                self._keep()
+            marks[str(shard)] = max(point.safe, marks.get(str(shard), -1))
+
+    def _mend(self, page: Sequence[Found]) -> None:
+        """Embed what has to be; whatever is refused is noted, and what somebody changed meanwhile is read again."""
+        for _ in range(_ROUNDS):
+            stale = list(_stale(self._target, self._level, self._encoder.model.spec, page))
+            if not stale:
+                return
+            mended = dict(self._mended(stale))
+            alias, by_id = self._target.write_alias, {doc.id: doc for doc, _ in stale}
+            outcome = self._loop.send(
+                bulk.put(alias, key, fields, (by_id[key].seq, by_id[key].term), by_id[key].routing) for key, fields in mended.items()
+            )
+            self._done.embedded += outcome.done
+            self._refuse({key: (by_id[key].routing, why) for key, why in outcome.rejected.items()})
+            if outcome.blocked:
+                raise _Fenced
+            changed = [(key, by_id[key].routing) for key in outcome.conflicts]
+            page = list(scan.read_now(self._client, self._target.index, changed, fields=()).values()) if changed else []
+
+    def _mended(self, stale: Sequence[tuple[Found, str]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield documents as they should be: the user's fields as they are, those that osembed derives anew."""
+        tokens = self._encoder.tokeniser.tokenise(list(dict.fromkeys(text for _, text in stale if text)))
+        vectors = dict(zip(tokens.texts, self._encoder.embed(tokens), strict=True)) if len(tokens) else {}
+        counts = dict(zip(tokens.texts, tokens.counts, strict=True))
+        for doc, text in stale:
+            fields = {name: value for name, value in doc.fields.items() if name not in OWN or name == "origin"}
+            if text:
+                if not (np.isfinite(vectors[text]).all() and vectors[text].any()):
+                    self._refuse({doc.id: (doc.routing, "its vector is zero or not finite")})
+                    continue
+                fields.update(identity=self._target.meta.identity.hash, text_hash=text_hash(text))
+                fields["embedding"] = self._target.on_wire(vectors[text])
+                if self._level == "chunks":
+                    fields["token_count"] = counts[text]
+            yield doc.id, fields
+
+    def _refuse(self, refused: dict[str, tuple[str | None, str]]) -> None:
+        self._kept.refused.update(refused)
+        if len(self._kept.refused) > _MOST_REFUSED:
+            raise CollectionError(
+                f"{len(self._kept.refused):,} documents of {self._target.index} were refused: {next(iter(refused.values()))[1]}",
+                "So many are not single documents any more; the repair stopped here and keeps its mark.",
+                "See to the index (its mapping, perhaps), then run `osembed verify --repair` again.",
+            )
+
+    def _keep(self) -> None:
+        self._journal.change(self._key, lambda _: {"marks": dict(self._kept.marks), "refused": dict(self._kept.refused)})
+
+
+def _stale(target: Target, level: Level, spec: Any, page: Sequence[Found]) -> Iterator[tuple[Found, str]]:
+    """Yield the documents whose vector is missing or not of their text, with that text ('' where a vector has no words to stand for)."""
+    mine = target.meta.identity
+    for doc in page:
+        text, stored = stored_passage(spec, level, doc.fields), doc.fields.get("embedding")
+        right = bool(stored) and doc.fields.get("identity") == mine.hash and doc.fields.get("text_hash") == text_hash(text)
+        if text and not right:
+            yield doc, text
+        elif not text and stored:
+            yield doc, ""
+
+
+def _orphans(client: OpenSearch, targets: Targets, loop: BulkLoop, done: Repair) -> None:
+    """Delete chunks whose paper is gone, unless they are so young that their paper may be on its way."""
+    papers, chunks = targets["papers"], targets["chunks"]
+    changes.refresh(client, papers.index, chunks.index)
+    now, done.young = reads.server_clock(client), 0
+    orphaned = [key for key, why in integrity.faults(client, papers.index, chunks.index) if why.endswith(integrity.ORPHANED)]
+    if orphaned:
+        changes.refresh(client, papers.index)
+    for paper_id in orphaned:
+        for page in scan.matching(client, chunks.index, {"term": {"paper_id": paper_id}}, ("ingested_at",)):
+            if scan.read_anywhere(client, papers.index, [paper_id]):  # written since they were counted
+                break
+            old = [doc for doc in page if now - _written(doc) > _YOUNG_S]
+            done.young += len(page) - len(old)
+            outcome = loop.send(bulk.delete(chunks.write_alias, doc.id, (doc.seq, doc.term), doc.routing) for doc in old)
+            done.orphans += outcome.done
+            done.refused.update({f"chunks/{key}": why for key, why in outcome.rejected.items()})
+            if outcome.blocked:
+                raise _Fenced
+
+
+def _written(doc: Found) -> float:
+    """Return when a chunk was ingested, in seconds; long ago for one that does not say."""
+    try:
+        return datetime.fromisoformat(doc.fields["ingested_at"]).timestamp()
+    except (KeyError, ValueError, TypeError):
+        return 0.0

@@ -1,0 +1,42 @@
+"""What is verified: an index with the encoder of its model, and the source that it is copied from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from osembed.migrate.copy.copier import Lane
+from osembed.opensearch.coordination.migration_state import MigrationState
+from osembed.opensearch.indexes import Target
+from osembed.papers.levels import Level
+
+if TYPE_CHECKING:
+    from osembed.embed.native.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One level of a migration under way, for verification."""
+
+    lane: Lane
+    marks: Mapping[str, int]
+    bases: Mapping[str, tuple[int, int]]
+    failed: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One index with the encoder of its model; `pair` where it is the target of a migration."""
+
+    target: Target
+    level: Level
+    encoder: Encoder
+    pair: Pair | None = None
+
+
+def pair_of(lane: Lane, state: MigrationState) -> Pair:
+    """Return one level of a migration as verification sees it."""
+    move = state.moves[lane.level]
+    failed = frozenset(key for key in state.failed if key.startswith(f"{lane.level}/"))
+    return Pair(lane, move.marks, move.bases if state.back else {}, failed)

@@ -1,0 +1,142 @@
+"""The proof: compare the new indexes with the old, and their vectors with their texts. Reads only.
+
+Differences between the two, and faults of the new vectors, veto a swap. What was wrong in the old index already is reported as inherited:
+a migration copies a collection as it is, and `verify --repair` mends it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from osembed.migrate.copy import pairs
+from osembed.migrate.copy.copier import Lane
+from osembed.migrate.progress import Progress
+from osembed.migrate.proof import integrity, recall
+from osembed.migrate.proof.documents import SAMPLE, check_documents
+from osembed.migrate.proof.report import EXAMPLES, Check, Report, Verdict
+from osembed.migrate.proof.sides import Pair, Side
+from osembed.opensearch import answers, changes, reads, scan
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.indexes import Target
+from osembed.opensearch.patience import settled
+from osembed.opensearch.scan import Found
+from osembed.passages.passage import stored_passage
+
+Watch = Callable[[Progress], None]
+_RECALL = 0.95
+_RECALL_QUANTISED = 0.9  # seven bits a number lose some of the ten on purpose
+
+
+def verify(
+    client: OpenSearch,
+    collection: str,
+    sides: Sequence[Side],
+    *,
+    full: bool = False,
+    still: Sequence[Target] = (),
+    watch: Watch = lambda _: None,
+) -> Report:
+    """Verify indexes: against their sources where they are targets of a migration, else against their own texts.
+
+    Args:
+        client: the connection.
+        collection: its name.
+        sides: the indexes, at most one per level.
+        full: look at every document instead of a sample of 400 per level; ids and origins are always compared completely.
+        still: an index of the other level that does not move, for the chunks' papers.
+        watch: called after each page of documents with how far it is; may raise to end it.
+    """
+    began = time.monotonic()
+    seen = _Watched(watch, sum(_planned(client, side, full) for side in sides))
+    kind = "migration" if any(side.pair for side in sides) else "live"
+    report = Report(collection, kind, {side.level: side.target.index for side in sides}, full)
+    for side in sides:
+        settled(lambda side=side: changes.refresh(client, side.target.index))  # type: ignore[misc]
+        if side.pair:
+            report.checks.append(_ids(client, side.pair))
+        report.checks += check_documents(client, side, full, seen.add)
+        report.checks.append(settled(lambda side=side: _identities(client, side)))  # type: ignore[misc]
+        report.checks.append(_recall(client, side))
+    report.checks += settled(lambda: integrity.check(client, sides, still))
+    report.seconds = round(time.monotonic() - began, 2)
+    return report
+
+
+class _Watched:
+    """Tells how many documents were looked at."""
+
+    def __init__(self, watch: Watch, total: int) -> None:
+        self._watch, self._began, self._progress = watch, time.monotonic(), Progress("verifying", total=total)
+        watch(self._progress)
+
+    def add(self, count: int) -> None:
+        self._progress.advance(count, self._began)
+        self._watch(self._progress)
+
+
+def _planned(client: OpenSearch, side: Side, full: bool) -> int:
+    """Return how many documents of an index will be looked at one by one."""
+    settled(lambda: changes.refresh(client, side.target.index))
+    count = settled(lambda: reads.count(client, side.target.index))
+    return count if full else min(count, SAMPLE)
+
+
+def _ids(client: OpenSearch, pair: Pair) -> Check:
+    """Every id of the source stands in the target with the origin of its last version, and nothing else does."""
+    lane, faults, pending = pair.lane, [], 0
+    seen = settled(lambda: reads.count(client, lane.source.index))
+    if seen and not any(mark >= 0 for mark in pair.marks.values()):
+        return Check("ids and origins", lane.level, "failed", 0, seen, f"none of {seen:,} documents was compared: they are not copied yet")
+    for shard, mark in pair.marks.items():
+        base = pair.bases.get(shard, (-1, -1))
+        found = settled(lambda shard=shard, mark=mark, base=base: pairs.compare(client, lane, int(shard), mark, base))  # type: ignore[misc]
+        now, alive = settled(lambda found=found: (_now(client, lane, found.missing), _now(client, lane, found.extra)))  # type: ignore[misc]
+        for key, number in found.missing:
+            if f"{lane.level}/{key}" not in pair.failed and key in now and now[key].seq == number:
+                faults.append(f"{key} is missing, or not its latest version")
+        for key, number in found.extra:
+            if number < 0:
+                faults.append(f"{key} was not put there by this migration")
+            elif key not in alive:
+                pending += 1
+    if faults:
+        return Check("ids and origins", lane.level, "failed", seen, len(faults), f"{len(faults):,} documents differ", faults[:EXAMPLES])
+    verdict: Verdict = "pending" if pending else "passed" if seen else "empty"
+    note = f", {pending:,} deletes of the source still to be repeated" if pending else ""
+    return Check("ids and origins", lane.level, verdict, seen, 0, f"{seen:,} documents{note}")
+
+
+def _now(client: OpenSearch, lane: Lane, keys: Mapping[pairs.Key, str | None]) -> dict[str, Found]:
+    return scan.read_now(client, lane.source.index, [(key, routing) for (key, _), routing in keys.items()])
+
+
+def _identities(client: OpenSearch, side: Side) -> Check:
+    """Every document with words names the identity of its index."""
+    mine = side.target.meta.identity.hash
+    body = {
+        "size": EXAMPLES * 20,
+        "track_total_hits": True,
+        "query": {"bool": {"must_not": [{"term": {"identity": mine}}]}},
+        "_source": {"excludes": ["embedding"]},
+    }
+    answer = reads.search(client, side.target.index, body)
+    spec, total = side.encoder.model.spec, answers.total(answer, side.target.index)
+    listed = answer["hits"]["hits"]
+    wordless = [hit for hit in listed if not stored_passage(spec, side.level, hit["_source"]) and "identity" not in hit["_source"]]
+    faults = total - len(wordless) if total <= len(listed) else total
+    examples = [f"{hit['_id']}: {hit['_source'].get('identity', 'none')}" for hit in listed if hit not in wordless][:EXAMPLES]
+    count = reads.count(client, side.target.index)
+    found = f"{faults:,} of {count:,} documents are of another model" if faults else f"{count:,} documents"
+    return Check("identities", side.level, "failed" if faults else "passed" if count else "empty", count, faults, found, examples)
+
+
+def _recall(client: OpenSearch, side: Side) -> Check:
+    value, queries = settled(lambda: recall.measure(client, side.target))
+    if not queries:
+        there = reads.count(client, side.target.index, {"exists": {"field": "embedding"}})
+        found = f"none of {there:,} vectors was searched for" if there else "no vectors"
+        return Check("recall@10", side.level, "failed" if there else "empty", 0, int(there > 0), found)
+    found = f"{value:.3f} of the exact ten nearest are found, {queries} queries"
+    floor = _RECALL_QUANTISED if side.target.meta.profile == "lucene-sq" else _RECALL
+    return Check("recall@10", side.level, "passed" if value >= floor else "failed", queries, int(value < floor), found)

@@ -1,0 +1,1 @@
+"""Models on disk: their folders, their settings, their identity."""

@@ -1,6 +1,0 @@
-"""A real OpenSearch on this machine, without Docker: installed from packages, bound to loopback, data kept between runs."""
-
-from osembed.node.install import CLUSTER_NAME, VERSION
-from osembed.node.run import Status, ensure, logs, start, status, stop
-
-__all__ = ["CLUSTER_NAME", "VERSION", "Status", "ensure", "logs", "start", "status", "stop"]

@@ -1,0 +1,373 @@
+"""The bounded bulk loop: byte-sized requests, several in flight, only what failed is sent again.
+
+What each answer means and what follows:
+
+connection lost, timeout, 502, 503, 504        unknown: send again with jitter; halve the request after two timeouts
+429 on the request or an item                  back off, halve the bytes, send only those items again
+429 cluster_block_exception (disk)             pause, report, try again
+403 cluster_block_exception (write block)      hand back as `blocked`: the caller asks where to write now
+413, or an operation larger than the limit     split; one operation too large is rejected
+409                                            hand back as `conflicts`: the caller reads again and decides
+404 on a write (alias or index gone)           hand back as `blocked`
+404 on a delete                                done: it is gone
+400 naming a circuit breaker or a full disk    pause and try again
+400 otherwise                                  rejected, with the reason
+401 on the request                             AuthError, at once
+403 security                                   asked once more, then AuthError
+certificate not accepted                       ClusterError, at once
+fewer items than sent, others, broken JSON     unknown: send all again
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import opensearchpy
+import orjson
+from opensearchpy.exceptions import ConnectionTimeout, SerializationError, TransportError
+
+from osembed.errors import ClusterError, UnavailableError
+from osembed.opensearch.access import unauthorized
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.patience import lasting, patience_seconds
+from osembed.opensearch.refusals import explain, forbidden, is_shortage, reason_of, shortage
+from osembed.opensearch.tls import cause_text, explain_certificate
+
+MAX_BYTES = 8 * 2**20
+MIN_BYTES = 64 * 2**10
+MAX_OPERATION = 90 * 2**20  # http.max_content_length is 100 MB by default
+_IN_FLIGHT = 2
+_SERVER_S = 30.0  # how long the server may wait for a shard that is away: less than the client waits for the answer
+_QUOTED = 200  # characters of a reason that people are shown
+_FILTER = (
+    "errors,items.*._id,items.*._index,items.*.status,items.*._seq_no,items.*._primary_term,"
+    "items.*.error.type,items.*.error.reason,items.*.error.caused_by"
+)
+_PARAMS = {"filter_path": _FILTER, "request_timeout": 60}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One bulk operation, already serialised: the action line and, but for a delete, the document line."""
+
+    id: str
+    action: bytes
+    document: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire."""
+        return len(self.action) + len(self.document or b"") + 2
+
+
+@dataclass
+class Outcome:
+    """What became of the operations of one `send`: every id stands in exactly one place.
+
+    `versions` holds the sequence number and primary term of each document that was written.
+    """
+
+    done: int = 0
+    versions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    conflicts: list[str] = field(default_factory=list)
+    blocked: list[str] = field(default_factory=list)
+    rejected: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Outcome) -> None:
+        """Take in the outcome of another part."""
+        self.done += other.done
+        self.versions.update(other.versions)
+        self.conflicts += other.conflicts
+        self.blocked += other.blocked
+        self.rejected.update(other.rejected)
+
+
+def put(alias: str, doc_id: str, document: Mapping[str, Any], seen: tuple[int, int] | None = None, routing: str | None = None) -> Operation:
+    """Return an operation that writes a document through a private alias, never creating an index.
+
+    Args:
+        alias: the private write alias.
+        doc_id: the document's id.
+        document: its fields; numpy vectors are serialised as they are.
+        seen: (sequence number, primary term) that the stored document must still have.
+        routing: the document's own routing, where another program gave it one.
+    """
+    return Operation(doc_id, _action("index", alias, doc_id, seen, routing), _line(document))
+
+
+def create(alias: str, doc_id: str, document: Mapping[str, Any]) -> Operation:
+    """Return an operation that writes a document which must not exist yet."""
+    return Operation(doc_id, _action("create", alias, doc_id, None), _line(document))
+
+
+def copy(alias: str, doc_id: str, document: Mapping[str, Any], version: int, routing: str | None = None) -> Operation:
+    """Return an operation that writes a document unless the same or a newer version of it is there (that is a conflict: well so).
+
+    No ingest pipeline runs: what is copied went through it before.
+    """
+    action = {"_index": alias, "_id": doc_id, "require_alias": True, "version": version, "version_type": "external", "pipeline": "_none"}
+    return Operation(doc_id, orjson.dumps({"index": _routed(action, routing)}), _line(document))
+
+
+def delete(alias: str, doc_id: str, seen: tuple[int, int], routing: str | None = None) -> Operation:
+    """Return an operation that deletes exactly the version that was read.
+
+    With `if_seq_no` it can neither delete a newer version nor, on a missing alias, create an index (which a versioned delete does).
+    """
+    action = {"_index": alias, "_id": doc_id, "if_seq_no": seen[0], "if_primary_term": seen[1]}
+    return Operation(doc_id, orjson.dumps({"delete": _routed(action, routing)}))
+
+
+def never(index: str, doc_id: str) -> Operation:
+    """Return an operation that is refused or a conflict: it asks whether this user may write to an index that has no write alias."""
+    action = {"_index": index, "_id": doc_id, "if_seq_no": 9_000_000_000_000_000, "if_primary_term": 1}
+    return Operation(doc_id, orjson.dumps({"index": action}), b"{}")
+
+
+class BulkLoop:
+    """Sends operations to one server. Safe to use from one thread at a time."""
+
+    def __init__(
+        self,
+        client: OpenSearch,
+        *,
+        max_bytes: int = MAX_BYTES,
+        patience_s: float | None = None,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._client, self._max_bytes, self._report = client, max_bytes, report
+        self._patience_s = patience_seconds() if patience_s is None else patience_s
+        self._access, self._limit, self._denied = client.transport.access, max_bytes, False  # type: ignore[attr-defined]
+        self._server_s = max(1.0, min(_SERVER_S, self._patience_s))
+        self._lock, self._closing = threading.Lock(), threading.Event()
+        self._pool = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="osembed-bulk")
+
+    def close(self) -> None:
+        """End the loop's threads; waits for requests in flight, not for pauses."""
+        self._closing.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def send(self, operations: Iterable[Operation]) -> Outcome:
+        """Send operations and return when each is settled. Ids must not repeat within one call.
+
+        Raises AuthError at once, ClusterError when nothing moved for the loop's patience.
+        """
+        outcome, running = Outcome(), set[Future[Outcome]]()
+        for batch in self._batches(operations):
+            if len(running) == _IN_FLIGHT:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    outcome.add(future.result())
+            running.add(self._pool.submit(self._deliver, batch))
+        for future in running:
+            outcome.add(future.result())
+        return outcome
+
+    def _batches(self, operations: Iterable[Operation]) -> Iterator[list[Operation]]:
+        batch: list[Operation] = []
+        size = 0
+        for operation in operations:
+            if operation.size > MAX_OPERATION:
+                yield [operation]
+                continue
+            if batch and size + operation.size > self._limit:
+                yield batch
+                batch, size = [], 0
+            batch.append(operation)
+            size += operation.size
+        if batch:
+            yield batch
+
+    def _deliver(self, batch: list[Operation]) -> Outcome:
+        """Send one batch again and again until each of its operations is settled."""
+        outcome, patience = Outcome(), _Patience(self._patience_s, self._closing)
+        waiting = [batch]
+        while waiting:
+            part = waiting.pop()
+            if sum(operation.size for operation in part) > max(self._limit, MIN_BYTES) and len(part) > 1:
+                middle = len(part) // 2
+                waiting += [part[middle:], part[:middle]]
+                continue
+            unsettled, trouble = self._attempt(part, outcome)
+            if not trouble:
+                self._grow()
+                patience.renew()
+                continue
+            if len(unsettled) < len(part):
+                patience.renew()
+            if unsettled:
+                waiting.append(unsettled)
+                patience.wait(trouble, self._report)
+        return outcome
+
+    def _attempt(self, part: list[Operation], outcome: Outcome) -> tuple[list[Operation], ClusterError | None]:
+        """Send one request. Return the operations still to be settled, and what the trouble is, if any."""
+        if part[0].size > MAX_OPERATION:
+            outcome.rejected[part[0].id] = f"too large: {part[0].size:,} bytes in one document"
+            return [], UnavailableError("A document is too large.")
+        try:
+            answer = self._client.bulk(body=_body(part), params={**_PARAMS, "timeout": f"{self._server_s:.0f}s"})
+        except SerializationError:
+            return part, UnavailableError("The server's answer is not JSON.")
+        except ConnectionTimeout:
+            self._shrink()
+            return part, UnavailableError("The server did not answer in time.")
+        except opensearchpy.ConnectionError as error:
+            if explained := explain_certificate(error, self._access):
+                raise explained from error
+            return part, UnavailableError(f"The connection to the server is lost ({cause_text(error)}).")
+        except TransportError as error:
+            return self._refused(part, error, outcome)
+        items = [next(iter(item.values())) for item in answer.get("items", [])] if isinstance(answer, Mapping) else []
+        if [item.get("_id") for item in items] != [operation.id for operation in part]:
+            return part, UnavailableError(f"The server gave {len(items)} answers that do not match {len(part)} operations.")
+        return self._settle(part, items, outcome)
+
+    def _refused(self, part: list[Operation], error: TransportError, outcome: Outcome) -> tuple[list[Operation], ClusterError | None]:
+        """Handle an error answer to a whole request."""
+        status, text, where = error.status_code, reason_of(error.info), self._where(part[0])
+        if status == 413:
+            if len(part) == 1:
+                outcome.rejected[part[0].id] = f"too large: {part[0].size:,} bytes in one document"
+                return [], UnavailableError("A document is too large.")
+            self._shrink(below=sum(operation.size for operation in part))
+            return part, UnavailableError("A request is too large.")
+        if status == 403 and "cluster_block" in str(error.error):
+            outcome.blocked += [operation.id for operation in part]
+            return [], UnavailableError("A write block.")
+        if status == 401:
+            raise unauthorized(self._access)
+        if status == 403:
+            return part, self._forbidden(text or str(error.error), where)
+        if status == 429:
+            self._shrink()
+        if status in (429, 502, 503, 504):
+            return part, explain(status, str(error.error), error.info, f"/{where}")
+        raise explain(int(status), str(error.error), error.info, "/_bulk")
+
+    def _settle(self, part: list[Operation], items: list[Any], outcome: Outcome) -> tuple[list[Operation], ClusterError | None]:
+        """Sort the items of an answer into the outcome; return those to be sent again."""
+        again, trouble, busy = [], None, False
+        for operation, item in zip(part, items, strict=True):
+            verdict, text = _verdict(operation, item)
+            if verdict == "done":
+                outcome.done += 1
+                if operation.document is not None and "_seq_no" in item:
+                    outcome.versions[operation.id] = (int(item["_seq_no"]), int(item["_primary_term"]))
+            elif verdict == "conflict":
+                outcome.conflicts.append(operation.id)
+            elif verdict == "blocked":
+                outcome.blocked.append(operation.id)
+            elif verdict == "rejected":
+                outcome.rejected[operation.id] = text
+            else:
+                again.append(operation)
+                where = str(item.get("_index", ""))
+                trouble = self._forbidden(text, where) if verdict == "forbidden" else _shortage(item, text, where)
+                busy = busy or item.get("status") == 429
+        if busy:
+            self._shrink()
+        return again, trouble
+
+    def _forbidden(self, text: str, where: str) -> ClusterError:
+        """Return a refusal as trouble the first time, since a node may not have learnt of a role yet; raise it as AuthError from then on."""
+        with self._lock:
+            denied, self._denied = self._denied, True
+        if denied:
+            raise forbidden(text, where)
+        return forbidden(text, where)
+
+    def _where(self, operation: Operation) -> str:
+        return str(next(iter(orjson.loads(operation.action).values()))["_index"])
+
+    def _shrink(self, below: int | None = None) -> None:
+        with self._lock:
+            self._limit = max(MIN_BYTES, min(self._limit, below or self._limit) // 2)
+
+    def _grow(self) -> None:
+        with self._lock:
+            self._limit = min(self._max_bytes, self._limit + self._max_bytes // 16)
+
+
+class _Patience:
+    """Waiting with jitter, growing from 0.1 s to 10 s, until nothing has moved for too long."""
+
+    def __init__(self, seconds: float, closing: threading.Event) -> None:
+        self._seconds, self._closing = seconds, closing
+        self.renew()
+
+    def renew(self) -> None:
+        self._since, self._tries = time.monotonic(), 0
+
+    def wait(self, trouble: ClusterError, report: Callable[[str], None]) -> None:
+        waited = time.monotonic() - self._since
+        if waited > self._seconds:
+            raise lasting(f"The server has taken nothing for {waited:.0f} s", trouble) from trouble
+        self._tries += 1
+        if self._tries == 3:
+            report(f"The server takes no writes, trying on for up to {self._seconds:.0f} s: {trouble.found}")
+        if self._closing.wait(random.uniform(0.5, 1) * min(10.0, 0.1 * 2**self._tries)):
+            raise ClusterError("The bulk loop was closed while it waited for the server.")
+
+
+def _verdict(operation: Operation, item: Mapping[str, Any]) -> tuple[str, str]:
+    """Judge one item of a bulk answer: done, conflict, blocked, rejected, forbidden or again, with the reason in words."""
+    status, error = int(item.get("status", 500)), item.get("error") or {}
+    kind, text = str(error.get("type", "")), _item_reason(error)
+    if 200 <= status < 300 or (status == 404 and operation.document is None and not kind):
+        return "done", ""
+    if status == 409:
+        return "conflict", text
+    if status == 404 or (status == 403 and kind == "cluster_block_exception"):
+        return "blocked", text
+    if status in (401, 403):
+        return "forbidden", text
+    if status == 429 or status >= 500 or is_shortage(status, f"{kind} {_cause(error)}"):
+        return "again", text
+    return "rejected", text
+
+
+def _shortage(item: Mapping[str, Any], text: str, where: str) -> ClusterError:
+    kind = str((item.get("error") or {}).get("type", ""))
+    return shortage(int(item.get("status", 500)), kind, text, where)
+
+
+def _cause(error: Mapping[str, Any]) -> str:
+    """Return why an item failed, whole. The reason around a cause quotes the refused value, which may be long, or a paper's own words."""
+    return str((error.get("caused_by") or {}).get("reason") or error.get("reason") or "")
+
+
+def _item_reason(error: Mapping[str, Any]) -> str:
+    """Return why an item failed as people are told: what was refused, cut, and its cause."""
+    refused, cause = str(error.get("reason") or "")[:_QUOTED], _cause(error)[:_QUOTED]
+    return refused if cause == refused else ": ".join(part for part in (refused, cause) if part)
+
+
+def _action(kind: str, alias: str, doc_id: str, seen: tuple[int, int] | None, routing: str | None = None) -> bytes:
+    fields: dict[str, Any] = {"_index": alias, "_id": doc_id, "require_alias": True}
+    if seen:
+        fields["if_seq_no"], fields["if_primary_term"] = seen
+    return orjson.dumps({kind: _routed(fields, routing)})
+
+
+def _routed(action: dict[str, Any], routing: str | None) -> dict[str, Any]:
+    return action if routing is None else {**action, "routing": routing}
+
+
+def _line(document: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _body(part: list[Operation]) -> bytes:
+    lines = []
+    for operation in part:
+        lines.append(operation.action)
+        if operation.document is not None:
+            lines.append(operation.document)
+    return b"\n".join(lines) + b"\n"

@@ -1,0 +1,256 @@
+"""Start, find and stop the one embedded node of this user.
+
+The truth about a running node is the process table and its HTTP answer; `node.json` only remembers where to look first. So a killed node,
+a stale file or a recycled process id mislead nobody. A file lock makes two commands that start at once share one node.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+from filelock import FileLock, Timeout
+
+from osembed.errors import BusyError, NodeError
+from osembed.opensearch.node.install import CLUSTER_NAME, VERSION, installed
+from osembed.opensearch.node.java import find_java
+from osembed.opensearch.node.launch import config_of, launch, log_of
+from osembed.paths import cache_folder, data_folder
+
+_FIRST_PORT = 19200
+_START_SECONDS = 300  # a busy machine takes minutes; a node whose process ends is noticed at once
+_STOP_SECONDS = 30
+_PORT_TRIES = 3
+_FREE_MB = 700
+
+Report = Callable[[str], None]
+_LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on 127.0.0.1
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of the embedded node. `url` is None unless it answers."""
+
+    running: bool
+    url: str | None
+    pid: int | None
+    version: str
+    data: str
+    log: str
+
+
+def ensure(report: Report = lambda _: None) -> str:
+    """Return the URL of the running node, starting (and if need be installing) it first."""
+    url = _answering_url()
+    return url or start(report).url or ""
+
+
+def status() -> Status:
+    """Look at the node without changing anything."""
+    process, url = _find_process(), _answering_url()
+    return Status(url is not None, url, process.pid if process else None, VERSION, str(_folder() / "data"), str(_log()))
+
+
+def start(report: Report = lambda _: None) -> Status:
+    """Start the node unless it runs; return when it answers with its plugins.
+
+    Raises NodeError when it cannot be installed or does not come up, BusyError when another process has been starting it for too long.
+    """
+    folder = _folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "node.lock", timeout=_START_SECONDS + 60):
+            if not _answering_url():
+                _start_locked(report)
+    except Timeout as error:
+        raise BusyError(
+            "Another osembed command has been starting the embedded OpenSearch for minutes.",
+            "Two starts at once would fight over one data folder.",
+            "Look at `osembed node logs`, end that command, then try again.",
+        ) from error
+    return status()
+
+
+def stop() -> bool:
+    """Stop the node and wait until it is gone; False when none was running."""
+    process = _find_process()
+    if process is None:
+        return False
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(_STOP_SECONDS)
+    return True
+
+
+def logs(lines: int = 50) -> list[str]:
+    """Return the last lines of the node's log."""
+    if not _log().exists():
+        return []
+    return _log().read_text(errors="replace").splitlines()[-lines:]
+
+
+def _folder() -> Path:
+    return data_folder() / "node"
+
+
+def _log() -> Path:
+    return log_of(_folder())
+
+
+def _start_locked(report: Report) -> None:
+    home = _installed(report)
+    java = find_java()
+    process = _find_process()
+    if process is not None:  # an earlier command was killed while its node came up: wait for that node
+        _wait_ready(process, _saved().get("url", ""), report)
+        return
+    _check_space()
+    for attempt in range(_PORT_TRIES):
+        port = _free_port(_saved().get("port", _FIRST_PORT) if attempt == 0 else 0)
+        process = launch(home, java, _folder(), _settings(port))
+        url = f"http://127.0.0.1:{port}"
+        _save({"pid": process.pid, "port": port, "url": url, "java": str(java.binary)})
+        report(f"Starting OpenSearch {VERSION} on {url} (Java {java.version})…")
+        if _wait_ready(process, url, report):
+            return
+    raise _did_not_start("its port was taken each time")
+
+
+def _installed(report: Report) -> Path:
+    """Install the distribution if need be, saying so first since it takes a while."""
+    if not (cache_folder() / f"opensearch-{VERSION}").is_dir():
+        report(f"Installing OpenSearch {VERSION} (180 MB, once)…")
+    return installed(cache_folder())
+
+
+def _check_space() -> None:
+    free_mb = shutil.disk_usage(_folder()).free // 2**20
+    if free_mb < _FREE_MB:
+        raise NodeError(
+            f"{_folder()} has {free_mb} MB free.",
+            f"OpenSearch stops taking writes on a full disk; {_FREE_MB} MB is the least it should start with.",
+            "Free some space, or set OSEMBED_HOME to a folder on another disk.",
+        )
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise NodeError("No port is free on 127.0.0.1.", "OpenSearch cannot listen.", "End some programs and try again.")
+
+
+def _settings(port: int) -> dict[str, Any]:
+    return {
+        "cluster.name": CLUSTER_NAME,
+        "node.name": "osembed",
+        "http.port": port,
+        "transport.port": 0,
+        "discovery.type": "single-node",
+    }
+
+
+def _wait_ready(process: psutil.Process, url: str, report: Report) -> bool:
+    """Wait until the node answers; False when it ended because its port was taken, NodeError when for another reason."""
+    started, told = time.monotonic(), False
+    while time.monotonic() - started < _START_SECONDS:
+        if _listens(process, url) and _is_ready(url):
+            return True
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            if any("BindHttpException" in line or "Address already in use" in line for line in logs(200)):
+                return False
+            raise _did_not_start("its process ended")
+        if not told and time.monotonic() - started > 20:
+            report("Still starting; `osembed node logs` shows what OpenSearch says.")
+            told = True
+        time.sleep(0.1)
+    raise _did_not_start(f"it did not answer within {_START_SECONDS} s")
+
+
+def _listens(process: psutil.Process, url: str) -> bool:
+    """Whether this very process holds the port: another one, of another data folder, may have been faster and answer there."""
+    try:
+        return any(held.status == psutil.CONN_LISTEN and held.laddr.port == urlsplit(url).port for held in process.net_connections("inet"))
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:
+        return False
+
+
+def _did_not_start(reason: str) -> NodeError:
+    lines = logs(200)
+    said = lines if len(lines) < 10 else [line for line in lines if "Exception" in line or "ERROR" in line or "rror:" in line]
+    tail = " | ".join(line.strip()[:200] for line in said[-4:])
+    return NodeError(
+        f"The embedded OpenSearch did not start: {reason}.",
+        f"Its log says: {tail or 'nothing of note'}.",
+        f"Read {_log()}, or name a running server with --url or OSEMBED_URL.",
+    )
+
+
+def _is_ready(url: str) -> bool:
+    root = _get(url)
+    if not root or root.get("cluster_name") != CLUSTER_NAME:
+        return False
+    health = _get(f"{url}/_cluster/health?wait_for_status=yellow&timeout=10s")
+    return bool(health) and health.get("status") in ("yellow", "green")
+
+
+def _answering_url() -> str | None:
+    url = str(_saved().get("url", ""))
+    process = _find_process() if url else None
+    return url if process and _is_ready(url) else None
+
+
+def _get(url: str) -> dict[str, Any]:
+    try:
+        with _LOOPBACK.open(url, timeout=15) as answer:
+            return dict(json.load(answer))
+    except (OSError, urllib.error.URLError, ValueError):
+        return {}
+
+
+def _find_process() -> psutil.Process | None:
+    """Find the process of this data folder's node: by the remembered id, else in the process table."""
+    saved = _saved().get("pid")
+    if saved and psutil.pid_exists(saved) and _is_node(psutil.Process(saved)):
+        return psutil.Process(saved)
+    return next((process for process in psutil.process_iter() if _is_node(process)), None)
+
+
+def _is_node(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and f"-Dopensearch.path.conf={config_of(_folder())}" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def _saved() -> dict[str, Any]:
+    try:
+        return dict(json.loads((_folder() / "node.json").read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _save(state: dict[str, Any]) -> None:
+    draft = _folder() / "node.json.new"
+    draft.write_text(json.dumps(state))
+    draft.replace(_folder() / "node.json")

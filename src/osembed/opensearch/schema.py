@@ -1,0 +1,146 @@
+"""Mapping and identity to index bodies, and back. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any
+
+from osembed.errors import CollectionError, InputError
+from osembed.limits import checked
+from osembed.models.identity import Identity, StoredModel, read_identity
+from osembed.papers.languages import ENGLISH
+from osembed.papers.levels import Level
+from osembed.passages.chunk import ChunkRule
+
+JOURNAL = "osembed-journal"
+PIPELINE = "osembed-hybrid-v1"
+TEXT_FIELDS = ("title", "abstract", "body", "text", "content")
+META_VERSION = 2  # 1: words between white space, always English
+# Set while no reader alias points to an index; what is wanted afterwards stands in the journal.
+LOAD_SETTINGS = {"refresh_interval": "-1", "number_of_replicas": 0}
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class IndexMeta:
+    """What an index says of itself in `_meta.osembed`.
+
+    Attributes:
+        analyzer: how the server cuts the words of its texts and of queries.
+    """
+
+    collection: str
+    level: Level
+    generation: int
+    identity: Identity
+    chunking: ChunkRule
+    profile: str
+    provenance: dict[str, str]
+    analyzer: str = ENGLISH
+
+    @property
+    def model(self) -> str:
+        """The name under which the model was known when the index was created."""
+        return self.provenance.get("model", "?")
+
+    @property
+    def stored_model(self) -> StoredModel:
+        """What its vectors were made by, for `Encoders.of`."""
+        return StoredModel(self.identity, self.model, self.provenance.get("path", ""), self.collection)
+
+
+def check_name(collection: str) -> str:
+    """Return a collection's name, or refuse it."""
+    if not _NAME.fullmatch(checked("collection", collection, str)) or collection.endswith(("-chunks", "-w")):
+        raise InputError(
+            f"'{collection}' cannot be the name of a collection.",
+            "Its aliases and indexes are named after it.",
+            "Use up to 100 of a-z, 0-9, _ and -, starting with a letter or digit, not ending in -chunks or -w.",
+        )
+    return collection
+
+
+def alias_name(collection: str, level: Level) -> str:
+    """Return the alias that readers and by-passing writers use."""
+    return collection if level == "papers" else f"{collection}-chunks"
+
+
+def index_name(collection: str, level: Level, identity: Identity, generation: int) -> str:
+    """Return the concrete index's name: alias, first half of the identity, generation."""
+    return f"{alias_name(collection, level)}-{identity.hash[:8]}-g{generation}"
+
+
+def write_alias(index: str) -> str:
+    """Return the private alias of an index. It never moves, so a write to a deleted index fails instead of creating one."""
+    return f"{index}-w"
+
+
+def staging_alias(collection: str, level: Level, attempt: int = 1) -> str:
+    """Return the alias that marks an index which readers do not see, and through which the holder of this attempt works on it."""
+    return f"staging-{alias_name(collection, level)}-{attempt}"
+
+
+def index_body(meta: IndexMeta, aliases: list[str]) -> dict[str, Any]:
+    """Return the body that creates an index, in load settings, behind the given aliases."""
+    body = read_mapping(f"{meta.level}.json")
+    vector = {"type": "knn_vector", "dimension": meta.identity.dimension, "space_type": meta.identity.space}
+    vector.update(read_mapping("profiles.json")[meta.profile])
+    body["mappings"]["properties"]["embedding"] = vector
+    body["mappings"]["properties"] |= analysed(body["mappings"]["properties"], meta.analyzer)
+    body["mappings"]["_meta"] = {"osembed": write_meta(meta)}
+    body["settings"]["index"].update(load_settings(meta.profile))
+    body["aliases"] = {name: {"is_hidden": True, "is_write_index": True} for name in aliases}
+    return body
+
+
+def analysed(properties: Mapping[str, Any], analyzer: str) -> dict[str, Any]:
+    """Return osembed's own text fields out of a mapping's properties, analysed in this way."""
+    return {
+        name: {**field, "analyzer": analyzer} for name, field in properties.items() if field.get("type") == "text" and name in TEXT_FIELDS
+    }
+
+
+def load_settings(profile: str) -> dict[str, Any]:
+    """Return the settings of an index that nobody reads yet."""
+    deferred = {"knn.advanced.approximate_threshold": -1} if profile == "faiss" else {}
+    return {**LOAD_SETTINGS, **deferred}
+
+
+def wanted_settings(profile: str, replicas: int) -> dict[str, Any]:
+    """Return the settings of an index in service; None restores the server's default."""
+    built = {"knn.advanced.approximate_threshold": 0} if profile == "faiss" else {}
+    return {"refresh_interval": None, "number_of_replicas": replicas, **built}
+
+
+def write_meta(meta: IndexMeta) -> dict[str, Any]:
+    """Return the plain form that stands in `_meta.osembed` and in the journal."""
+    return {"version": META_VERSION, **asdict(meta)}
+
+
+def read_meta(stored: dict[str, Any]) -> IndexMeta:
+    """Rebuild an index's description. Raises CollectionError where a newer osembed wrote it."""
+    if stored.get("version", 0) > META_VERSION:
+        raise CollectionError(
+            f"The index was made by a newer osembed (format {stored['version']}, known up to {META_VERSION}).",
+            "Its description may mean something else.",
+            "Upgrade: pip install -U osembed.",
+        )
+    return IndexMeta(
+        collection=stored["collection"],
+        level=stored["level"],
+        generation=int(stored["generation"]),
+        identity=read_identity(stored["identity"]),
+        chunking=ChunkRule(**{"cutting": 1, **stored["chunking"]}),
+        profile=stored["profile"],
+        provenance=dict(stored["provenance"]),
+        analyzer=stored.get("analyzer", ENGLISH),
+    )
+
+
+def read_mapping(name: str) -> dict[str, Any]:
+    """Return one of the JSON files of `mappings/`."""
+    return dict(json.loads(resources.files("osembed.mappings").joinpath(name).read_text()))

@@ -1,0 +1,163 @@
+"""Text to token ids, exactly as the model's own tokeniser makes them. Imports no torch: chunking needs tokens before any model is loaded."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osembed.models.folder import Model
+from osembed.papers.words import is_unspaced
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_MOST_WORDS = 150_000  # in a table: some 40 MB
+_UNKNOWN = ("[UNK]", "<unk>")  # of WordPiece and of SentencePiece; byte-level vocabularies have everything
+_REMOVED = re.compile(r"[\x0b\x0c\x1c-\x1f\x85]")  # BERT's cleaning takes these out; Python's split would part words at them
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokenised texts: the ids that the model reads, and how many each text has in all.
+
+    Attributes:
+        texts: the strings, as they were tokenised.
+        ids: per text, at most the model's maximum of ids, special tokens included.
+        counts: per text, the number of ids before truncation.
+        unknown: how many of the ids stand for something that the vocabulary does not have.
+    """
+
+    texts: Sequence[str]
+    ids: list[list[int]]
+    counts: list[int]
+    unknown: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def read(self) -> int:
+        """How many tokens the model reads."""
+        return sum(map(len, self.ids))
+
+    @property
+    def unseen(self) -> int:
+        """How many tokens were cut off."""
+        return sum(self.counts) - self.read
+
+
+class Tokeniser:
+    """The fast tokeniser of a model, without padding and with a truncation that counts what it cuts. Thread-safe."""
+
+    def __init__(self, model: Model) -> None:
+        from tokenizers import Tokenizer
+
+        self.max_length = model.spec.max_length
+        self._tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._unknown = next((found for name in _UNKNOWN if (found := self._tokenizer.token_to_id(name)) is not None), None)
+        self._table = WordTable(self._pieces) if is_wordwise(self._tokenizer) else None
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and after each text."""
+        whole = self._tokenizer.encode("a").ids
+        [inner] = self._pieces(["a"])
+        before = next(place for place in range(len(whole)) if whole[place : place + len(inner)] == inner)
+        return whole[:before], whole[before + len(inner) :]
+
+    @property
+    def specials(self) -> int:
+        """How many special tokens frame each text."""
+        return sum(map(len, self.frame))
+
+    def tokenise(self, texts: Sequence[str]) -> Tokens:
+        """Tokenise texts; the last id of a truncated text stays its closing special token."""
+        opening, closing = self.frame
+        rows = self._table.tokenise(texts) if self._table else self._pieces(texts)
+        room = self.max_length - self.specials
+        ids = [opening + (row if len(row) <= room else row[:room]) + closing for row in rows]
+        unknown = sum(row.count(self._unknown) for row in ids) if self._unknown is not None else 0
+        return Tokens(texts, ids, [len(row) + self.specials for row in rows], unknown)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, without special tokens."""
+        return [len(row) for row in self._pieces(texts)]
+
+    def before(self, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> list[NDArray[np.int64]]:
+        """Return, per text, how many tokens stand before each of its words, and how many in all, ascending: [words + 1].
+
+        `spans` holds the words of each text, [start, end).
+        """
+        if self._table and not any(map(is_unspaced, texts)):  # else words touch, and a token may belong to two
+            lengths = self._table.lengths([text[start:end] for start, end in words] for text, words in zip(texts, spans, strict=True))
+            return [np.cumsum([0, *row]) for row in lengths]
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        starts = [[start for start, _ in encoding.offsets] for encoding in encodings]
+        return [
+            np.append(np.searchsorted(tokens, [start for start, _ in words]), len(tokens))
+            for tokens, words in zip(starts, spans, strict=True)
+        ]
+
+    def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenise texts in parallel threads, without special tokens."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+class WordTable:
+    """The tokens of every word met so far: texts of one field repeat their words, and looking one up is six times as fast as cutting it.
+
+    Exact where a word's tokens do not depend on its neighbours; see `is_wordwise`.
+    """
+
+    def __init__(self, cut: Callable[[Sequence[str]], list[list[int]]]) -> None:
+        self._cut = cut
+        self._known: dict[str, list[int]] = {}
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of each text."""
+        split = [_REMOVED.sub("", text).split() for text in texts]
+        known = self._know(chain.from_iterable(split))
+        return [list(chain.from_iterable(map(known.__getitem__, words))) for words in split]
+
+    def lengths(self, texts: Iterable[Sequence[str]]) -> list[list[int]]:
+        """Return the number of tokens of each word of each text."""
+        split = list(texts)
+        known = self._know(chain.from_iterable(split))
+        return [list(map(len, map(known.__getitem__, words))) for words in split]
+
+    def _know(self, words: Iterable[str]) -> dict[str, list[int]]:
+        """Return the table, in which all these words now are."""
+        wanted, known = set(words), self._known
+        missing = [word for word in wanted if word not in known]
+        if missing and len(known) + len(missing) > _MOST_WORDS:  # others may still be reading the full table
+            known = self._known = {word: known[word] for word in wanted if word in known}
+        known.update(zip(missing, self._cut(missing), strict=True))
+        return known
+
+
+def is_wordwise(tokenizer: Tokenizer) -> bool:
+    """Whether the tokens of a text are those of its words between white space, one after another.
+
+    So it is for WordPiece after BERT's splitting at white space and punctuation (BERT, MPNet, DistilBERT): every rule looks at one word only.
+    Byte-level BPE and SentencePiece see the space before a word as a part of it.
+    """
+    from tokenizers import models, normalizers, pre_tokenizers
+
+    normalizer = tokenizer.normalizer
+    return (
+        isinstance(tokenizer.model, models.WordPiece)
+        and isinstance(normalizer, normalizers.BertNormalizer)
+        and bool(normalizer.clean_text)
+        and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        and not any(set(token.content) & set(string.whitespace) for token in tokenizer.get_added_tokens_decoder().values())
+    )

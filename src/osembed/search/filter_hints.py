@@ -1,0 +1,83 @@
+"""Why nothing was found: the filters that no paper meets, each with the nearest value that one has. Asked only where nothing was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from osembed.limits import guess
+from osembed.opensearch import reads
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.indexes import Target
+from osembed.search import filters
+from osembed.search.filters import Condition
+
+_VALUES = 1000  # the most frequent ones, among which the nearest is looked for
+_NAMED = 5
+
+
+def unmet_filters(client: OpenSearch, target: Target, conditions: Sequence[Condition]) -> tuple[str, ...]:
+    """Say which filters no paper meets, and what would come near.
+
+    Args:
+        client: the connection.
+        target: the index of the papers.
+        conditions: the filters of a search that found nothing.
+    """
+    clauses = filters.clauses(conditions, target.meta_types, "papers")
+    unmet = [one for one, clause in zip(conditions, clauses, strict=True) if not reads.count(client, target.index, clause)]
+    if unmet:
+        return tuple(f"No paper meets {_written(one)}. {_nearest(client, target, one)}".strip() for one in unmet)
+    if len(clauses) > 1 and not reads.count(client, target.index, {"bool": {"filter": clauses}}):
+        return ("Each filter is met by some papers, but none meets all of them.",)
+    return ()
+
+
+def _nearest(client: OpenSearch, target: Target, condition: Condition) -> str:
+    kind = target.meta_types.get(condition.field)
+    if condition.field == "id" or condition.operator == "!=" or condition.value == "*":
+        return ""
+    if kind == "keyword":
+        return " ".join(_near_values(client, target, condition))
+    return _span(client, target, condition.field)
+
+
+def _near_values(client: OpenSearch, target: Target, condition: Condition) -> Iterator[str]:
+    """Yield for each alternative the value that is the same but for case and quotes, or the nearest one."""
+    field, frequent = condition.field, _values(client, target, condition.field, {"match_all": {}})
+    for value in condition.values:
+        bare = value.strip("\"'“”‘’")
+        same = {"term": {f"meta.{field}": {"value": bare, "case_insensitive": True}}}
+        equal = [one for one in _values(client, target, field, same) if one.casefold() == bare.casefold()]
+        near = f" Did you mean {field}={_short(equal[0])}?" if equal else guess(bare, frequent)
+        if near:
+            yield near.strip() + (" Quotes are taken as a part of the value." if bare != value and equal else "")
+        elif frequent:
+            yield f"Its values are, for example, {', '.join(map(_short, frequent[:_NAMED]))}."
+
+
+def _values(client: OpenSearch, target: Target, field: str, query: reads.Body) -> list[str]:
+    body = {"size": 0, "query": query, "aggs": {"values": {"terms": {"field": f"meta.{field}", "size": _VALUES}}}}
+    return [str(bucket["key"]) for bucket in reads.search(client, target.index, body)["aggregations"]["values"]["buckets"]]
+
+
+def _span(client: OpenSearch, target: Target, field: str) -> str:
+    """Say from where to where the values of a field go."""
+    ends: dict[str, Any] = {end: {end: {"field": f"meta.{field}"}} for end in ("min", "max")}
+    found = reads.search(client, target.index, {"size": 0, "aggs": ends})["aggregations"]
+    low, high = (found[end].get("value_as_string", found[end]["value"]) for end in ("min", "max"))
+    if low is None:
+        return "No paper has that field."
+    return f"Its values go from {_number(low)} to {_number(high)}."
+
+
+def _number(value: object) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def _written(condition: Condition) -> str:
+    return f"{condition.field}{condition.operator}{_short(condition.value)}"
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 60 else f"{value[:59]}…"

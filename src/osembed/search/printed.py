@@ -1,0 +1,94 @@
+"""A search as a request that other programs can send: what this very server understands, and what is different there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from osembed.opensearch import reads
+from osembed.opensearch.client import Access
+from osembed.opensearch.curl import curl_line, unset_variables
+from osembed.opensearch.indexes import Target, Targets
+from osembed.opensearch.schema import alias_name
+from osembed.papers.levels import Level
+from osembed.search import bodies, filters
+from osembed.search.ranking import Question
+from osembed.search.refine import plan_refinement, request_parts
+from osembed.search.results import DEPTHS
+
+_SHOWN: dict[Level, list[str]] = {"papers": ["title", "meta"], "chunks": ["paper_id", "title", "text", "meta"]}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A search request.
+
+    Attributes:
+        alias: where it goes.
+        body: what is sent; with the query's vector, where it has one.
+        curl: the same as one line for a shell.
+        notices: what a person should know before using it.
+    """
+
+    alias: str
+    body: dict[str, Any]
+    curl: str
+    notices: tuple[str, ...] = ()
+
+
+def make_request(question: Question, targets: Targets, access: Access, lack: str = "", notices: Sequence[str] = ()) -> Request:
+    """Return the request that asks a question of one level. One with a vector also filters by identity: sent after a model change it
+    finds nothing instead of nonsense.
+
+    Args:
+        question: with its vector, unless it is lexical.
+        targets: the collection's indexes.
+        access: how the server is reached.
+        lack: why the server's own hybrid queries are not used; "" where they are.
+        notices: what else is to be said of the question.
+    """
+    options, wanted = question.options, plan_refinement(question.options, targets)
+    level = bodies.level_of_leg(options.level, "lexical" if question.mode == "lexical" else "vector")
+    page = {"size": options.size, "from": (options.page - 1) * options.size, "_source": wanted.shown.paths or _SHOWN[level]}
+    body = {**_ask(question, targets[level], level, not lack), **page, **request_parts(question, wanted, level)}
+    if level == "chunks":
+        body["collapse"] = {"field": "paper_id"}
+    body = orjson.loads(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY))
+    alias = alias_name(targets[level].meta.collection, level)
+    curl = curl_line(access, f"/{alias}/_search", orjson.dumps(body).decode())
+    return Request(alias, body, curl, (*notices, *_notices(question, access, lack)))
+
+
+def _ask(question: Question, target: Target, level: Level, native: bool) -> bodies.Body:
+    """Return the query, and which search pipeline it goes through: only native hybrid queries need one, and an index's may be gone."""
+    options = question.options
+    where = filters.clauses(question.where, target.meta_types, level)
+    if question.vector is None:
+        return {"query": bodies.filtered(bodies.lexical(question.text), where), "search_pipeline": reads.NO_PIPELINE}
+    where = [*where, {"term": {"identity": target.meta.identity.hash}}]
+    depth = DEPTHS[0]
+    if question.mode == "vector":
+        return {"query": bodies.nearest(question.vector, depth, where), "search_pipeline": reads.NO_PIPELINE}
+    if native:
+        return bodies.hybrid(question.text, question.vector, depth, where, bodies.pipeline(options.fusion, options.weights))
+    return {"query": bodies.summed(question.text, question.vector, depth, where, options.weights), "search_pipeline": reads.NO_PIPELINE}
+
+
+def _notices(question: Question, access: Access, lack: str) -> list[str]:
+    notices = []
+    if lack:
+        notices.append(
+            f"{lack}. This is a `bool` query instead: the scores of words and of meaning are added as they are, not normalised, so it ranks "
+            "differently. osembed itself joins both rankings on the client."
+        )
+    if question.mode == "hybrid" and question.options.level == "both":
+        notices.append(
+            "The default ranking joins two indexes on the client. This is the request on chunks; --level papers prints the other."
+        )
+    unset = unset_variables(access)
+    if unset:
+        notices.append(f"The curl line takes user and password from the environment: set {' and '.join(unset)}.")
+    return notices

@@ -1,0 +1,49 @@
+"""A search over several collections: each leg one request over all of them, then one fusion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osembed.embed.encoders import Encoders
+from osembed.opensearch import indexes, joint
+from osembed.opensearch.client import OpenSearch, Server
+from osembed.opensearch.indexes import Target, Targets
+from osembed.opensearch.names import missing
+from osembed.search import filters
+from osembed.search.ranking import Question
+from osembed.search.results import SearchOptions
+from osembed.search.searcher import Searcher
+
+
+class SeveralSearcher(Searcher):
+    """Searches several collections as if they were one. By words always; by vectors where all have the same model."""
+
+    def __init__(self, client: OpenSearch, server: Server, collections: Sequence[str], encoders: Encoders) -> None:
+        super().__init__(client, server, collections[0], encoders)
+        self._collections = tuple(collections)
+
+    def resolve(self) -> Targets:
+        """Return the indexes of all collections as they are now. Raises CollectionError for the first that is missing."""
+        now, found = time.monotonic(), []
+        for name in self._collections:
+            targets = indexes.resolve(self._client, name)
+            if targets is None:
+                raise missing(self._client, name)
+            found.append(targets)
+        self._resolved = (now, joint.join(found))
+        return self._resolved[1]
+
+    def _ask(self, text: str, options: SearchOptions, targets: Targets) -> tuple[Question, tuple[str, ...]]:
+        conditions = [condition.field for condition in filters.parse(options.where) if condition.field != "id"]
+        others = [name.removeprefix("meta.") for name in (*options.facets, options.sort.partition(":")[0])]
+        lacking = joint.require_one_type(targets["papers"], list(dict.fromkeys((*conditions, *others))))
+        question, notices = super()._ask(text, options, targets)
+        return question, (*notices, *lacking)
+
+    def _query_vector(self, text: str, target: Target) -> NDArray[np.float32]:
+        joint.require_one_space(target)
+        return super()._query_vector(text, target)
