@@ -17,7 +17,7 @@ from embed import Worker
 
 from osembed.embed.load import has_bf16
 from osembed.models.registry import open_model
-from osembed.opensearch import bulk
+from osembed.opensearch import operation
 from osembed.papers.paper import to_paper
 from osembed.papers.readers.reader import Reader
 from osembed.papers.records import Record
@@ -66,7 +66,7 @@ def serialising(texts: list[str]) -> float:
         for document in documents:
             json.dumps({**document, "embedding": document["embedding"].tolist()}).encode()
 
-    return in_turns(plain, lambda: [bulk.put("alias", "id", document) for document in documents])
+    return in_turns(plain, lambda: [operation.put("alias", "id", document) for document in documents])
 
 
 def in_turns(theirs: Callable[[], object], ours: Callable[[], object]) -> float:

@@ -18,7 +18,7 @@ from common import drop, read_papers, save
 from opensearchpy import OpenSearch, helpers
 
 from osembed import Collection
-from osembed.opensearch import bulk
+from osembed.opensearch import operation
 from osembed.opensearch.bulk import BulkLoop
 
 SHARE = 3  # every third paper of the collection
@@ -70,7 +70,7 @@ def transport() -> dict[str, float]:
             began = time.process_time()
             if way == "osembed":
                 loop = BulkLoop(client)
-                loop.send(bulk.put("bench-transport", str(number), document) for number, document in enumerate(documents))
+                loop.send(operation.put("bench-transport", str(number), document) for number, document in enumerate(documents))
                 loop.close()
             else:
                 rows = ({**document, "embedding": document["embedding"].tolist()} for document in documents)

@@ -17,7 +17,7 @@ from common import quantile, questions, save
 from osembed import Collection
 from osembed.embed.native.encoder import Encoder
 from osembed.search import bodies
-from osembed.search.results import SearchOptions
+from osembed.search.options import SearchOptions
 
 ROUNDS = 10
 THREADS = 16

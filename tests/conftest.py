@@ -15,7 +15,7 @@ import pytest
 from benchmarks.common import find_data
 
 from osembed.collection import Collection
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.opensearch import node
 from osembed.opensearch.client import Access, OpenSearch, Server, connect, handshake
 from tests import tiny

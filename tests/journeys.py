@@ -13,7 +13,7 @@ import orjson
 
 from osembed.arguments import choose_models
 from osembed.collection import Collection
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.migrate.proof.gate import GateOptions
 from tests.conftest import paper
 from tests.secured import SecuredNode

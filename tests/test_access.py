@@ -19,8 +19,9 @@ import urllib3
 
 from osembed.collection import Collection
 from osembed.errors import AuthError, ClusterError, InputError
-from osembed.opensearch.bulk import BulkLoop, delete
+from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import Access, connect
+from osembed.opensearch.operation import delete
 from osembed.opensearch.tls import Seen, explain_connection, explain_tls
 from tests.conftest import NOBODY, as_nobody, paper
 from tests.proxy import Fault, FaultProxy

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from osembed.errors import AuthError, ClusterError
-from osembed.opensearch import bulk
+from osembed.opensearch import bulk, operation
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import Access, connect
 from tests.proxy import Fault
@@ -39,7 +39,7 @@ def loop(proxy):
 
 
 def writes(index, count=50, size=10):
-    return [bulk.put(f"{index}-w", f"d{n}", {"n": n, "text": "x" * size}) for n in range(count)]
+    return [operation.put(f"{index}-w", f"d{n}", {"n": n, "text": "x" * size}) for n in range(count)]
 
 
 def stored(client, index):
@@ -90,7 +90,7 @@ def test_only_failed_items_are_sent_again(client, index, loop, proxy):
 
 def test_one_bad_document_costs_itself(client, index, loop):
     """A wrong dimension, a text for a number: rejected with the reason; the others are in (F17, F40)."""
-    bad = [bulk.put(f"{index}-w", "long", {"v": [1.0, 2.0, 3.0]}), bulk.put(f"{index}-w", "word", {"n": "many"})]
+    bad = [operation.put(f"{index}-w", "long", {"v": [1.0, 2.0, 3.0]}), operation.put(f"{index}-w", "word", {"n": "many"})]
     outcome = loop.send([*writes(index, 10), *bad])
     assert outcome.done == 10
     assert set(outcome.rejected) == {"long", "word"}
@@ -126,16 +126,16 @@ def test_a_paper_about_breakers_is_no_breaker(index, loop, proxy):
 def test_conflicts_are_handed_back(client, index, loop):
     """create on what exists, and a write on a version that is gone: the caller decides."""
     loop.send(writes(index, 2))
-    operations = [bulk.create(f"{index}-w", "d0", {"n": 1}), bulk.put(f"{index}-w", "d1", {"n": 1}, (999, 1))]
+    operations = [operation.create(f"{index}-w", "d0", {"n": 1}), operation.put(f"{index}-w", "d1", {"n": 1}, (999, 1))]
     assert loop.send(operations).conflicts == ["d0", "d1"]
 
 
 def test_a_missing_alias_creates_nothing(client, index, loop):
     """Writes and deletes through an alias that is gone are handed back, and no index appears (F31)."""
     gone = f"{index}-gone"
-    outcome = loop.send([bulk.put(gone, "a", {"n": 1}), bulk.create(gone, "b", {"n": 1})])
+    outcome = loop.send([operation.put(gone, "a", {"n": 1}), operation.create(gone, "b", {"n": 1})])
     assert outcome.blocked == ["a", "b"]
-    loop.send([bulk.delete(gone, "c", (0, 1))])
+    loop.send([operation.delete(gone, "c", (0, 1))])
     assert not client.indices.exists(index=gone)
 
 
@@ -143,7 +143,7 @@ def test_deleting_what_is_gone_is_done(client, index, loop):
     """A delete that was applied before the connection was lost counts as done when it is sent again."""
     loop.send(writes(index, 1))
     found = client.get(index=index, id="d0")
-    outcome = loop.send([bulk.delete(f"{index}-w", "d0", (found["_seq_no"], found["_primary_term"]))])
+    outcome = loop.send([operation.delete(f"{index}-w", "d0", (found["_seq_no"], found["_primary_term"]))])
     assert outcome.done == 1
     assert stored(client, index) == 0
 
@@ -167,7 +167,7 @@ def test_large_requests_are_split(client, index, proxy):
 def test_one_document_too_large_is_rejected(index, proxy, loop, monkeypatch):
     """A single document over the server's limit can never go in; it is named (F39)."""
     monkeypatch.setattr(bulk, "MAX_OPERATION", 10_000)
-    outcome = loop.send([*writes(index, 2), bulk.put(f"{index}-w", "giant", {"text": "x" * 20_000})])
+    outcome = loop.send([*writes(index, 2), operation.put(f"{index}-w", "giant", {"text": "x" * 20_000})])
     assert outcome.done == 2
     assert "too large" in outcome.rejected["giant"]
 

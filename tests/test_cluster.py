@@ -14,7 +14,7 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import ClusterError
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.migrate import direction, swap
 from osembed.migrate.copy.copier import Copier
 from osembed.migrate.proof.gate import GateOptions

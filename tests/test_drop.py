@@ -16,7 +16,7 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import AuthError, BusyError, CollectionError, DroppedError, InputError, OsembedError
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.migrate import migration as migrations
 from osembed.migrate.proof.gate import GateOptions
 from osembed.opensearch import changes, documents, indexes, reads

@@ -7,7 +7,7 @@ import pytest
 from osembed.limits import FUSIONS
 from osembed.search import bodies
 from osembed.search.fusion import fuse
-from osembed.search.results import SearchOptions
+from osembed.search.options import SearchOptions
 from osembed.search.searcher import Searcher
 from tests.conftest import EXAMPLES
 

@@ -11,10 +11,10 @@ from osembed.collection import Collection
 from osembed.embed import encoders
 from osembed.errors import InputError, ModelError
 from osembed.evaluate import evaluation
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.migrate.copy.copier import Copier
 from osembed.migrate.proof.gate import GateOptions, PinnedSearcher, judge
-from osembed.search.results import SearchOptions
+from osembed.search.options import SearchOptions
 from tests.conftest import EXAMPLES, paper, run
 from tests.killing import before_first
 

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from osembed.errors import InputError, NoPapersError
-from osembed.ingest.intake import IngestOptions, Intake
+from osembed.ingest.intake import Intake
+from osembed.ingest.options import IngestOptions
 from osembed.papers.columns import explain_names
 from osembed.papers.dead_letters import DeadLetters
 from osembed.papers.paper import Paper, to_paper

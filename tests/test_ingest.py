@@ -15,9 +15,9 @@ import pytest
 from osembed.cli.output import print_json
 from osembed.collection import Collection
 from osembed.errors import BusyError, CollectionError, IdentityError, InputError, NoPapersError
-from osembed.ingest.intake import Summary
-from osembed.ingest.loading import Wish
 from osembed.ingest.run import Ingest
+from osembed.ingest.spec import Wish
+from osembed.ingest.summary import Summary
 from osembed.models.folder import read_model
 from osembed.models.identity import identify, text_hash
 from osembed.opensearch import indexes

@@ -8,7 +8,8 @@ import pytest
 
 from osembed.cli import meter
 from osembed.cli.meter import Forecast, Meter
-from osembed.ingest.intake import IngestOptions, Intake
+from osembed.ingest.intake import Intake
+from osembed.ingest.options import IngestOptions
 from tests.conftest import paper
 
 

@@ -15,7 +15,7 @@ import pytest
 from osembed.arguments import choose_models
 from osembed.collection import Collection
 from osembed.errors import AuthError, BusyError, CollectionError, InputError, ModelError, UnavailableError
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.migrate import direction, readiness, swap
 from osembed.migrate.copy.copier import Copier, pack
 from osembed.migrate.direction import MigrateOptions

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from osembed.collection import Collection
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.migrate import direction
 from osembed.migrate.copy import pairs
 from osembed.migrate.copy.copier import Copier

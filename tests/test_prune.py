@@ -10,8 +10,8 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import InputError, NoPapersError, PruneError
-from osembed.ingest.loading import Wish
 from osembed.ingest.run import Ingest
+from osembed.ingest.spec import Wish
 from osembed.opensearch import manifests
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.manifests import Manifests, manifest_keys

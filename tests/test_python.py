@@ -16,7 +16,8 @@ import osembed
 from osembed.collection import Collection
 from osembed.errors import InputError, OsembedError
 from osembed.papers.records import Record
-from osembed.search.results import Hit, Passage, SearchOptions, SearchResult
+from osembed.search.options import SearchOptions
+from osembed.search.results import Hit, Passage, SearchResult
 from tests.conftest import paper
 
 EVIL = '<script>alert(1)</script> "x" & <img src=x onerror=y>'

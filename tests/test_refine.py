@@ -9,7 +9,7 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import InputError, UnsettledError
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.search import facets, sorting
 from osembed.search.projection import choose_fields
 from tests.conftest import paper

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from osembed.collection import Collection
 from osembed.errors import ClusterError, CollectionError, InputError, ModelError, OsembedError
 from osembed.evaluate.evaluation import read_judged
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.limits import MODES, SEARCH_LEVELS
 from osembed.search import ranking
 from osembed.search.bodies import MAX_WORDS, first_words

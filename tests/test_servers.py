@@ -26,8 +26,8 @@ from osembed.opensearch import indexes
 from osembed.opensearch.client import OpenSearch, connect
 from osembed.opensearch.curl import curl_line
 from osembed.opensearch.schema import PIPELINE
+from osembed.search.options import SearchOptions
 from osembed.search.ranking import has_hybrid
-from osembed.search.results import SearchOptions
 from tests.conftest import command, paper, run
 from tests.oracle import blocked, contents, leftovers
 from tests.secured import SecuredNode

@@ -20,7 +20,7 @@ from osembed.embed.native.encoder import DTYPES
 from osembed.errors import InputError, OsembedError
 from osembed.limits import LIMITS, Number, Whole
 from osembed.models.registry import PRESETS
-from osembed.search.results import WINDOW
+from osembed.search.options import WINDOW
 from tests.conftest import ROOT
 
 CONSENT = {"yes", "override", "no-gate", "allow-failed", "max-delete", "insecure"}

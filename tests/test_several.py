@@ -10,7 +10,7 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import ClusterError, CollectionError, IdentityError, InputError, UnsettledError
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.limits import SEARCH_LEVELS
 from tests.conftest import paper, run
 from tests.proxy import Fault, FaultProxy

@@ -7,7 +7,7 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import InputError, ModelError
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.passages.passage import paper_passage
 from osembed.search.similar import read_text
 from tests.conftest import paper

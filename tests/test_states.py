@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from osembed.arguments import choose_models
 from osembed.collection import Collection
 from osembed.errors import ClusterError, InputError, OsembedError
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.migrate.proof.gate import GateOptions
 from osembed.opensearch import indexes
 from osembed.opensearch.coordination import lease as leases

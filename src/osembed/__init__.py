@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from osembed.collection import Collection
     from osembed.errors import OsembedError
     from osembed.evaluate.evaluation import Evaluation
-    from osembed.ingest.intake import Summary
-    from osembed.ingest.loading import Wish
+    from osembed.ingest.spec import Wish
+    from osembed.ingest.summary import Summary
     from osembed.listing import collections
     from osembed.opensearch.collections import CollectionInfo
     from osembed.opensearch.export import Exported

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from osembed.errors import InputError
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.limits import checked, guess
 from osembed.models.registry import PRESETS
 from osembed.papers.readers.dicts import Dicts
 from osembed.search.filters import parse
-from osembed.search.results import SearchOptions
+from osembed.search.options import SearchOptions
 from osembed.search.searcher import check_query
 
 

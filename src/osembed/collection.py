@@ -16,8 +16,9 @@ from osembed.embed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
 from osembed.evaluate.evaluation import Evaluation, evaluate, read_judged
 from osembed.ingest.feed import Feed
-from osembed.ingest.intake import IngestOptions, Summary
-from osembed.ingest.loading import Wish
+from osembed.ingest.options import IngestOptions
+from osembed.ingest.spec import Wish
+from osembed.ingest.summary import Summary
 from osembed.ingest.watch import Watch
 from osembed.limits import checked
 from osembed.migrate.direction import Bench, MigrateOptions, MigrateResult
@@ -42,7 +43,8 @@ from osembed.opensearch.stored_papers import StoredPaper
 from osembed.papers.files import check_output, whole_file
 from osembed.papers.records import Record
 from osembed.search.filters import clauses, parse
-from osembed.search.results import SearchResult, SimilarOptions
+from osembed.search.options import SimilarOptions
+from osembed.search.results import SearchResult
 from osembed.search.searcher import Searcher
 from osembed.search.several import SeveralSearcher
 from osembed.search.similar import read_text

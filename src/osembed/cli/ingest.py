@@ -13,8 +13,8 @@ from osembed.errors import InputError, PruneError
 
 if TYPE_CHECKING:
     from osembed.collection import Collection
-    from osembed.ingest.intake import Summary
-    from osembed.ingest.loading import Wish
+    from osembed.ingest.spec import Wish
+    from osembed.ingest.summary import Summary
 
 
 reading = options.stacked(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from osembed.evaluate.evaluation import Evaluation
-    from osembed.ingest.intake import Summary
+    from osembed.ingest.summary import Summary
     from osembed.migrate.proof.repair import Repair
     from osembed.opensearch.doctor import Check
     from osembed.opensearch.stored_papers import StoredPaper

@@ -13,7 +13,7 @@ from osembed.cli.meter import Meter
 from osembed.cli.output import print_follow_up, print_json, print_summary
 
 if TYPE_CHECKING:
-    from osembed.ingest.intake import Summary
+    from osembed.ingest.summary import Summary
 
 
 @click.command()

@@ -12,7 +12,7 @@ import orjson
 from osembed.errors import InputError, ModelError
 from osembed.evaluate.metrics import METRICS
 from osembed.limits import FUSIONS, SEARCH_LEVELS
-from osembed.search.results import WINDOW, SearchOptions
+from osembed.search.options import WINDOW, SearchOptions
 from osembed.search.searcher import Searcher
 
 Progress = Callable[[int, int], None]

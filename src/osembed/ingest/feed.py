@@ -8,9 +8,12 @@ from pathlib import Path
 
 from osembed.embed.encoders import Encoders
 from osembed.errors import PruneError
-from osembed.ingest.intake import IngestOptions, Intake, Summary
-from osembed.ingest.loading import Opened, Wish, finish_loading, leave, open_collection
+from osembed.ingest.intake import Intake
+from osembed.ingest.loading import Opened, finish_loading, leave, open_collection
+from osembed.ingest.options import IngestOptions
 from osembed.ingest.run import Ingest
+from osembed.ingest.spec import Wish
+from osembed.ingest.summary import Summary
 from osembed.opensearch import indexes
 from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.coordination.registration import dropped_error, telling

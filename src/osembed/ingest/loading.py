@@ -12,12 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from osembed.embed.encoders import Encoders, witness_passages
-from osembed.errors import DroppedError, IdentityError, InputError, OsembedError
-from osembed.limits import check_fields
-from osembed.models.folder import Model
-from osembed.models.identity import identify
+from osembed.errors import DroppedError, IdentityError, OsembedError
+from osembed.ingest.spec import Wish, analyzer_for, check_profile, check_wish, describe
 from osembed.models.registry import DEFAULT_MODEL, open_model
-from osembed.opensearch import changes, create, indexes, permissions, reads, schema
+from osembed.opensearch import changes, create, indexes, permissions, schema
 from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.coordination.journal import Journal, State
 from osembed.opensearch.coordination.registration import DEAD_S, Registration, collection_key, dropped_error, enter, living, watch_entries
@@ -25,44 +23,10 @@ from osembed.opensearch.indexes import Targets
 from osembed.opensearch.names import unpublished
 from osembed.opensearch.patience import settled
 from osembed.opensearch.schema import IndexMeta
-from osembed.papers.languages import ENGLISH, analyzers_of, choose_analyzer, language_name, needs_plugins, recognise
+from osembed.papers.languages import ENGLISH, recognise
 from osembed.papers.levels import Level
-from osembed.passages.chunk import ChunkRule
 
 _OF_DROPS = ("drops", "dropped", "floor")  # what a drop leaves in the collection's journal entry; `floor` is the first generation since
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the caller asks of a collection. None means: as stored, or the default for a new one."""
-
-    paper_model: str | None = None
-    chunk_model: str | None = None
-    chunk_words: int | None = None
-    chunk_overlap: int | None = None
-    max_chunks: int | None = None
-    profile: str | None = None
-    language: str | None = None
-    shards: int | None = None
-    replicas: int | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        self.rule()
-        if self.language is not None:
-            object.__setattr__(self, "language", language_name(self.language))  # the name, where a code was given
-
-    def rule(self) -> ChunkRule:
-        """Return the chunking rule of a new collection: windows that the model sees whole, or fixed ones where words are given."""
-        default = ChunkRule()
-        if self.chunk_words is None:
-            return replace(
-                default,
-                overlap=default.overlap if self.chunk_overlap is None else self.chunk_overlap,
-                max_chunks=self.max_chunks or default.max_chunks,
-            )
-        overlap = min(default.overlap, self.chunk_words // 10) if self.chunk_overlap is None else self.chunk_overlap
-        return ChunkRule(self.chunk_words, overlap, self.max_chunks or 100, fit=False)
 
 
 @dataclass
@@ -122,39 +86,6 @@ def _mend(client: OpenSearch, targets: Targets, first: Targets) -> Iterator[str]
         if target.refresh_interval == "-1":  # a loader that is gone left it: nothing would ever become visible
             indexes.put_in_service(client, target, _wanted(client, target))
             yield f"{target.index} was left without refresh; restored."
-
-
-def check_wish(targets: Targets, wish: Wish) -> None:
-    """Refuse a wish that contradicts the stored collection, naming the first difference."""
-    for level, name in (("papers", wish.paper_model), ("chunks", wish.chunk_model)):
-        meta = targets[level].meta  # type: ignore[index] # the two literals are the levels
-        if name is None or name == meta.model:
-            continue
-        difference = meta.identity.difference(identify(open_model(name)))
-        if difference:
-            raise IdentityError(
-                f"The {level} of '{meta.collection}' are embedded with {meta.model}; {name} differs in {difference}.",
-                "Two models never share an index.",
-                f"Leave the model out; to move the collection to it: osembed migrate --model {name}; to keep both: --collection NAME.",
-            )
-    meta = targets["chunks"].meta
-    asked, stored = wish.rule(), meta.chunking
-    wanted = (wish.chunk_words, wish.chunk_overlap, wish.max_chunks)
-    have = (stored.words if not stored.fit else None, stored.overlap, stored.max_chunks)
-    if any(mine is not None and mine != theirs for mine, theirs in zip(wanted, have, strict=True)):
-        raise InputError(
-            f"'{meta.collection}' is cut by {_rule_text(stored)}, not by {_rule_text(asked)}.",
-            "One collection has one rule.",
-            "Leave the chunk options out, or fill another collection: --collection NAME.",
-        )
-    if wish.profile and wish.profile != meta.profile:
-        raise InputError(f"'{meta.collection}' has the mapping profile {meta.profile}.", "", "Leave --profile out.")
-    if wish.language and meta.analyzer not in analyzers_of(wish.language):
-        raise InputError(
-            f"The words of '{meta.collection}' are analysed as {meta.analyzer}, not as {wish.language}.",
-            "One collection has one language; its words would not be found.",
-            f"Leave --language out; to change it: osembed migrate --language {wish.language}; to keep both: --collection NAME.",
-        )
 
 
 def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], None] = lambda _: None) -> bool:
@@ -249,35 +180,6 @@ def _plan(before: State, metas: dict[Level, IndexMeta], asked: dict[Level, str])
     return {**before, "generation": generation, "indexes": names, "models": asked}
 
 
-def describe(collection: str, level: Level, model: Model, rule: ChunkRule, profile: str, encoders: Encoders) -> IndexMeta:
-    """Return what a new index of generation 1 would say of itself."""
-    encoder = encoders.load(model)
-    provenance = {
-        "model": model.spec.name,
-        "path": str(model.folder),
-        "backend": encoder.backend,
-        "osembed": _version(),
-    }
-    if model.spec.assumed:
-        provenance["assumed"] = ", ".join(model.spec.assumed)
-    return IndexMeta(collection, level, 1, identify(model), rule, profile, provenance)
-
-
-def analyzer_for(client: OpenSearch, language: str) -> str:
-    """Return the best analyzer that a server has for a language."""
-    return choose_analyzer(language, reads.plugins(client) if needs_plugins(language) else frozenset())
-
-
-def check_profile(server: Server, profile: str) -> None:
-    """Refuse a mapping profile that would end the embedded node."""
-    if profile == "faiss" and server.embedded:
-        raise InputError(
-            "The profile faiss was asked of the embedded node.",
-            "Its k-NN plugin carries no native libraries: the first faiss vector would end the node.",
-            "Use --profile lucene here, or a server of the opensearchproject/opensearch image (docker-compose.yml) for faiss.",
-        )
-
-
 def _wanted(client: OpenSearch, target: indexes.Target) -> dict[str, Any]:
     kept = Journal(client).recall_index(target.uuid)
     return dict(kept["wanted"]) if kept else schema.wanted_settings(target.meta.profile, 0)
@@ -302,14 +204,3 @@ def _wait_for_dead(client: OpenSearch, collection: str, others: dict[str, State]
 
     journal.change(collection_key(collection), strike)
     return bool(left)
-
-
-def _rule_text(rule: ChunkRule) -> str:
-    kind = "windows that fit the model" if rule.fit else f"windows of {rule.words} words"
-    return f"{kind}, overlap {rule.overlap}, at most {rule.max_chunks} chunks"
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("osembed")

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from osembed.models.folder import ModelSpec
 from osembed.models.identity import text_hash
-from osembed.opensearch import bulk, documents
-from osembed.opensearch.bulk import Operation
+from osembed.opensearch import documents, operation
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import Stored, Tally, chunk_id
 from osembed.opensearch.indexes import Targets, add_meta_fields
+from osembed.opensearch.operation import Operation
 from osembed.papers.levels import LEVELS, Level
 from osembed.papers.metadata import TOO_DEEP, Dropped, drop, fit, new_types
 from osembed.papers.paper import Paper
@@ -146,9 +146,9 @@ def chunk_operations(window: Window, now: str) -> Iterator[Operation]:
                 "embedding": target.on_wire(window.vectors[identity][key]),
             }
             key = chunk_id(work.paper.id, number)
-            yield bulk.put(target.write_alias, key, document, routing=work.routings.get(key))
+            yield operation.put(target.write_alias, key, document, routing=work.routings.get(key))
         for key, old in work.tail.items():
-            yield bulk.delete(target.write_alias, key, old.seen, old.routing)
+            yield operation.delete(target.write_alias, key, old.seen, old.routing)
 
 
 def paper_operation(window: Window, work: Work, now: str) -> Operation:
@@ -171,8 +171,8 @@ def paper_operation(window: Window, work: Work, now: str) -> Operation:
         "embedding": target.on_wire(window.vectors[identity][key]),
     }
     if work.seen is None:
-        return bulk.create(target.write_alias, paper.id, document)
-    return bulk.put(target.write_alias, paper.id, document, work.seen, work.routings.get(paper.id))
+        return operation.create(target.write_alias, paper.id, document)
+    return operation.put(target.write_alias, paper.id, document, work.seen, work.routings.get(paper.id))
 
 
 def _is_unchanged(paper: Paper, stored: Stored | None, tally: Tally | None, targets: Targets) -> bool:

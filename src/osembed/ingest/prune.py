@@ -19,7 +19,7 @@ from osembed.papers.inventory import Inventory
 from osembed.papers.readers.folders import Root, is_inside
 
 if TYPE_CHECKING:
-    from osembed.ingest.intake import Summary
+    from osembed.ingest.summary import Summary
 
 _SHARE = 0.1  # of what a root has brought in: more at once is rather a disk that is not mounted
 _NAMED = 10

@@ -16,18 +16,20 @@ import orjson
 
 from osembed.embed.encoders import Encoders
 from osembed.errors import MissingError
-from osembed.ingest.intake import Batch, Intake, Summary
+from osembed.ingest.intake import Batch, Intake
 from osembed.ingest.loading import Opened
 from osembed.ingest.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
 from osembed.ingest.prune import Pruner
+from osembed.ingest.summary import Summary
 from osembed.models.identity import text_hash
 from osembed.opensearch import changes, indexes, sight
-from osembed.opensearch.bulk import BulkLoop, Operation, Outcome
+from osembed.opensearch.bulk import BulkLoop, Outcome
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.fence import Turnstile
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.documents import chunk_id, paper_of, read_documents, require_writes
 from osembed.opensearch.indexes import Targets
+from osembed.opensearch.operation import Operation
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Witnesses
 from osembed.papers.levels import LEVELS, Level

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from osembed.errors import AuthError, BusyError, ClusterError, InputError, NoPapersError, PruneError, RefusedError
 from osembed.ingest.feed import Feed, Progress, Report
-from osembed.ingest.intake import IngestOptions, Summary
-from osembed.ingest.loading import Wish
+from osembed.ingest.options import IngestOptions
+from osembed.ingest.spec import Wish
+from osembed.ingest.summary import Summary
 from osembed.limits import checked
 from osembed.papers.readers.folders import Found, find
 from osembed.papers.readers.kinds import ONE_PAPER, kind_of

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from osembed.embed.encoders import witness_passages
 from osembed.errors import AuthError, BusyError, ClusterError, CollectionError, InputError, RefusedError
-from osembed.ingest.loading import Wish
+from osembed.ingest.spec import Wish
 from osembed.migrate.copy.lanes import make_lanes
 from osembed.migrate.direction import Bench, Leg, MigrateOptions, MigrateResult
 from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state

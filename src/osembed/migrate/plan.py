@@ -12,7 +12,7 @@ import numpy as np
 
 from osembed.embed.encoders import Encoders, model_of, spec_of, witness_passages
 from osembed.errors import AuthError, InputError, ModelError
-from osembed.ingest.loading import Wish, analyzer_for, check_profile, describe
+from osembed.ingest.spec import Wish, analyzer_for, check_profile, describe
 from osembed.migrate.copy.copier import PAGE
 from osembed.migrate.proof.gate import foresee
 from osembed.models.folder import Model, ModelSpec

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osembed.errors import ClusterError
-from osembed.opensearch import answers, bulk, changes, permissions, reads, sight
+from osembed.opensearch import answers, changes, operation, permissions, reads, sight
 from osembed.opensearch.bulk import BulkLoop, Outcome
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.fence import Turnstile
@@ -105,10 +105,10 @@ def require_writes(client: OpenSearch, targets: Targets, loop: BulkLoop) -> None
     """
     if not permissions.is_secured(client):
         return
-    operations = [bulk.never(JOURNAL, _NOBODY)]
+    operations = [operation.never(JOURNAL, _NOBODY)]
     for level, target in targets.items():
-        operations.append(bulk.put(target.write_alias, f"{_NOBODY}-{level}-put", {}, _NEVER))
-        operations.append(bulk.delete(target.write_alias, f"{_NOBODY}-{level}-delete", _NEVER))
+        operations.append(operation.put(target.write_alias, f"{_NOBODY}-{level}-put", {}, _NEVER))
+        operations.append(operation.delete(target.write_alias, f"{_NOBODY}-{level}-delete", _NEVER))
     loop.send(operations)
 
 
@@ -158,7 +158,7 @@ def _delete(target: Target, loop: BulkLoop, found: Mapping[str, Sequence[Stored]
     outcome = Outcome()
     for turn in range(max(map(len, found.values()), default=0)):
         turns = [(key, same[turn]) for key, same in found.items() if len(same) > turn]
-        outcome.add(_accepted(loop.send(bulk.delete(target.write_alias, key, one.seen, one.routing) for key, one in turns)))
+        outcome.add(_accepted(loop.send(operation.delete(target.write_alias, key, one.seen, one.routing) for key, one in turns)))
     return outcome
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from osembed.opensearch.indexes import Target, Targets
 from osembed.search import bodies
+from osembed.search.options import SearchOptions, SimilarOptions
 from osembed.search.projection import Projection
 from osembed.search.ranking import Ranked, Ranker
-from osembed.search.results import Hit, Passage, SearchOptions, SimilarOptions
+from osembed.search.results import Hit, Passage
 
 
 def fetch_page(

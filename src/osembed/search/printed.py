@@ -15,9 +15,9 @@ from osembed.opensearch.indexes import Target, Targets
 from osembed.opensearch.schema import alias_name
 from osembed.papers.levels import Level
 from osembed.search import bodies, filters
+from osembed.search.options import DEPTHS
 from osembed.search.ranking import Question
 from osembed.search.refine import plan_refinement, request_parts
-from osembed.search.results import DEPTHS
 
 _SHOWN: dict[Level, list[str]] = {"papers": ["title", "meta"], "chunks": ["paper_id", "title", "text", "meta"]}
 

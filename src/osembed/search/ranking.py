@@ -18,7 +18,8 @@ from osembed.opensearch.refusals import BROKEN_QUERY
 from osembed.papers.levels import Level
 from osembed.search import bodies, facets, filters
 from osembed.search.fusion import Fused, fuse
-from osembed.search.results import DEPTHS, WINDOW, Facet, SearchOptions
+from osembed.search.options import DEPTHS, WINDOW, SearchOptions
+from osembed.search.results import Facet
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from osembed.errors import InputError
 from osembed.opensearch.indexes import Targets
 from osembed.papers.levels import Level
 from osembed.search import bodies, facets, sorting
+from osembed.search.options import SearchOptions
 from osembed.search.projection import Projection, choose_fields
 from osembed.search.ranking import Question, Ranked, Ranker
-from osembed.search.results import Facet, SearchOptions
+from osembed.search.results import Facet
 from osembed.search.sorting import Sort
 
 

@@ -2,76 +2,10 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, overload
-
-from osembed.errors import InputError
-from osembed.limits import Fusion, Mode, check_fields
-
-WINDOW = 100
-DEPTHS = (200, 1000)
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How to search.
-
-    Attributes:
-        level: both (words in papers, meaning in chunks), papers or chunks (native hybrid on one index).
-        weights: of the lexical and the vector leg.
-        where: filters such as year>=2015, one or several; all must hold.
-        sort: a field, such as year or year:desc; "" for the best first. In lexical mode all matches are sorted, else the ranking window.
-        facets: metadata fields to count papers by; in lexical mode all that match, else the ranking window.
-        fields: what is returned of a paper: title, abstract, body, source, word_count, metadata; () for all but the long texts.
-        size, page: pages are slices of one window of 100 papers.
-        hits: papers with their best passages, or chunks (several of one paper may be found; the level is then chunks).
-        passages: most passages shown per paper.
-        strict: fail instead of searching words only where the model is missing.
-    """
-
-    mode: Mode = "hybrid"
-    fusion: Fusion = "min_max"
-    weights: tuple[float, float] = (0.5, 0.5)
-    where: tuple[str, ...] = ()
-    level: str = "both"
-    size: int = 10
-    page: int = 1
-    hits: str = "papers"
-    passages: int = 2
-    explain: bool = False
-    strict: bool = False
-    sort: str = ""
-    facets: tuple[str, ...] = ()
-    fields: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        _settle(self, "where", "facets", "fields")
-        if self.hits == "chunks":
-            if self.level == "papers":
-                raise InputError("Chunks were asked of the level papers.", "They stand on the other.", "Use --level chunks.")
-            object.__setattr__(self, "level", "chunks")
-        if not (all(weight >= 0 for weight in self.weights) and 0 < sum(self.weights) < float("inf")):  # NaN is neither
-            raise InputError(f"weights: {self.weights} are not two numbers, not negative and not both 0.", "", "Write them like 0.3,0.7.")
-        if (self.page - 1) * self.size >= WINDOW:
-            raise InputError(
-                f"Page {self.page} of {self.size} lies beyond the first {WINDOW} papers.",
-                "All pages are slices of one ranking of that many.",
-                "Ask for less, or narrow the search with --where.",
-            )
-
-
-@dataclass(frozen=True)
-class SimilarOptions:
-    """How to look for similar papers; the attributes are those of SearchOptions."""
-
-    size: int = 10
-    where: tuple[str, ...] = ()
-    passages: int = 2
-    fields: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        _settle(self, "where", "fields")
 
 
 @dataclass(frozen=True)
@@ -171,14 +105,29 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         """Return the page as a table for notebooks."""
-        from osembed.search.notebook import result_html
-
         return result_html(self)
 
 
-def _settle(options: Any, *several: str) -> None:
-    """Make a tuple of each option that takes one text or several, and check all."""
-    for name in several:
-        if isinstance(getattr(options, name), str):
-            object.__setattr__(options, name, (getattr(options, name),))
-    check_fields(options)
+_PASSAGE = 300  # characters of a passage
+_FACTS = 4
+
+
+def result_html(result: SearchResult) -> str:
+    """Return a page of hits as a table: rank, score, title with its facts, best passage."""
+    first = (result.page - 1) * result.size + 1
+    rows = "".join(_row(rank, hit) for rank, hit in enumerate(result.hits, first))
+    notices = "".join(f"<p>{_text(notice)}</p>" for notice in result.notices)
+    head = "<tr><th>#</th><th>score</th><th>paper</th><th>passage</th></tr>"
+    caption = f"<caption>{_text(result.query[:_PASSAGE])} · {_text(result.mode)} · {len(result.hits)} of {result.found}</caption>"
+    return f"{notices}<table>{caption}<thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def _row(rank: int, hit: Hit) -> str:
+    facts = [hit.id, *(f"{name} {value}" for name, value in list(hit.meta.items())[:_FACTS])]
+    paper = f"<b>{_text(hit.title or hit.id)}</b><br><small>{_text(' · '.join(facts))}</small>"
+    passage = _text(hit.passages[0].text[:_PASSAGE]) if hit.passages else ""
+    return f"<tr><td>{rank}</td><td>{hit.score:.3f}</td><td>{paper}</td><td>{passage}</td></tr>"
+
+
+def _text(text: object) -> str:
+    return html.escape(str(text))

@@ -35,11 +35,12 @@ from osembed.opensearch.stored_papers import StoredPaper, read_paper
 from osembed.papers.paper import clean
 from osembed.search import bodies, filter_hints, filters, refine
 from osembed.search.fetch import fetch_page
+from osembed.search.options import WINDOW, SearchOptions, SimilarOptions
 from osembed.search.printed import Request, make_request
 from osembed.search.projection import choose_fields
 from osembed.search.ranking import Question, Ranked, Ranker
 from osembed.search.refine import plan_refinement
-from osembed.search.results import WINDOW, SearchOptions, SearchResult, SimilarOptions
+from osembed.search.results import SearchResult
 from osembed.search.similar import Seed, stored_seed, text_seed
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.indexes import Target, Targets
 from osembed.opensearch.names import missing
 from osembed.search import filters
+from osembed.search.options import SearchOptions
 from osembed.search.ranking import Question
-from osembed.search.results import SearchOptions
 from osembed.search.searcher import Searcher
 
 

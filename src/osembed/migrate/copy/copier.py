@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from osembed.errors import CollectionError, RefusedError
 from osembed.models.identity import text_hash
-from osembed.opensearch import bulk, changes, reads, scan
-from osembed.opensearch.bulk import BulkLoop, Operation
+from osembed.opensearch import changes, operation, reads, scan
+from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import Stored
 from osembed.opensearch.indexes import Target
+from osembed.opensearch.operation import Operation
 from osembed.opensearch.patience import settled
 from osembed.opensearch.scan import Found
 from osembed.opensearch.sight import Witnesses
@@ -148,9 +149,9 @@ class Copier:
             document = _document(window, doc)
             old = there.get(doc.id)
             if old is None:
-                operations.append(bulk.copy(lane.alias, doc.id, document, _version(lane, doc), doc.routing))
+                operations.append(operation.copy(lane.alias, doc.id, document, _version(lane, doc), doc.routing))
             else:  # whoever wrote it gave it a newer version: only compare-and-set gets past that
-                operations.append(bulk.put(lane.alias, doc.id, document, (old.seq, old.term), doc.routing))
+                operations.append(operation.put(lane.alias, doc.id, document, (old.seq, old.term), doc.routing))
         outcome = self._loop.send(operations)
         if outcome.blocked:
             raise Outdated(f"the target refuses writes to {outcome.blocked[0]}")
@@ -237,7 +238,7 @@ class Copier:
                     copied.failed[doc.id] = "its vector is zero or not finite"
                     continue
                 sent[doc.id] = _document(window, doc)
-                operations.append(bulk.copy(lane.alias, doc.id, sent[doc.id], _version(lane, doc), doc.routing))
+                operations.append(operation.copy(lane.alias, doc.id, sent[doc.id], _version(lane, doc), doc.routing))
             outcome = self._loop.send(operations)
             if outcome.blocked:
                 raise Outdated(f"the target refuses writes to {outcome.blocked[0]}")
@@ -256,7 +257,7 @@ class Copier:
         if docs:
             routed = {doc.id: doc.routing for doc in docs}
             there = scan.read_now(self._client, lane.target.index, list(routed.items()))
-            outcome = self._loop.send(bulk.delete(lane.alias, key, (old.seq, old.term), routed[key]) for key, old in there.items())
+            outcome = self._loop.send(operation.delete(lane.alias, key, (old.seq, old.term), routed[key]) for key, old in there.items())
             if outcome.blocked:
                 raise Outdated("the target refuses deletes")
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from osembed.migrate.copy.copier import Copier, Lane, Outdated
-from osembed.opensearch import bulk, scan
+from osembed.opensearch import operation, scan
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import OpenSearch
 
@@ -94,7 +94,7 @@ def _delete(client: OpenSearch, lane: Lane, extra: dict[Key, str | None], loop: 
     gone = [(key, routing) for key, (_, routing) in wanted.items() if key not in alive]
     there = scan.read_now(client, lane.target.index, gone)
     routed = dict(gone)
-    outcome = loop.send(bulk.delete(lane.alias, key, (doc.seq, doc.term), routed[key]) for key, doc in there.items())
+    outcome = loop.send(operation.delete(lane.alias, key, (doc.seq, doc.term), routed[key]) for key, doc in there.items())
     if outcome.blocked:
         raise Outdated("the target refuses deletes")
     return outcome.done

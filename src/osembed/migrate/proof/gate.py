@@ -25,7 +25,7 @@ from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.indexes import Target, Targets
 from osembed.papers.levels import LEVELS, Level
 from osembed.papers.paper import to_text
-from osembed.search.results import WINDOW, SearchOptions
+from osembed.search.options import WINDOW, SearchOptions
 from osembed.search.searcher import Searcher
 
 ENOUGH = 50

@@ -19,7 +19,7 @@ from osembed.errors import CollectionError
 from osembed.migrate.copy.copier import OWN, PAGE
 from osembed.migrate.proof import integrity
 from osembed.models.identity import text_hash
-from osembed.opensearch import bulk, changes, reads, scan, sight
+from osembed.opensearch import changes, operation, reads, scan, sight
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.client import OpenSearch
@@ -158,7 +158,7 @@ class _Level:
             mended = dict(self._mended(stale))
             alias, by_id = self._target.write_alias, {doc.id: doc for doc, _ in stale}
             outcome = self._loop.send(
-                bulk.put(alias, key, fields, (by_id[key].seq, by_id[key].term), by_id[key].routing) for key, fields in mended.items()
+                operation.put(alias, key, fields, (by_id[key].seq, by_id[key].term), by_id[key].routing) for key, fields in mended.items()
             )
             self._done.embedded += outcome.done
             self._refuse({key: (by_id[key].routing, why) for key, why in outcome.rejected.items()})
@@ -223,7 +223,7 @@ def _orphans(client: OpenSearch, targets: Targets, loop: BulkLoop, done: Repair)
                 break
             old = [doc for doc in page if now - _written(doc) > _YOUNG_S]
             done.young += len(page) - len(old)
-            outcome = loop.send(bulk.delete(chunks.write_alias, doc.id, (doc.seq, doc.term), doc.routing) for doc in old)
+            outcome = loop.send(operation.delete(chunks.write_alias, doc.id, (doc.seq, doc.term), doc.routing) for doc in old)
             done.orphans += outcome.done
             done.refused.update({f"chunks/{key}": why for key, why in outcome.rejected.items()})
             if outcome.blocked:

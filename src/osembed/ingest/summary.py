@@ -1,0 +1,64 @@
+"""What an ingest did, in numbers and names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from osembed.papers.metadata import Dropped
+
+
+@dataclass
+class Summary:
+    """What an ingest did; read = indexed + unchanged + rejected.
+
+    Attributes:
+        reasons: why papers were rejected, counted.
+        superseded: the first ids that several records of the input have; the last of them was taken.
+        doubled: papers that an earlier osembed stored under another id and that are therefore there twice: that id → the id now.
+            The first ones; `doubled_count` says how many they are.
+        embedded: passages that went through a model, `tokens` the tokens it read of them.
+        unknown: tokens that stand for what the models' vocabularies do not have, such as the signs of another script.
+        unseen: tokens of chunks beyond the model's window: no model sees them.
+        beyond: words after the last allowed chunk, which no model sees either.
+        dropped: metadata fields that were left out, counted by the reason and by name; their papers were kept.
+        skipped: files of folders that were passed over, counted by the reason; `skipped_names` are the first of them.
+        undecided: papers of some files of a folder that other files of it have, too: only the whole folder tells which is the last.
+        seconds: wall time, and within it per stage: tokenise, forward, serialise, server (stages overlap).
+        published: False while another process still loads this first generation.
+        pruned: papers that were removed since their files are gone; the first of them are `pruned_ids`.
+        spared: papers that are gone from the input and were kept, counted by the reason; `spared_ids` are the first of them.
+        unpruned: why nothing was pruned of a folder or file.
+        done: share of the input's bytes that is settled, from 0 to 1; None where its size is unknown (standard input).
+    """
+
+    collection: str
+    read: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    chunks: int = 0
+    embedded: int = 0
+    tokens: int = 0
+    unknown: int = 0
+    unseen: int = 0
+    beyond: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    superseded: list[str] = field(default_factory=list)
+    doubled: dict[str, str] = field(default_factory=dict)
+    doubled_count: int = 0
+    undecided: int = 0
+    dropped: Dropped = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("wall", "tokenise", "forward", "serialise", "server"), 0.0))
+    skipped: dict[str, int] = field(default_factory=dict)
+    skipped_names: dict[str, list[str]] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    backends: dict[str, str] = field(default_factory=dict)
+    dead_letters: str | None = None
+    published: bool = True
+    pruned: int = 0
+    pruned_ids: list[str] = field(default_factory=list)
+    spared: dict[str, int] = field(default_factory=dict)
+    spared_ids: dict[str, list[str]] = field(default_factory=dict)
+    unpruned: list[str] = field(default_factory=list)
+    done: float | None = None
