@@ -18,7 +18,7 @@ from common import data_folder, read_papers, save
 
 from osembed.embed.load import has_bf16, load_encoder
 from osembed.evaluate import metrics
-from osembed.evaluate.evaluation import read_judged
+from osembed.evaluate.judged import read_judged
 from osembed.models.folder import Model
 from osembed.models.identity import cosines
 from osembed.models.registry import open_model

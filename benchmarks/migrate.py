@@ -23,7 +23,7 @@ from common import RESULTS, ROOT, data_folder, drop, quantile, questions, read_p
 
 from osembed import Collection, choose_models
 from osembed.migrate.direction import Progress
-from osembed.migrate.proof.gate import Gate, GateOptions
+from osembed.migrate.proof.verdict import Gate, GateOptions
 from osembed.models.registry import open_model
 
 sys.path.insert(0, str(ROOT))

@@ -14,7 +14,7 @@ import orjson
 from osembed.arguments import choose_models
 from osembed.collection import Collection
 from osembed.ingest.spec import Wish
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from tests.conftest import paper
 from tests.secured import SecuredNode
 from tests.tiny import Models
@@ -161,7 +161,7 @@ def _drop(_: Stage, papers: Collection) -> Any:
 
 
 def _options(**options: Any) -> Any:
-    from osembed.migrate.direction import MigrateOptions
+    from osembed.migrate.options import MigrateOptions
 
     return MigrateOptions(**QUICK, **options)
 

@@ -15,9 +15,9 @@ import pytest
 from osembed.collection import Collection
 from osembed.errors import ClusterError
 from osembed.ingest.spec import Wish
-from osembed.migrate import direction, swap
+from osembed.migrate import direction, options, swap
 from osembed.migrate.copy.copier import Copier
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch.client import Access, connect
 from tests.cluster import Cluster
 from tests.conftest import paper
@@ -58,7 +58,7 @@ def migrate_with_killed(cluster: Cluster, models, kills: dict[str, str], monkeyp
     cluster.wait_nodes(3)
     assert not blocked(collection.client, name)
     oracle.reckon()
-    assert collection.migration().rollback(direction.MigrateOptions(gate=GateOptions(skip=True), gentle=False)).phase == "returned"
+    assert collection.migration().rollback(options.MigrateOptions(gate=GateOptions(skip=True), gentle=False)).phase == "returned"
     oracle.reckon()
     collection.migration().abort()
     assert leftovers(collection.client, name) == set()

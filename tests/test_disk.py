@@ -19,7 +19,7 @@ import pytest
 from osembed.collection import Collection
 from osembed.errors import ClusterError, CollectionError, OsembedError, UnsettledError
 from osembed.migrate.copy.copier import Copier
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.reads import cluster_nodes
 from tests.conftest import command, dump, paper, run

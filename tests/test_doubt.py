@@ -18,7 +18,7 @@ import pytest
 from osembed.collection import Collection
 from osembed.errors import AuthError, OsembedError
 from osembed.migrate import direction
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch.client import OpenSearch
 from tests.conftest import dump, paper
 from tests.proxy import Fault, FaultProxy, Request

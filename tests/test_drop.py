@@ -18,7 +18,7 @@ from osembed.collection import Collection
 from osembed.errors import AuthError, BusyError, CollectionError, DroppedError, InputError, OsembedError
 from osembed.ingest.spec import Wish
 from osembed.migrate import migration as migrations
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import changes, documents, indexes, reads
 from osembed.opensearch import drop as drops
 from osembed.opensearch.client import connect

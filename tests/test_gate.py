@@ -11,9 +11,12 @@ from osembed.collection import Collection
 from osembed.embed import encoders
 from osembed.errors import InputError, ModelError
 from osembed.evaluate import evaluation
+from osembed.evaluate.judged import read_judged
 from osembed.ingest.spec import Wish
 from osembed.migrate.copy.copier import Copier
-from osembed.migrate.proof.gate import GateOptions, PinnedSearcher, judge
+from osembed.migrate.proof.gate import judge
+from osembed.migrate.proof.pinned import PinnedSearcher
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.search.options import SearchOptions
 from tests.conftest import EXAMPLES, paper, run
 from tests.killing import before_first
@@ -177,7 +180,7 @@ def test_evaluation_leaves_out_what_it_cannot_measure(filled, name, url, monkeyp
     assert {row.mode for row in found.rows} == {"lexical"}
     assert len(found.left_out) == sum(way.mode != "lexical" for way in evaluation.all_ways())
     assert "not on this machine" in found.left_out["both vector"]
-    asked = evaluation.read_judged(EXAMPLES)
+    asked = read_judged(EXAMPLES)
     with pytest.raises(ModelError):
         evaluation.evaluate(other._searcher, name, asked, [SearchOptions(mode="vector")])
 

@@ -8,7 +8,7 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import InputError
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import indexes
 
 PAPERS = {

@@ -17,9 +17,10 @@ from osembed.collection import Collection
 from osembed.errors import AuthError, BusyError, CollectionError, InputError, ModelError, UnavailableError
 from osembed.ingest.spec import Wish
 from osembed.migrate import direction, readiness, swap
-from osembed.migrate.copy.copier import Copier, pack
-from osembed.migrate.direction import MigrateOptions
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.copy.copier import Copier
+from osembed.migrate.copy.lane import pack
+from osembed.migrate.options import MigrateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import indexes, reads
 from osembed.opensearch.client import Access, connect
 from osembed.opensearch.coordination import fence

@@ -13,8 +13,8 @@ import pytest
 
 from osembed.arguments import choose_models
 from osembed.collection import Collection
-from osembed.migrate.direction import MigrateOptions
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.options import MigrateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import indexes
 from tests.conftest import paper, run
 from tests.killing import Held, kill_at, sample, spawn

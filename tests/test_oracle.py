@@ -14,7 +14,7 @@ from osembed.ingest.spec import Wish
 from osembed.migrate import direction
 from osembed.migrate.copy import pairs
 from osembed.migrate.copy.copier import Copier
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.migrate.readiness import Announcer
 from osembed.opensearch import changes, indexes, reads
 from osembed.search.searcher import Searcher

@@ -17,7 +17,7 @@ from osembed.embed.native.encoder import Encoder
 from osembed.errors import OsembedError, UnavailableError
 from osembed.migrate import direction
 from osembed.migrate.copy.copier import Copier
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import indexes
 from osembed.opensearch.coordination.journal import JOURNAL
 from tests.conftest import paper

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from osembed.collection import Collection
 from osembed.errors import ClusterError, CollectionError, InputError, ModelError, OsembedError
-from osembed.evaluate.evaluation import read_judged
+from osembed.evaluate.judged import read_judged
 from osembed.ingest.spec import Wish
 from osembed.limits import MODES, SEARCH_LEVELS
 from osembed.search import ranking
@@ -166,7 +166,8 @@ def test_highlights_are_safe_whatever_a_paper_contains(name, url, small, write):
     assert "<img" not in shown
     assert "&lt;em&gt;fake" in shown
     assert "<em>ants</em>" in shown
-    from osembed.cli.output import marked, safe
+    from osembed.cli.output import safe
+    from osembed.cli.result_output import marked
 
     assert "\x1b" not in marked(hit.passages[0].highlight).plain
     assert safe("a\x1b[31m\u202eb\x07") == "a[31mb"

@@ -19,9 +19,10 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import OsembedError
-from osembed.evaluate.evaluation import Judged, evaluate
+from osembed.evaluate.evaluation import evaluate
+from osembed.evaluate.judged import Judged
 from osembed.limits import MODES
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import indexes
 from osembed.opensearch.client import OpenSearch, connect
 from osembed.opensearch.curl import curl_line

@@ -11,7 +11,7 @@ import pytest
 from osembed.collection import Collection
 from osembed.errors import AuthError, ClusterError, OsembedError
 from osembed.migrate import direction
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import reads
 from osembed.opensearch.client import connect
 from tests.conftest import paper

@@ -21,7 +21,7 @@ from osembed.arguments import choose_models
 from osembed.collection import Collection
 from osembed.errors import ClusterError, InputError, OsembedError
 from osembed.ingest.spec import Wish
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import indexes
 from osembed.opensearch.coordination import lease as leases
 from osembed.opensearch.schema import alias_name
@@ -264,7 +264,7 @@ class Migrations(RuleBasedStateMachine):
 
 
 def _options(**changes):
-    from osembed.migrate.direction import MigrateOptions
+    from osembed.migrate.options import MigrateOptions
 
     return MigrateOptions(**{**OPTIONS, **changes})
 

@@ -18,7 +18,7 @@ import pytest
 import osembed
 from osembed.collection import Collection
 from osembed.errors import CollectionError, DroppedError, InputError, NoPaperError
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import export as exports
 from osembed.opensearch.collections import CollectionInfo
 from osembed.opensearch.coordination.journal import Journal

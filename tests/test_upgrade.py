@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from osembed import Collection, OsembedError, Wish, choose_models
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from tests.oracle import blocked, everything, leftovers
 from tests.upgrade.half import NAME, make_half, whole_folder
 from tests.upgrade.replay import COLLECTIONS, LOCAL, forget, read_papers, read_requests, replay

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from osembed.collection import Collection
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch.vectors import from_wire, to_wire
 from tests.conftest import paper
 from tests.oracle import everything

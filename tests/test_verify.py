@@ -10,7 +10,7 @@ import pytest
 from osembed.collection import Collection
 from osembed.errors import LastingError
 from osembed.evaluate.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
-from osembed.migrate.proof.gate import GateOptions
+from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import scan
 from tests.conftest import EXAMPLES, paper
 from tests.oracle import contents

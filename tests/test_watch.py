@@ -310,7 +310,7 @@ def test_what_is_wrong_with_a_file_is_not_said_of_the_folder(follow, folder, sai
 
 
 def test_a_migration_does_not_end_it(follow, folder, collection, models):
-    from osembed.migrate.proof.gate import GateOptions
+    from osembed.migrate.proof.verdict import GateOptions
 
     steps = follow()
     within(60, steps)

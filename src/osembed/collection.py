@@ -14,15 +14,18 @@ from urllib.parse import urlsplit
 from osembed.arguments import as_filters, build_options, check_question, find_inputs, make_wish, several_texts
 from osembed.embed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
-from osembed.evaluate.evaluation import Evaluation, evaluate, read_judged
+from osembed.evaluate.evaluation import Evaluation, evaluate
+from osembed.evaluate.judged import read_judged
+from osembed.ingest.delete import delete_papers
 from osembed.ingest.feed import Feed
 from osembed.ingest.options import IngestOptions
 from osembed.ingest.spec import Wish
 from osembed.ingest.summary import Summary
 from osembed.ingest.watch import Watch
 from osembed.limits import checked
-from osembed.migrate.direction import Bench, MigrateOptions, MigrateResult
+from osembed.migrate.direction import Bench
 from osembed.migrate.migration import Migration
+from osembed.migrate.options import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
 from osembed.migrate.proof.repair import Repair, repair
 from osembed.migrate.proof.report import Report as VerifyReport
@@ -32,7 +35,6 @@ from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import Access, OpenSearch, Server, connect, handshake
 from osembed.opensearch.coordination.registration import telling
 from osembed.opensearch.doctor import Check, examine
-from osembed.opensearch.documents import delete_papers
 from osembed.opensearch.drop import DropPlan, DropResult
 from osembed.opensearch.export import Export, Exported
 from osembed.opensearch.names import missing

@@ -9,7 +9,8 @@ import click
 
 from osembed.cli import options
 from osembed.cli.meter import Meter
-from osembed.cli.output import complain, notice, print_json, print_paper, print_table, safe
+from osembed.cli.output import complain, notice, print_json, print_table, safe
+from osembed.cli.result_output import print_paper
 from osembed.cli.search import where as filtered
 from osembed.errors import InputError, NoPaperError, OsembedError
 

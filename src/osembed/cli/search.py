@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from osembed.cli import options
-from osembed.cli.output import notice, print_json, print_result
+from osembed.cli.output import notice, print_json
+from osembed.cli.result_output import print_result
 from osembed.errors import InputError
 
 if TYPE_CHECKING:

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-
-import orjson
 
 from osembed.errors import InputError, ModelError
+from osembed.evaluate.judged import Judged
 from osembed.evaluate.metrics import METRICS
 from osembed.limits import FUSIONS, SEARCH_LEVELS
 from osembed.search.options import WINDOW, SearchOptions
 from osembed.search.searcher import Searcher
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Queries and their judgments: query id → text, query id → paper id → grade."""
-
-    queries: dict[str, str]
-    judgments: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -54,34 +43,6 @@ class Evaluation:
     rows: tuple[Row, ...]
     notices: tuple[str, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
-
-
-def read_judged(folder: Path, split: str = "test") -> Judged:
-    """Read queries.jsonl and qrels/SPLIT.tsv. Raises InputError where one is missing or not understood."""
-    queries_file, judgments_file = folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv"
-    for file in (queries_file, judgments_file):
-        if not file.is_file():
-            raise InputError(
-                f"There is no {file}.",
-                "",
-                "A folder in BEIR layout has queries.jsonl and qrels/test.tsv (query-id, corpus-id, score).",
-            )
-    judgments: dict[str, dict[str, int]] = {}
-    with judgments_file.open(newline="", encoding="utf-8") as lines:
-        for number, row in enumerate(csv.reader(lines, delimiter="\t"), 1):
-            if number == 1 and not row[-1].lstrip("-").isdigit():
-                continue
-            if len(row) < 3 or not row[-1].lstrip("-").isdigit():
-                raise InputError(f"{judgments_file}:{number} is not query-id, corpus-id, score, separated by tabs.")
-            judgments.setdefault(row[0], {})[row[-2]] = int(row[-1])
-    texts = {str(entry["_id"]): str(entry["text"]) for entry in map(orjson.loads, queries_file.read_bytes().splitlines())}
-    if blank := next((query for query in judgments if query in texts and not texts[query].strip()), None):
-        raise InputError(f"Query {blank} in {queries_file} has no text.", "It would find nothing, whatever the model.", "Take it out.")
-    relevant = {query for query, judged in judgments.items() if any(grade > 0 for grade in judged.values())}
-    usable = {query: text for query, text in texts.items() if query in relevant}
-    if not usable:
-        raise InputError(f"{folder} has no query with a relevant judgment.", "There is nothing to measure.")
-    return Judged(usable, {query: judgments[query] for query in usable})
 
 
 def evaluate(

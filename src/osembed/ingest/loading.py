@@ -15,14 +15,14 @@ from osembed.embed.encoders import Encoders, witness_passages
 from osembed.errors import DroppedError, IdentityError, OsembedError
 from osembed.ingest.spec import Wish, analyzer_for, check_profile, check_wish, describe
 from osembed.models.registry import DEFAULT_MODEL, open_model
-from osembed.opensearch import changes, create, indexes, permissions, schema
+from osembed.opensearch import changes, create, indexes, permissions, pipelines, schema
 from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.coordination.journal import Journal, State
 from osembed.opensearch.coordination.registration import DEAD_S, Registration, collection_key, dropped_error, enter, living, watch_entries
-from osembed.opensearch.indexes import Targets
 from osembed.opensearch.names import unpublished
 from osembed.opensearch.patience import settled
 from osembed.opensearch.schema import IndexMeta
+from osembed.opensearch.target import Target, Targets
 from osembed.papers.languages import ENGLISH, recognise
 from osembed.papers.levels import Level
 
@@ -78,10 +78,10 @@ def _mend(client: OpenSearch, targets: Targets, first: Targets) -> Iterator[str]
     """Restore what others left of a published collection; yield what was done, in words. (Its `_meta` was restored when it was first read.)"""
     healed = {target.index for found in (first, targets) for target in found.values() if target.healed}
     yield from (f"_meta of {index} had been wiped; restored from the journal." for index in sorted(healed))
-    pipeline = indexes.ensure_pipeline(client)
+    pipeline = pipelines.ensure_pipeline(client)
     if pipeline == "created":
         yield f"The search pipeline {schema.PIPELINE} was missing; created again."
-    yield from indexes.fit_pipelines(client, targets, pipeline)
+    yield from pipelines.fit_pipelines(client, targets, pipeline)
     for target in targets.values():
         if target.refresh_interval == "-1":  # a loader that is gone left it: nothing would ever become visible
             indexes.put_in_service(client, target, _wanted(client, target))
@@ -126,7 +126,7 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
     entry, state = enter(client, collection, "loaders", lambda before: _plan(_living(before, is_there), metas, asked))
     try:
         shape: dict[str, Any] = {"number_of_shards": wish.shards} if wish.shards else {}
-        pipeline = indexes.ensure_pipeline(client)
+        pipeline = pipelines.ensure_pipeline(client)
         if pipeline == "unsupported":
             shape["search.default_pipeline"] = None
         replicas = indexes.default_replicas(client, server) if wish.replicas is None else wish.replicas
@@ -134,7 +134,7 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
             _create(client, server, replace(meta, generation=int(state["generation"])), shape, entry)
         targets = indexes.resolve_indexes(client, state["indexes"])
         check_wish(targets, wish)
-        indexes.fit_pipelines(client, targets, pipeline)  # of a load that began on another server
+        pipelines.fit_pipelines(client, targets, pipeline)  # of a load that began on another server
         for level, target in targets.items():  # what stands in the index, which another loader may have made
             journal.remember_index(target.uuid, schema.write_meta(target.meta), schema.wanted_settings(profile, replicas))
             encoder = encoders.load(models[level])
@@ -180,7 +180,7 @@ def _plan(before: State, metas: dict[Level, IndexMeta], asked: dict[Level, str])
     return {**before, "generation": generation, "indexes": names, "models": asked}
 
 
-def _wanted(client: OpenSearch, target: indexes.Target) -> dict[str, Any]:
+def _wanted(client: OpenSearch, target: Target) -> dict[str, Any]:
     kept = Journal(client).recall_index(target.uuid)
     return dict(kept["wanted"]) if kept else schema.wanted_settings(target.meta.profile, 0)
 

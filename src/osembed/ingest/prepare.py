@@ -15,8 +15,9 @@ from osembed.models.identity import text_hash
 from osembed.opensearch import documents, operation
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import Stored, Tally, chunk_id
-from osembed.opensearch.indexes import Targets, add_meta_fields
+from osembed.opensearch.meta_fields import add_meta_fields
 from osembed.opensearch.operation import Operation
+from osembed.opensearch.target import Targets
 from osembed.papers.levels import LEVELS, Level
 from osembed.papers.metadata import TOO_DEEP, Dropped, drop, fit, new_types
 from osembed.papers.paper import Paper

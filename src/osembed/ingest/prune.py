@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from osembed.ingest.delete import delete_papers
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.documents import delete_papers, read_documents
-from osembed.opensearch.indexes import Targets
+from osembed.opensearch.documents import read_documents
 from osembed.opensearch.manifests import Manifests
 from osembed.opensearch.patience import settled
+from osembed.opensearch.target import Targets
 from osembed.papers.inventory import Inventory
 from osembed.papers.readers.folders import Root, is_inside
 

@@ -16,6 +16,7 @@ import orjson
 
 from osembed.embed.encoders import Encoders
 from osembed.errors import MissingError
+from osembed.ingest.delete import require_writes
 from osembed.ingest.intake import Batch, Intake
 from osembed.ingest.loading import Opened
 from osembed.ingest.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
@@ -27,11 +28,11 @@ from osembed.opensearch.bulk import BulkLoop, Outcome
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.fence import Turnstile
 from osembed.opensearch.coordination.journal import Journal
-from osembed.opensearch.documents import chunk_id, paper_of, read_documents, require_writes
-from osembed.opensearch.indexes import Targets
+from osembed.opensearch.documents import chunk_id, paper_of, read_documents
 from osembed.opensearch.operation import Operation
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Witnesses
+from osembed.opensearch.target import Targets
 from osembed.papers.levels import LEVELS, Level
 from osembed.papers.metadata import drop
 from osembed.papers.paper import Paper

@@ -12,8 +12,8 @@ from osembed.models.identity import identify
 from osembed.models.registry import open_model
 from osembed.opensearch import reads
 from osembed.opensearch.client import OpenSearch, Server
-from osembed.opensearch.indexes import Targets
 from osembed.opensearch.schema import IndexMeta
+from osembed.opensearch.target import Targets
 from osembed.papers.languages import analyzers_of, choose_analyzer, language_name, needs_plugins
 from osembed.papers.levels import Level
 from osembed.passages.chunk import ChunkRule

@@ -6,19 +6,22 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from osembed.embed.encoders import Encoders
 from osembed.errors import BusyError, ClusterError, CollectionError
-from osembed.limits import check_fields
 from osembed.migrate.copy import pairs
-from osembed.migrate.copy.copier import Copied, Copier, Lane, Outdated, Window
-from osembed.migrate.copy.lanes import make_lanes
+from osembed.migrate.copy.copier import Copier
+from osembed.migrate.copy.lane import Lane, Outdated, make_lanes
+from osembed.migrate.copy.window import Copied, Window
+from osembed.migrate.options import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
 from osembed.migrate.proof import gate as gates
-from osembed.migrate.proof.gate import Gate, GateOptions, PinnedSearcher, judge
-from osembed.migrate.proof.report import Report, kept_report
+from osembed.migrate.proof import verdict
+from osembed.migrate.proof.gate import judge
+from osembed.migrate.proof.pinned import PinnedSearcher
+from osembed.migrate.proof.report import kept_report
 from osembed.migrate.proof.sides import Side, pair_of
 from osembed.migrate.proof.verify import verify
 from osembed.migrate.readiness import read_clients, unready
@@ -30,8 +33,8 @@ from osembed.opensearch.coordination import fence
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.lease import Lease, take_tokens
 from osembed.opensearch.coordination.migration_state import MigrationState
-from osembed.opensearch.indexes import Target
 from osembed.opensearch.patience import settled
+from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
 
 _FENCE_TRIES = 12
@@ -42,53 +45,6 @@ _NAMED = 10
 _LATE_S = 5.0  # for how long a block that was given up is watched for after the last try
 _OLD_ONLY = "they stand in the old model's index only, which `finish` deletes"
 _NEW_ONLY = "they stand in the new model's index only, which `abort` deletes"
-
-
-@dataclass(frozen=True)
-class MigrateOptions:
-    """How a migration runs.
-
-    Attributes:
-        swap: whether to swap at the end, or stop when ready.
-        rate: documents per second at most; 0 for no limit.
-        gentle: leave room for searches on the same machine: this process gets a lower urgency, and keeps it until it ends.
-        allow_failed: how many documents that cannot be copied a swap may leave behind.
-        full: verify every document instead of a sample.
-        gate: how the new model is judged before the swap.
-    """
-
-    swap: bool = True
-    rate: float = 0.0
-    gentle: bool = False
-    allow_failed: int = 0
-    full: bool = False
-    gate: GateOptions = field(default_factory=GateOptions)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass
-class MigrateResult:
-    """What a command brought about.
-
-    Attributes:
-        phase: where the migration stands now.
-        refused: what vetoed a swap.
-        failed: "level/id" → why, of documents that could not be copied, or were left behind by a swap.
-    """
-
-    collection: str
-    phase: str
-    models: dict[str, str]
-    copied: Copied = field(default_factory=Copied)
-    fence_s: float | None = None
-    fences: int = 0
-    report: Report | None = None
-    gate: Gate | None = None
-    refused: str = ""
-    failed: dict[str, str] = field(default_factory=dict)
-    notices: list[str] = field(default_factory=list)
 
 
 T = TypeVar("T")
@@ -259,7 +215,7 @@ class Leg:
         self._keep("gate", {**asdict(gate), "passed": gate.passed})
         said = f"gate {gate.verdict}{f': {gate.reason}' if gate.reason else ''}"
         said += f", overridden: {options.override}" if options.override else ""
-        self._lease.note(said, gated=gates.summary_of(gate))
+        self._lease.note(said, gated=verdict.summary_of(gate))
         if not gate.passed:
             self._result.refused = f"gate ({gate.verdict}{f': {gate.reason}' if gate.reason else ''})"
         return gate.passed

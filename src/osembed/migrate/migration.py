@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 from osembed.embed.encoders import witness_passages
 from osembed.errors import AuthError, BusyError, ClusterError, CollectionError, InputError, RefusedError
 from osembed.ingest.spec import Wish
-from osembed.migrate.copy.lanes import make_lanes
-from osembed.migrate.direction import Bench, Leg, MigrateOptions, MigrateResult
-from osembed.migrate.plan import Plan, Route, find_route, make_plan, new_state
+from osembed.migrate.copy.lane import make_lanes
+from osembed.migrate.direction import Bench, Leg
+from osembed.migrate.options import MigrateOptions, MigrateResult
+from osembed.migrate.plan import make_plan, new_state
 from osembed.migrate.proof.report import Report, kept_report
 from osembed.migrate.proof.sides import Side, pair_of
 from osembed.migrate.proof.verify import verify
+from osembed.migrate.route import Plan, Route, find_route
 from osembed.models.registry import open_model
 from osembed.opensearch import create, indexes, permissions, reads, schema, sight
 from osembed.opensearch.coordination import fence
@@ -29,11 +31,11 @@ from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.lease import Lease, claim, settle, take_tokens
 from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, OVER, MigrationState, migration_key, read_state
 from osembed.opensearch.coordination.registration import telling
-from osembed.opensearch.indexes import Target
 from osembed.opensearch.names import missing
 from osembed.opensearch.patience import settled
 from osembed.opensearch.schema import staging_alias
 from osembed.opensearch.sight import Place
+from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
 
 T = TypeVar("T")

@@ -15,7 +15,8 @@ from typing import Any
 
 from osembed.errors import AuthError, ClusterError, CollectionError, MissingError, OsembedError
 from osembed.migrate.copy import pairs
-from osembed.migrate.copy.copier import Copier, Lane, Outdated
+from osembed.migrate.copy.copier import Copier
+from osembed.migrate.copy.lane import Lane, Outdated
 from osembed.opensearch import changes, sight
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.changes import Action

@@ -12,8 +12,9 @@ import numpy as np
 from osembed.errors import ClusterError, CollectionError, MissingError, RefusedError
 from osembed.opensearch import changes, reads, schema
 from osembed.opensearch.client import OpenSearch, Server
-from osembed.opensearch.indexes import Target, default_pipeline
+from osembed.opensearch.pipelines import default_pipeline
 from osembed.opensearch.schema import IndexMeta, staging_alias, write_alias
+from osembed.opensearch.target import Target
 from osembed.opensearch.vectors import to_wire
 
 _OF_ONE_INDEX = ("uuid", "creation_date", "provided_name", "version.", "blocks.", "resize.", "plugins.", "opendistro.", "knn.advanced.")

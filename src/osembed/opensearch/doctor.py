@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from osembed.errors import AuthError, OsembedError
-from osembed.opensearch import changes, indexes, permissions, reads, schema
+from osembed.opensearch import changes, indexes, permissions, pipelines, reads, schema
 from osembed.opensearch.client import OpenSearch, Server
-from osembed.opensearch.indexes import Pipeline, Targets
 from osembed.opensearch.leftovers import find_leftovers, others
 from osembed.opensearch.names import missing
+from osembed.opensearch.pipelines import Pipeline
+from osembed.opensearch.target import Targets
 
 Verdict = Literal["ok", "warning", "problem", "mended"]
 _NEEDED = ("opensearch-knn", reads.NEURAL_SEARCH)
@@ -118,7 +119,7 @@ def _pipeline(client: OpenSearch) -> tuple[Pipeline | None, Check]:
     """See to the search pipeline; None where it could not be found out whether the server can have it."""
     name = "search pipeline"
     try:
-        found = indexes.ensure_pipeline(client)
+        found = pipelines.ensure_pipeline(client)
     except AuthError as error:
         return None, _unseen(name, error)
     except OsembedError as error:
@@ -134,7 +135,7 @@ def _pipeline(client: OpenSearch) -> tuple[Pipeline | None, Check]:
 def _default_pipelines(client: OpenSearch, targets: Targets, found: Pipeline) -> Iterator[Check]:
     """See to it that other programs' searches, which go through the indexes' default pipeline, do not fail for it."""
     try:
-        for notice in indexes.fit_pipelines(client, targets, found):
+        for notice in pipelines.fit_pipelines(client, targets, found):
             failed = " Until now every search of other programs failed with 400." if found == "unsupported" else ""
             yield Check("default pipeline", "mended", notice + failed)
     except OsembedError as error:

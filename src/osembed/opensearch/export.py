@@ -17,8 +17,8 @@ import orjson
 from osembed.errors import AuthError, CollectionError, MissingError, OutputError
 from osembed.opensearch import reads, sight
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.indexes import Target
 from osembed.opensearch.patience import settled
+from osembed.opensearch.target import Target
 from osembed.papers.exported import EXPORTED, to_record
 from osembed.papers.paper import Paper, to_paper
 from osembed.papers.records import Record

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from osembed.errors import AuthError, CollectionError, MissingError, RefusedError
-from osembed.opensearch import answers, changes, reads, schema
+from osembed.opensearch import changes, reads, schema
 from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.coordination.journal import Journal
-from osembed.opensearch.schema import IndexMeta, alias_name, staging_alias, write_alias
-from osembed.opensearch.sight import Place
-from osembed.opensearch.vectors import to_wire
+from osembed.opensearch.meta_fields import flat_types
+from osembed.opensearch.schema import alias_name, staging_alias
+from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import LEVELS, Level
 
 _RESOLVE = (
@@ -24,60 +20,6 @@ _RESOLVE = (
     "*.settings.index.refresh_interval,*.settings.index.search.default_pipeline,*.settings.index.provided_name,"
     "*.settings.index.number_of_shards"
 )
-
-
-@dataclass(frozen=True)
-class Target:
-    """One concrete index: where requests go, and what it says of itself.
-
-    Attributes:
-        meta_types: the mapped metadata fields and their OpenSearch types, `authors.name` style.
-        default_pipeline: the search pipeline that requests go through which name none; "" where the index sets none.
-        healed: whether `_meta` had been wiped and was restored from the journal.
-        shards: how many the index has.
-    """
-
-    index: str
-    uuid: str
-    meta: IndexMeta
-    meta_types: Mapping[str, str]
-    refresh_interval: str = ""
-    default_pipeline: str = ""
-    healed: bool = False
-    shards: int = 0
-
-    @property
-    def members(self) -> tuple[Target, ...]:
-        """The indexes that a search of this target runs over: this one (see `joint`)."""
-        return (self,)
-
-    def key(self, index: str, document: str) -> str:
-        """Return what a hit is called: its id."""
-        return document
-
-    def owner(self, key: str) -> tuple[Target, str]:
-        """Return the index that holds a hit, and its id there."""
-        return self, key
-
-    @property
-    def write_alias(self) -> str:
-        """The private alias that writes go through."""
-        return write_alias(self.index)
-
-    @property
-    def place(self) -> Place:
-        """The index by name and UUID."""
-        return Place(self.index, self.uuid)
-
-    def on_wire(self, vector: NDArray[np.float32]) -> NDArray[np.float32] | str:
-        """Return a vector in the form that this index is written in."""
-        return to_wire(vector) if self.meta.provenance.get("vectors") == "base64" else vector
-
-
-Targets = dict[Level, Target]
-# Settings that the server gives each index for itself, or that belong to one index's history.
-_DEFAULT_PIPELINE = "search.default_pipeline"
-Pipeline = Literal["there", "created", "unsupported"]
 
 
 def resolve(client: OpenSearch, collection: str) -> Targets | None:
@@ -111,53 +53,6 @@ def resolve_indexes(client: OpenSearch, names: Mapping[Level, str]) -> Targets:
     return {level: _target(client, name, found[name]) for level, name in names.items()}
 
 
-def default_pipeline(client: OpenSearch, source: Target) -> dict[str, Any]:
-    """Return the setting of the index that comes after another: an operator's choice stays, osembed's own is what this server can do."""
-    if source.default_pipeline not in ("", schema.PIPELINE):
-        return {}
-    return {_DEFAULT_PIPELINE: None if ensure_pipeline(client) == "unsupported" else schema.PIPELINE}
-
-
-def ensure_pipeline(client: OpenSearch) -> Pipeline:
-    """Create the cluster-wide default search pipeline unless it is there; say what was found.
-
-    A missing default pipeline turns every query of every client into an error, so each writer sees to it. A server without the neural-search
-    plugin cannot have it: its indexes get no default pipeline, and hybrid search is fused on the client. Such a server may still list a
-    pipeline that was created when it had the plugin; then only the attempt to create it tells.
-    """
-    listed = reads.pipeline(client, schema.PIPELINE) is not None
-    if listed and reads.NEURAL_SEARCH in reads.plugins(client):
-        return "there"
-    try:
-        changes.put_pipeline(client, schema.PIPELINE, schema.read_mapping("pipeline.json"))
-    except RefusedError as error:
-        if "normalization-processor" in str(error.detail):  # an unknown kind of processor: the plugin is not there
-            return "unsupported"
-        raise
-    return "there" if listed else "created"
-
-
-def fit_pipelines(client: OpenSearch, targets: Targets, found: Pipeline) -> list[str]:
-    """Give indexes the default pipeline where the server has it, and take it away where the server cannot; return what was done.
-
-    Other default pipelines, and `_none`, are an operator's choice and stay.
-
-    Args:
-        client: the connection.
-        targets: the indexes.
-        found: what `ensure_pipeline` said.
-    """
-    notices = []
-    for target in targets.values():
-        if found == "unsupported" and target.default_pipeline == schema.PIPELINE:
-            changes.put_settings(client, [target.index], {_DEFAULT_PIPELINE: None})
-            notices.append(f"{target.index} named a search pipeline that this server does not have; now it names none.")
-        elif found != "unsupported" and not target.default_pipeline:
-            changes.put_settings(client, [target.index], {_DEFAULT_PIPELINE: schema.PIPELINE})
-            notices.append(f"{target.index} had no default search pipeline; now it has {schema.PIPELINE}.")
-    return notices
-
-
 def put_in_service(client: OpenSearch, target: Target, wanted: Mapping[str, Any]) -> None:
     """Give an index its wanted settings and make all it holds visible."""
     changes.put_settings(client, [target.index], wanted)
@@ -185,27 +80,6 @@ def publish(client: OpenSearch, targets: Targets) -> None:
             "Something else uses these names; what was loaded stays behind the staging alias.",
             f"Look at `GET _alias/{collection}*`, free the names, then run ingest again.",
         ) from error
-
-
-def add_meta_fields(client: OpenSearch, target: Target, types: Mapping[str, str]) -> Target:
-    """Map new metadata fields. Where somebody mapped one differently meanwhile, theirs holds: the returned target says what is."""
-    fields = {name: kind for name, kind in types.items() if name not in target.meta_types and kind in _FIELD}
-    if not fields:
-        return target
-    body = {"properties": {"meta": {"properties": _nested(fields)}}}
-    try:
-        changes.put_mapping(client, target.index, body)
-    except MissingError:
-        raise
-    except RefusedError:
-        for name, kind in fields.items():  # one by one, so that one conflict does not cost the others
-            _try_mapping(client, target.index, {name: kind})
-    return replace(target, meta_types=read_meta_types(client, target.index))
-
-
-def read_meta_types(client: OpenSearch, index: str) -> dict[str, str]:
-    """Return the mapped metadata fields of an index and their types."""
-    return _flat_types(answers.named(_read_indexes(client, [index]), index))
 
 
 def exist(client: OpenSearch, names: Iterable[str]) -> bool:
@@ -256,7 +130,7 @@ def _target(client: OpenSearch, index: str, info: Mapping[str, Any]) -> Target:
         index=index,
         uuid=settings["uuid"],
         meta=schema.read_meta(stored),
-        meta_types=_flat_types(info),
+        meta_types=flat_types(info),
         refresh_interval=settings.get("refresh_interval", ""),
         default_pipeline=settings.get("search", {}).get("default_pipeline", ""),
         healed=healed,
@@ -277,40 +151,3 @@ def _restore_meta(client: OpenSearch, index: str, uuid: str) -> dict[str, Any]:
     with suppress(AuthError):  # a reader without the right to mend still knows what the index is
         changes.put_mapping(client, index, {"_meta": {"osembed": meta}})
     return meta
-
-
-def _try_mapping(client: OpenSearch, index: str, fields: Mapping[str, str]) -> None:
-    with suppress(RefusedError):  # mapped otherwise by another writer, or over the server's limit: the caller reads what is
-        changes.put_mapping(client, index, {"properties": {"meta": {"properties": _nested(fields)}}})
-
-
-def _nested(fields: Mapping[str, str]) -> dict[str, Any]:
-    """Turn `a.b: type` into the mapping's nested properties."""
-    root: dict[str, Any] = {}
-    for name, kind in fields.items():
-        *path, last = name.split(".")
-        place = root
-        for part in path:
-            place = place.setdefault(part, {"properties": {}})["properties"]
-        place[last] = dict(_FIELD[kind])
-    return root
-
-
-_FIELD: dict[str, dict[str, Any]] = {
-    "keyword": {"type": "keyword", "ignore_above": 1024},
-    "double": {"type": "double", "ignore_malformed": True},
-    "date": {"type": "date", "ignore_malformed": True},
-    "boolean": {"type": "boolean"},
-}
-
-
-def _flat_types(info: Mapping[str, Any]) -> dict[str, str]:
-    types: dict[str, str] = {}
-
-    def walk(properties: Mapping[str, Any], prefix: str) -> None:
-        for name, field in properties.items():
-            types[prefix + name] = field.get("type", "object")
-            walk(field.get("properties", {}), f"{prefix}{name}.")
-
-    walk(info.get("mappings", {}).get("properties", {}).get("meta", {}).get("properties", {}), "")
-    return types

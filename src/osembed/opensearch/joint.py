@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from osembed.errors import IdentityError, InputError
-from osembed.opensearch.indexes import Target, Targets
+from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import LEVELS
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from osembed.opensearch import indexes, sight
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.doctor import forecast_bytes
-from osembed.opensearch.indexes import Targets
 from osembed.opensearch.schema import alias_name
+from osembed.opensearch.target import Targets
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from osembed.errors import NoPaperError
 from osembed.opensearch import reads
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import chunk_id
-from osembed.opensearch.indexes import Targets
+from osembed.opensearch.target import Targets
 from osembed.papers.levels import Level
 
 _PAPER = ("title", "abstract", "body", "meta", "source", "word_count", "chunk_count", "input_hash", "identity", "ingested_at")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from osembed.opensearch.indexes import Target, Targets
+from osembed.opensearch.target import Target, Targets
 from osembed.search import bodies
 from osembed.search.options import SearchOptions, SimilarOptions
 from osembed.search.projection import Projection

@@ -8,7 +8,7 @@ from typing import Any
 from osembed.limits import guess
 from osembed.opensearch import reads
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.indexes import Target
+from osembed.opensearch.target import Target
 from osembed.search import filters
 from osembed.search.filters import Condition
 

@@ -11,8 +11,8 @@ import orjson
 from osembed.opensearch import reads
 from osembed.opensearch.client import Access
 from osembed.opensearch.curl import curl_line, unset_variables
-from osembed.opensearch.indexes import Target, Targets
 from osembed.opensearch.schema import alias_name
+from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import Level
 from osembed.search import bodies, filters
 from osembed.search.options import DEPTHS

@@ -13,8 +13,8 @@ from osembed.errors import RefusedError
 from osembed.limits import Mode
 from osembed.opensearch import documents, reads
 from osembed.opensearch.client import OpenSearch, Server
-from osembed.opensearch.indexes import Target, Targets
 from osembed.opensearch.refusals import BROKEN_QUERY
+from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import Level
 from osembed.search import bodies, facets, filters
 from osembed.search.fusion import Fused, fuse

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from osembed.errors import InputError
-from osembed.opensearch.indexes import Targets
+from osembed.opensearch.target import Targets
 from osembed.papers.levels import Level
 from osembed.search import bodies, facets, sorting
 from osembed.search.options import SearchOptions

@@ -27,11 +27,11 @@ from osembed.errors import (
 from osembed.limits import checked
 from osembed.opensearch import documents, indexes, reads, sight
 from osembed.opensearch.client import Access, OpenSearch, Server
-from osembed.opensearch.indexes import Target, Targets
 from osembed.opensearch.names import missing
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
 from osembed.opensearch.stored_papers import StoredPaper, read_paper
+from osembed.opensearch.target import Target, Targets
 from osembed.papers.paper import clean
 from osembed.search import bodies, filter_hints, filters, refine
 from osembed.search.fetch import fetch_page

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from osembed.embed.encoders import Encoders
 from osembed.opensearch import indexes, joint
 from osembed.opensearch.client import OpenSearch, Server
-from osembed.opensearch.indexes import Target, Targets
 from osembed.opensearch.names import missing
+from osembed.opensearch.target import Target, Targets
 from osembed.search import filters
 from osembed.search.options import SearchOptions
 from osembed.search.ranking import Question

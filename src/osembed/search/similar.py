@@ -14,7 +14,7 @@ from osembed.embed.encoders import Encoders
 from osembed.errors import CollectionError, InputError, ModelError
 from osembed.opensearch import documents
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.indexes import Target, Targets
+from osembed.opensearch.target import Target, Targets
 from osembed.papers.paper import clean
 from osembed.passages.chunk import start_of
 from osembed.passages.passage import paper_passage

@@ -7,110 +7,28 @@ it had in the source, and a version made of leg, primary term and sequence numbe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from osembed.errors import CollectionError, RefusedError
+from osembed.errors import RefusedError
+from osembed.migrate.copy.lane import PAGE, Lane, Marks, Outdated, version_of
+from osembed.migrate.copy.window import Copied, Window, document_of, paths_of, refuse_foreign
 from osembed.models.identity import text_hash
 from osembed.opensearch import changes, operation, reads, scan
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import Stored
-from osembed.opensearch.indexes import Target
 from osembed.opensearch.operation import Operation
 from osembed.opensearch.patience import settled
 from osembed.opensearch.scan import Found
 from osembed.opensearch.sight import Witnesses
-from osembed.papers.levels import Level
 from osembed.passages.passage import stored_passage
-from osembed.passages.tokens import Tokens
 from osembed.stream import staged
-
-if TYPE_CHECKING:
-    from osembed.embed.native.encoder import Encoder
-
-Vector = NDArray[np.float32]
-Marks = Mapping[Level, Mapping[str, int]]
-# Fields that osembed derives for the index it writes to; everything else is the user's and is copied as it is.
-OWN = ("embedding", "identity", "text_hash", "origin", "token_count")
-PAGE: Mapping[Level, int] = {"papers": 128, "chunks": 256}
-_FOREIGN = 2**32  # versions beyond this that are not osembed's were set by a writer of its own
-
-
-class Outdated(Exception):
-    """The staging alias is gone or the target refuses: somebody else has taken over."""
-
-
-@dataclass(frozen=True)
-class Lane:
-    """One level's way: from which index, to which, through which staging alias, embedded by what.
-
-    Attributes:
-        leg: grows with every direction change of the collection, so that copies of this leg are newer than all of earlier ones.
-    """
-
-    level: Level
-    source: Target
-    target: Target
-    alias: str
-    encoder: Encoder
-    leg: int
-
-    @property
-    def carries(self) -> bool:
-        """Whether both indexes hold the same space, so that vectors may be carried over."""
-        return self.source.meta.identity.hash == self.target.meta.identity.hash
-
-
-@dataclass
-class Window:
-    """Some documents of one shard on their way. `upto` is the mark once all of them are settled."""
-
-    lane: Lane
-    shard: int
-    upto: int
-    docs: list[Found]
-    hashes: dict[str, str] = field(default_factory=dict)
-    vectors: dict[str, Vector] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    tokens: Tokens | None = None
-    seen: int = 0
-    embedded: int = 0
-
-
-@dataclass
-class Copied:
-    """What one window or pass did: documents seen, written, embedded, with a carried vector; tokens read; id → why it failed."""
-
-    seen: int = 0
-    written: int = 0
-    embedded: int = 0
-    carried: int = 0
-    tokens: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def add(self, other: Copied) -> None:
-        """Take in another part."""
-        self.seen += other.seen
-        self.written += other.written
-        self.embedded += other.embedded
-        self.carried += other.carried
-        self.tokens += other.tokens
-        self.failed.update(other.failed)
-
-
-def pack(leg: int, term: int, seq: int) -> int:
-    """Return a copy's version: leg in 13 bits, primary term in 14, sequence number in 36. Later operations get greater numbers."""
-    if leg >= 2**13 or term >= 2**14 or seq >= 2**36:
-        raise CollectionError("The index has been written or failed over more often than versions can count.", "", "Report this, please.")
-    return (leg << 50) | (term << 36) | seq
 
 
 class Copier:
@@ -146,10 +64,10 @@ class Copier:
         there = scan.read_now(self._client, lane.target.index, [(doc.id, doc.routing) for doc in docs])
         operations = []
         for doc in docs:
-            document = _document(window, doc)
+            document = document_of(window, doc)
             old = there.get(doc.id)
             if old is None:
-                operations.append(operation.copy(lane.alias, doc.id, document, _version(lane, doc), doc.routing))
+                operations.append(operation.copy(lane.alias, doc.id, document, version_of(lane, doc), doc.routing))
             else:  # whoever wrote it gave it a newer version: only compare-and-set gets past that
                 operations.append(operation.put(lane.alias, doc.id, document, (old.seq, old.term), doc.routing))
         outcome = self._loop.send(operations)
@@ -194,9 +112,9 @@ class Copier:
         """Leave out what is already there, carry vectors of the same space, tokenise the rest."""
         lane = window.lane
         if window.docs and trust:
-            _refuse_foreign(window)
+            refuse_foreign(window)
             there = scan.read_now(self._client, lane.target.index, [(doc.id, doc.routing) for doc in window.docs])
-            window.docs = [doc for doc in window.docs if doc.id not in there or there[doc.id].version != _version(lane, doc)]
+            window.docs = [doc for doc in window.docs if doc.id not in there or there[doc.id].version != version_of(lane, doc)]
         identity, missing = lane.target.meta.identity, {}
         for doc in window.docs:
             passage = stored_passage(lane.encoder.model.spec, lane.level, doc.fields)
@@ -237,8 +155,8 @@ class Copier:
                 if vector is not None and not (np.isfinite(vector).all() and vector.any()):
                     copied.failed[doc.id] = "its vector is zero or not finite"
                     continue
-                sent[doc.id] = _document(window, doc)
-                operations.append(operation.copy(lane.alias, doc.id, sent[doc.id], _version(lane, doc), doc.routing))
+                sent[doc.id] = document_of(window, doc)
+                operations.append(operation.copy(lane.alias, doc.id, sent[doc.id], version_of(lane, doc), doc.routing))
             outcome = self._loop.send(operations)
             if outcome.blocked:
                 raise Outdated(f"the target refuses writes to {outcome.blocked[0]}")
@@ -263,7 +181,7 @@ class Copier:
 
     def _map_new_fields(self, window: Window) -> None:
         """Give the target the mapping of fields that appeared in the source since it was made, types included."""
-        lane, names = window.lane, set().union(*(_paths(doc.fields) for doc in window.docs))
+        lane, names = window.lane, set().union(*(paths_of(doc.fields) for doc in window.docs))
         known = self._known.setdefault(lane.target.index, set())
         if names <= known:
             return
@@ -272,42 +190,6 @@ class Copier:
         with suppress(RefusedError):  # mapped otherwise there by somebody: the documents are refused one by one, with the reason
             changes.put_mapping(self._client, lane.target.index, {"properties": properties})
         known |= names
-
-
-def _document(window: Window, doc: Found) -> dict[str, Any]:
-    """Return a document as the target holds it."""
-    lane, key = window.lane, window.hashes.get(doc.id)
-    document = {name: value for name, value in doc.fields.items() if name not in OWN}
-    document["origin"] = doc.seq
-    if key is not None:
-        document.update(identity=lane.target.meta.identity.hash, text_hash=key, embedding=lane.target.on_wire(window.vectors[key]))
-        if lane.level == "chunks":
-            document["token_count"] = window.counts.get(key)
-    return document
-
-
-def _version(lane: Lane, doc: Found) -> int:
-    return pack(lane.leg, doc.term, doc.seq)
-
-
-def _refuse_foreign(window: Window) -> None:
-    """Refuse documents whose versions their writer sets: after the swap every such write would be a conflict."""
-    for doc in window.docs:
-        if doc.version > _FOREIGN and not 1 << 50 <= doc.version < window.lane.leg << 50:
-            raise CollectionError(
-                f"'{doc.id}' in {window.lane.source.index} has the version {doc.version}: some writer sets versions of its own.",
-                "Copies need versions too; after a swap that writer would meet conflicts for ever.",
-                "Let that writer use plain writes or if_seq_no, write these documents once without a version, then run this again.",
-            )
-
-
-def _paths(fields: Mapping[str, Any], prefix: str = "") -> set[str]:
-    found = set()
-    for name, value in fields.items():
-        found.add(prefix + name)
-        if isinstance(value, Mapping):
-            found |= _paths(value, f"{prefix}{name}.")
-    return found
 
 
 def per_second(count: int, began: float) -> float:

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from osembed.migrate.copy.copier import Copier, Lane, Outdated
+from osembed.migrate.copy.copier import Copier
+from osembed.migrate.copy.lane import Lane, Outdated
 from osembed.opensearch import operation, scan
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import OpenSearch

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from osembed.migrate.copy.copier import OWN, PAGE, pack
+from osembed.migrate.copy.lane import OWN, PAGE, pack
 from osembed.migrate.proof.report import Check, Tally
 from osembed.migrate.proof.sides import Pair, Side
 from osembed.models.identity import WITNESS_COSINE, text_hash

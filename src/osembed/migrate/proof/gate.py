@@ -8,132 +8,29 @@ use no model or find nothing are inconclusive, and only a recorded override gets
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from osembed.embed.encoders import Encoders, model_of
+from osembed.embed.encoders import model_of
 from osembed.errors import IdentityError, InputError, ModelError
-from osembed.evaluate.evaluation import Judged, read_judged
+from osembed.evaluate.judged import Judged, read_judged
 from osembed.evaluate.metrics import METRICS
 from osembed.evaluate.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
-from osembed.limits import Mode, check_fields
+from osembed.limits import Mode
+from osembed.migrate.proof.pinned import PinnedSearcher
+from osembed.migrate.proof.verdict import Gate, GateOptions, MetricVerdict, Worst
 from osembed.opensearch import scan
-from osembed.opensearch.client import OpenSearch, Server
-from osembed.opensearch.coordination.journal import Journal
-from osembed.opensearch.indexes import Target, Targets
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import LEVELS, Level
 from osembed.papers.paper import to_text
 from osembed.search.options import WINDOW, SearchOptions
-from osembed.search.searcher import Searcher
 
 ENOUGH = 50
 _KNOWN_ITEMS = 400
 _WORST = 5
 _SENTENCE = re.compile(r"[^.!?]{40,300}[.!?]")
-
-
-@dataclass(frozen=True)
-class GateOptions:
-    """How a migration is judged.
-
-    Attributes:
-        qrels: folder in BEIR layout; None for known-item search: titles and sentences must find their own paper.
-        max_drop: metric → how much worse the new model may be; the first one decides which queries are shown.
-        mode: how is searched; None for hybrid with judgments and vector with known items (words alone would find those).
-        queries: a file with one query per line, for the overlap of results.
-        override: why the gate's refusal is overruled; recorded.
-        skip: do not judge at all; recorded.
-    """
-
-    qrels: str | None = None
-    max_drop: Mapping[str, float] = field(default_factory=lambda: {"ndcg@10": 0.02})
-    mode: Mode | None = None
-    queries: str | None = None
-    override: str = ""
-    skip: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        unknown = set(self.max_drop) - set(METRICS)
-        if unknown or not self.max_drop:
-            raise InputError(f"There is no metric '{next(iter(unknown), '')}'.", "", f"Use {', '.join(METRICS)}, like ndcg@10=0.01.")
-        if any(not 0 <= margin < 1 for margin in self.max_drop.values()):
-            raise InputError("A margin is a number from 0 to 1.", "", "Like ndcg@10=0.01: at most one point worse.")
-
-
-@dataclass(frozen=True)
-class MetricVerdict:
-    """One metric: means of both, mean difference, its lower 95 % bound, the margin, the randomisation p, and whether it passes."""
-
-    name: str
-    blue: float
-    green: float
-    difference: float
-    lower: float
-    margin: float | None
-    p: float
-    passed: bool
-
-
-@dataclass(frozen=True)
-class Worst:
-    """A query that lost: its value with both models, and the best results of each."""
-
-    query: str
-    blue: float
-    green: float
-    blue_top: list[str]
-    green_top: list[str]
-
-
-@dataclass(frozen=True)
-class Gate:
-    """The judgment.
-
-    Attributes:
-        verdict: passed, refused or inconclusive; `reason` says why it is inconclusive.
-        metrics: both models side by side; [] where the old one could not be asked, then `alone` has the new one's means.
-        overlap, rbo: how alike the results are; they decide nothing.
-    """
-
-    kind: str
-    mode: str
-    queries: int
-    verdict: str
-    metrics: list[MetricVerdict]
-    worst: list[Worst]
-    overlap: float
-    rbo: float
-    override: str = ""
-    reason: str = ""
-    alone: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def passed(self) -> bool:
-        """Whether a swap may go on."""
-        return self.verdict == "passed" or bool(self.override)
-
-
-class PinnedSearcher(Searcher):
-    """A searcher of given indexes, published or not."""
-
-    def __init__(self, client: OpenSearch, server: Server, targets: Targets, encoders: Encoders) -> None:
-        super().__init__(client, server, targets["papers"].meta.collection, encoders)
-        self._pinned, self._journal, self._models = targets, Journal(client), encoders
-
-    def admit(self, level: Level) -> None:
-        """Load the model of a level, and test it against the witness vectors. Raises ModelError where this machine lacks it."""
-        self._models.of(self._pinned[level].meta.stored_model, self._journal.recall_witness)
-
-    def targets(self) -> Targets:
-        """Return the given indexes."""
-        return self._pinned
-
-    def resolve(self) -> Targets:
-        """Return the given indexes."""
-        return self._pinned
 
 
 @dataclass
@@ -334,8 +231,3 @@ def _lines(file: str) -> list[str]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
-
-
-def summary_of(gate: Gate) -> dict[str, Any]:
-    """Return what the migration's state keeps of a judgment."""
-    return {"verdict": gate.verdict, "kind": gate.kind, "queries": gate.queries, "override": gate.override, "reason": gate.reason}

@@ -10,7 +10,7 @@ from osembed.migrate.proof.sides import Side
 from osembed.opensearch import answers, changes, reads, scan
 from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.indexes import Target
+from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
 
 _PAGE = 1000

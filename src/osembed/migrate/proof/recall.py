@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from osembed.opensearch import reads, scan
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.indexes import Target
+from osembed.opensearch.target import Target
 from osembed.opensearch.vectors import from_wire
 
 _QUERIES = 50

@@ -16,7 +16,7 @@ import numpy as np
 
 from osembed.embed.encoders import Encoders
 from osembed.errors import CollectionError
-from osembed.migrate.copy.copier import OWN, PAGE
+from osembed.migrate.copy.lane import OWN, PAGE
 from osembed.migrate.proof import integrity
 from osembed.models.identity import text_hash
 from osembed.opensearch import changes, operation, reads, scan, sight
@@ -26,9 +26,10 @@ from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.fence import Turnstile, wait_writable
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import migration_key, read_state
-from osembed.opensearch.indexes import Target, Targets, resolve
+from osembed.opensearch.indexes import resolve
 from osembed.opensearch.patience import settled
 from osembed.opensearch.scan import Found
+from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import LEVELS, Level
 from osembed.passages.passage import stored_passage
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from osembed.migrate.copy.copier import Lane
+from osembed.migrate.copy.lane import Lane
 from osembed.opensearch.coordination.migration_state import MigrationState
-from osembed.opensearch.indexes import Target
+from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from osembed.migrate.copy import pairs
-from osembed.migrate.copy.copier import Lane
+from osembed.migrate.copy.lane import Lane
 from osembed.migrate.progress import Progress
 from osembed.migrate.proof import integrity, recall
 from osembed.migrate.proof.documents import SAMPLE, check_documents
@@ -18,9 +18,9 @@ from osembed.migrate.proof.report import EXAMPLES, Check, Report, Verdict
 from osembed.migrate.proof.sides import Pair, Side
 from osembed.opensearch import answers, changes, reads, scan
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.indexes import Target
 from osembed.opensearch.patience import settled
 from osembed.opensearch.scan import Found
+from osembed.opensearch.target import Target
 from osembed.passages.passage import stored_passage
 
 Watch = Callable[[Progress], None]

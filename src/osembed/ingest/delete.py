@@ -1,0 +1,93 @@
+"""Delete papers with their chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from osembed.errors import ClusterError
+from osembed.opensearch import changes, operation, permissions, reads, sight
+from osembed.opensearch.bulk import BulkLoop, Outcome
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination.fence import Turnstile
+from osembed.opensearch.documents import STATE_FIELDS, Stored, Tally, chunk_ids, paper_of, stored_of, tally_chunks
+from osembed.opensearch.patience import settled
+from osembed.opensearch.schema import JOURNAL
+from osembed.opensearch.target import Target, Targets
+
+_NOBODY, _NEVER = "osembed-scratch", (9_000_000_000_000_000, 1)  # an id that nobody has, a version that no document reaches
+
+
+def require_writes(client: OpenSearch, targets: Targets, loop: BulkLoop) -> None:
+    """Raise AuthError unless this user may write and delete documents and journal entries, before a paper is written in part.
+
+    One request, whose conditions hold for no document; what an ingest reads is asked by reading it.
+    """
+    if not permissions.is_secured(client):
+        return
+    operations = [operation.never(JOURNAL, _NOBODY)]
+    for level, target in targets.items():
+        operations.append(operation.put(target.write_alias, f"{_NOBODY}-{level}-put", {}, _NEVER))
+        operations.append(operation.delete(target.write_alias, f"{_NOBODY}-{level}-delete", _NEVER))
+    loop.send(operations)
+
+
+def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: BulkLoop, ids: Sequence[str]) -> dict[str, bool]:
+    """Delete papers, their chunks first; return for each id whether the paper was there.
+
+    Killed half-way, the paper still stands and the next delete (or ingest) completes the work. A paper that changes meanwhile is read again;
+    a fence is waited for.
+
+    Args:
+        client: the connection.
+        targets: asked before each round for the indexes that the collection consists of now.
+        loop: sends the deletes.
+        ids: of papers.
+    """
+    settled(lambda: sight.prove(client, [target.place for target in targets().values()]))
+    found: dict[str, bool] = {}
+    pending, turnstile = list(dict.fromkeys(ids)), None
+    while pending:
+        now, papers, tallies = settled(lambda pending=pending: _look_up(client, targets(), pending))  # type: ignore[misc]
+        for paper_id in pending:
+            found[paper_id] = found.get(paper_id, False) or paper_id in papers
+        chunks = [key for paper_id in pending for key in _chunks_of(paper_id, papers.get(paper_id, []), tallies.get(paper_id))]
+        before = _delete(now["chunks"], loop, settled(lambda now=now, chunks=chunks: _copies(client, now["chunks"], chunks)))  # type: ignore[misc]
+        again = set(map(paper_of, (*before.conflicts, *before.blocked)))
+        after = _delete(now["papers"], loop, {paper_id: same for paper_id, same in papers.items() if paper_id not in again})
+        pending = [*again, *after.conflicts, *after.blocked]
+        if before.blocked or after.blocked:
+            turnstile = turnstile or Turnstile(client, now["papers"].meta.collection)
+            turnstile.wait()
+    return found
+
+
+def _look_up(client: OpenSearch, now: Targets, ids: Sequence[str]) -> tuple[Targets, dict[str, list[Stored]], dict[str, Tally]]:
+    """Read what there is of papers: where they are now, every copy of their documents, their chunks."""
+    changes.refresh(client, now["papers"].index, now["chunks"].index)
+    return now, _copies(client, now["papers"], ids), tally_chunks(client, now["chunks"], ids)
+
+
+def _chunks_of(paper_id: str, papers: Sequence[Stored], tally: Tally | None) -> list[str]:
+    """Return the ids of all chunks that any copy of a paper may have."""
+    return list(dict.fromkeys(key for paper in (*papers, None) for key in chunk_ids(paper_id, paper, tally)))
+
+
+def _delete(target: Target, loop: BulkLoop, found: Mapping[str, Sequence[Stored]]) -> Outcome:
+    """Delete every copy of documents. One copy of each at a time: ids must not repeat within a `send`."""
+    outcome = Outcome()
+    for turn in range(max(map(len, found.values()), default=0)):
+        turns = [(key, same[turn]) for key, same in found.items() if len(same) > turn]
+        outcome.add(_accepted(loop.send(operation.delete(target.write_alias, key, one.seen, one.routing) for key, one in turns)))
+    return outcome
+
+
+def _copies(client: OpenSearch, target: Target, ids: Sequence[str]) -> dict[str, list[Stored]]:
+    found = reads.copies(client, target.index, ids, STATE_FIELDS) if ids else {}
+    return {key: list(map(stored_of, same)) for key, same in found.items()}
+
+
+def _accepted(outcome: Outcome) -> Outcome:
+    """Refuse an outcome in which a delete was rejected."""
+    if outcome.rejected:
+        raise ClusterError(f"The server refused a delete: {next(iter(outcome.rejected.values()))}.")
+    return outcome

@@ -1,0 +1,82 @@
+"""One level's way: from which index, to which, through which staging alias, embedded by what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from osembed.embed.encoders import Encoders
+from osembed.errors import CollectionError
+from osembed.opensearch import indexes
+from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.coordination.journal import Journal
+from osembed.opensearch.coordination.migration_state import MigrationState
+from osembed.opensearch.scan import Found
+from osembed.opensearch.schema import staging_alias
+from osembed.opensearch.target import Target
+from osembed.papers.levels import Level
+
+if TYPE_CHECKING:
+    from osembed.embed.native.encoder import Encoder
+
+Marks = Mapping[Level, Mapping[str, int]]
+# Fields that osembed derives for the index it writes to; everything else is the user's and is copied as it is.
+OWN = ("embedding", "identity", "text_hash", "origin", "token_count")
+PAGE: Mapping[Level, int] = {"papers": 128, "chunks": 256}
+
+
+class Outdated(Exception):
+    """The staging alias is gone or the target refuses: somebody else has taken over."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One level's way: from which index, to which, through which staging alias, embedded by what.
+
+    Attributes:
+        leg: grows with every direction change of the collection, so that copies of this leg are newer than all of earlier ones.
+    """
+
+    level: Level
+    source: Target
+    target: Target
+    alias: str
+    encoder: Encoder
+    leg: int
+
+    @property
+    def carries(self) -> bool:
+        """Whether both indexes hold the same space, so that vectors may be carried over."""
+        return self.source.meta.identity.hash == self.target.meta.identity.hash
+
+
+def pack(leg: int, term: int, seq: int) -> int:
+    """Return a copy's version: leg in 13 bits, primary term in 14, sequence number in 36. Later operations get greater numbers."""
+    if leg >= 2**13 or term >= 2**14 or seq >= 2**36:
+        raise CollectionError("The index has been written or failed over more often than versions can count.", "", "Report this, please.")
+    return (leg << 50) | (term << 36) | seq
+
+
+def version_of(lane: Lane, doc: Found) -> int:
+    """Return the version that a copy of a document gets in the target."""
+    return pack(lane.leg, doc.term, doc.seq)
+
+
+def make_lanes(client: OpenSearch, state: MigrationState, encoders: Encoders) -> list[Lane]:
+    """Return the ways of a migration's levels as they stand, under the present holder's staging aliases."""
+    levels = list(state.moves)
+    sources = indexes.resolve_indexes(client, {level: state.source(level) for level in levels})
+    targets = indexes.resolve_indexes(client, {level: state.target(level) for level in levels})
+    leg, journal = 2 * state.generation + (1 if state.back else 0), Journal(client)
+    return [
+        Lane(
+            level,
+            sources[level],
+            targets[level],
+            staging_alias(state.collection, level, state.attempt),
+            encoders.of(targets[level].meta.stored_model, journal.recall_witness),
+            leg,
+        )
+        for level in levels
+    ]

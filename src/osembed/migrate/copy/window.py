@@ -1,0 +1,88 @@
+"""Some documents of one shard on their way, and what they become in the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osembed.errors import CollectionError
+from osembed.migrate.copy.lane import OWN, Lane
+from osembed.opensearch.scan import Found
+from osembed.passages.tokens import Tokens
+
+Vector = NDArray[np.float32]
+_FOREIGN = 2**32  # versions beyond this that are not osembed's were set by a writer of its own
+
+
+@dataclass
+class Window:
+    """Some documents of one shard on their way. `upto` is the mark once all of them are settled."""
+
+    lane: Lane
+    shard: int
+    upto: int
+    docs: list[Found]
+    hashes: dict[str, str] = field(default_factory=dict)
+    vectors: dict[str, Vector] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    tokens: Tokens | None = None
+    seen: int = 0
+    embedded: int = 0
+
+
+@dataclass
+class Copied:
+    """What one window or pass did: documents seen, written, embedded, with a carried vector; tokens read; id → why it failed."""
+
+    seen: int = 0
+    written: int = 0
+    embedded: int = 0
+    carried: int = 0
+    tokens: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Copied) -> None:
+        """Take in another part."""
+        self.seen += other.seen
+        self.written += other.written
+        self.embedded += other.embedded
+        self.carried += other.carried
+        self.tokens += other.tokens
+        self.failed.update(other.failed)
+
+
+def document_of(window: Window, doc: Found) -> dict[str, Any]:
+    """Return a document as the target holds it."""
+    lane, key = window.lane, window.hashes.get(doc.id)
+    document = {name: value for name, value in doc.fields.items() if name not in OWN}
+    document["origin"] = doc.seq
+    if key is not None:
+        document.update(identity=lane.target.meta.identity.hash, text_hash=key, embedding=lane.target.on_wire(window.vectors[key]))
+        if lane.level == "chunks":
+            document["token_count"] = window.counts.get(key)
+    return document
+
+
+def refuse_foreign(window: Window) -> None:
+    """Refuse documents whose versions their writer sets: after the swap every such write would be a conflict."""
+    for doc in window.docs:
+        if doc.version > _FOREIGN and not 1 << 50 <= doc.version < window.lane.leg << 50:
+            raise CollectionError(
+                f"'{doc.id}' in {window.lane.source.index} has the version {doc.version}: some writer sets versions of its own.",
+                "Copies need versions too; after a swap that writer would meet conflicts for ever.",
+                "Let that writer use plain writes or if_seq_no, write these documents once without a version, then run this again.",
+            )
+
+
+def paths_of(fields: Mapping[str, Any], prefix: str = "") -> set[str]:
+    """Return the names of all fields of a document, dotted."""
+    found = set()
+    for name, value in fields.items():
+        found.add(prefix + name)
+        if isinstance(value, Mapping):
+            found |= paths_of(value, f"{prefix}{name}.")
+    return found

@@ -1,0 +1,57 @@
+"""What a migration can be asked for, and what it says in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from osembed.limits import check_fields
+from osembed.migrate.copy.window import Copied
+from osembed.migrate.proof.report import Report
+from osembed.migrate.proof.verdict import Gate, GateOptions
+
+
+@dataclass(frozen=True)
+class MigrateOptions:
+    """How a migration runs.
+
+    Attributes:
+        swap: whether to swap at the end, or stop when ready.
+        rate: documents per second at most; 0 for no limit.
+        gentle: leave room for searches on the same machine: this process gets a lower urgency, and keeps it until it ends.
+        allow_failed: how many documents that cannot be copied a swap may leave behind.
+        full: verify every document instead of a sample.
+        gate: how the new model is judged before the swap.
+    """
+
+    swap: bool = True
+    rate: float = 0.0
+    gentle: bool = False
+    allow_failed: int = 0
+    full: bool = False
+    gate: GateOptions = field(default_factory=GateOptions)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass
+class MigrateResult:
+    """What a command brought about.
+
+    Attributes:
+        phase: where the migration stands now.
+        refused: what vetoed a swap.
+        failed: "level/id" → why, of documents that could not be copied, or were left behind by a swap.
+    """
+
+    collection: str
+    phase: str
+    models: dict[str, str]
+    copied: Copied = field(default_factory=Copied)
+    fence_s: float | None = None
+    fences: int = 0
+    report: Report | None = None
+    gate: Gate | None = None
+    refused: str = ""
+    failed: dict[str, str] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)

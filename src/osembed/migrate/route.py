@@ -1,0 +1,108 @@
+"""Which levels move, from which model to which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from osembed.embed.encoders import Encoders, model_of
+from osembed.errors import InputError
+from osembed.ingest.spec import Wish, analyzer_for, check_profile, describe
+from osembed.models.folder import Model
+from osembed.models.identity import identify
+from osembed.models.registry import open_model
+from osembed.opensearch import indexes
+from osembed.opensearch.client import OpenSearch, Server
+from osembed.opensearch.coordination.migration_state import MigrationState
+from osembed.opensearch.names import missing
+from osembed.opensearch.schema import IndexMeta
+from osembed.opensearch.target import Targets
+from osembed.papers.levels import Level
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a migration leads: the indexes that move, the models and descriptions of the new ones."""
+
+    collection: str
+    targets: Targets
+    models: dict[Level, Model]
+    metas: dict[Level, IndexMeta]
+    generation: int
+
+
+@dataclass
+class LevelPlan:
+    """One level's forecast, from a sample of its documents.
+
+    Attributes:
+        documents: live documents of the source.
+        tokens: tokens that the new model would read.
+        unseen_now, unseen_then: share of the sampled texts' tokens beyond the old and the new model's window.
+        carried: whether vectors are carried over, because only the mapping changes.
+        seconds: time to embed, at the measured rate.
+        graph_mb: memory of both generations' graphs.
+    """
+
+    level: str
+    source: str
+    target: str
+    model_now: str
+    model_then: str
+    dimension_now: int
+    dimension_then: int
+    documents: int
+    tokens: int
+    unseen_now: float
+    unseen_then: float
+    carried: bool
+    seconds: float
+    graph_mb: tuple[float, float]
+    disk_mb: tuple[float, float]
+
+
+@dataclass
+class Plan:
+    """The whole forecast: levels, problems that stop the migration, and every kind of request it would send."""
+
+    collection: str
+    levels: list[LevelPlan]
+    tokens_per_s: float
+    seconds: float
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing stops the migration."""
+        return not self.problems
+
+
+def find_route(
+    client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders, before: MigrationState | None
+) -> Route | None:
+    """Find what a wish would change; None where the collection is as wished already.
+
+    Raises CollectionError or InputError for whatever forbids it, with the way out.
+    """
+    targets = indexes.resolve(client, collection)
+    if targets is None:
+        raise missing(client, collection)
+    names: dict[Level, str | None] = {"papers": wish.paper_model, "chunks": wish.chunk_model}
+    if not any(names.values()) and wish.profile is None and wish.language is None:
+        raise InputError("No model, profile or language was given.", "A migration needs to know where to.", "osembed migrate --model MODEL")
+    models: dict[Level, Model] = {}
+    metas: dict[Level, IndexMeta] = {}
+    generation = max(*(target.meta.generation for target in targets.values()), before.generation if before else 0) + 1
+    for level, target in targets.items():
+        meta, name = target.meta, names[level]
+        profile = wish.profile or meta.profile
+        analyzer = analyzer_for(client, wish.language) if wish.language else meta.analyzer
+        model = open_model(name) if name else None
+        if (model is None or identify(model) == meta.identity) and (profile, analyzer) == (meta.profile, meta.analyzer):
+            continue
+        check_profile(server, profile)
+        models[level] = model or model_of(target.meta.stored_model)
+        described = describe(collection, level, models[level], meta.chunking, profile, encoders)
+        metas[level] = replace(described, analyzer=analyzer, generation=generation)
+    return Route(collection, targets, models, metas, generation) if metas else None
