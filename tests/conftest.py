@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from osembed.ingest.spec import Wish
 from osembed.opensearch import node
 from osembed.opensearch.client import Access, OpenSearch, Server, connect, handshake
 from tests import tiny
+from tests.forking import Command
 from tests.proxy import FaultProxy
 from tests.secured import SecuredNode
 
@@ -175,12 +175,14 @@ def paper(number: int | str, words: int = 120, **fields: object) -> dict:
 
 def run(*arguments: str, env: dict[str, str] | None = None, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
     """Run the osembed command in a process of its own."""
-    done = subprocess.run(command(*arguments), env={**os.environ, **(env or {})}, input=stdin, capture_output=True, timeout=240)
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from osembed.cli.main import main; main()", *arguments]
+    streams = {"stdin": subprocess.DEVNULL if stdin is None else subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Command(*arguments, env={**os.environ, **(env or {})}, **streams) as process:
+        try:
+            out, err = process.communicate(stdin, timeout=240)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out.decode(), err.decode())
 
 
 def dump(client: OpenSearch, name: str) -> dict[str, dict]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import threading
@@ -11,13 +10,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import command
+from tests.forking import Command
 from tests.proxy import Fault, FaultProxy
 
 
 def spawn(*arguments: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen:
     """Start the osembed command in a process of its own."""
-    return subprocess.Popen(command(*arguments), env=os.environ, stdout=subprocess.DEVNULL, stderr=stderr)
+    return Command(*arguments, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
 def kill_at(number: int, fault: str, url: str, arguments: Callable[[str], list[str]]) -> tuple[int, bool]:

@@ -14,7 +14,8 @@ import pytest
 from osembed.collection import Collection
 from osembed.opensearch.client import Access, connect
 from osembed.opensearch.coordination.journal import Journal
-from tests.conftest import EXAMPLES, command, paper, run
+from tests.conftest import EXAMPLES, paper, run
+from tests.forking import Command, command
 
 
 def test_a_whole_session(name, url, tmp_path):
@@ -118,7 +119,7 @@ def test_signals_leave_things_clean(name, url, write, small, number, code):
     """Ctrl-C and SIGTERM: a sentence, the right exit code, no loader left behind, and the same command completes the work."""
     file = write([paper(n, 900) for n in range(400)])
     arguments = ["ingest", file, "--collection", name, "--url", url]
-    process = subprocess.Popen(command(*arguments), env=os.environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = Command(*arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     journal = Journal(connect(Access.from_environment(url)))
     for _ in range(600):  # until it has entered itself as a loader
         if (journal.read(f"collection:{name}") or {}).get("loaders"):

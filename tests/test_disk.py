@@ -22,8 +22,9 @@ from osembed.migrate.copy.copier import Copier
 from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.reads import cluster_nodes
-from tests.conftest import command, dump, paper, run
+from tests.conftest import dump, paper, run
 from tests.disk import MB, SmallDisk, SmallNode
+from tests.forking import command
 from tests.killing import before_first
 
 pytestmark = pytest.mark.usefixtures("known_models", "room")

@@ -26,7 +26,8 @@ from osembed.opensearch.coordination.journal import JOURNAL, Journal
 from osembed.opensearch.leftovers import Kind
 from osembed.opensearch.schema import PIPELINE
 from osembed.opensearch.survey import survey
-from tests.conftest import command, paper, run
+from tests.conftest import paper, run
+from tests.forking import Command
 from tests.killing import Held, before_first, kill_at, sample, spawn
 from tests.oracle import contents
 from tests.proxy import Fault, FaultProxy
@@ -78,8 +79,8 @@ def shell(name: str, url: str, *more: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def feeding(name: str, url: str, *more: str):
     """An ingest in a process of its own that waits for more on its standard input."""
-    arguments = command("ingest", "-", "--collection", name, "--url", url, *more)
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ)
+    arguments = ["ingest", "-", "--collection", name, "--url", url, *more]
+    process = Command(*arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     process.stdin.write(orjson.dumps(paper("fed"), option=orjson.OPT_APPEND_NEWLINE))  # before the first paper nothing is begun
     process.stdin.flush()
     try:
@@ -165,8 +166,8 @@ def test_the_name_is_typed(typed, code, live, url, name, client):
     """On a terminal the collection's name has to be typed; anything else deletes nothing."""
     before = there(client, name)
     leader, follower = pty.openpty()
-    arguments = command("drop", "--collection", name, "--url", url)
-    process = subprocess.Popen(arguments, stdin=follower, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ)
+    arguments = ["drop", "--collection", name, "--url", url]
+    process = Command(*arguments, stdin=follower, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     os.write(leader, typed.replace("NAME", name).encode())
     _, said = process.communicate(timeout=120)
     os.close(leader)

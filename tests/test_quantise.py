@@ -20,7 +20,8 @@ from osembed.models.folder import GRAPH, read_model
 from osembed.models.identity import identify
 from osembed.models.registry import open_model
 from osembed.papers.paper import Paper
-from tests.conftest import EXAMPLES, TEXT, command
+from tests.conftest import EXAMPLES, TEXT
+from tests.forking import command
 
 TEXTS = [
     " ".join((TEXT * 9).split()[start : start + length]) for start, length in enumerate((1, 2, 9, 14, 15, 16, 29, 30, 31, 45, 63, 80, 150))

@@ -29,7 +29,8 @@ from osembed.opensearch.curl import curl_line
 from osembed.opensearch.schema import PIPELINE
 from osembed.search.options import SearchOptions
 from osembed.search.ranking import has_hybrid
-from tests.conftest import command, paper, run
+from tests.conftest import paper, run
+from tests.forking import Command
 from tests.oracle import blocked, contents, leftovers
 from tests.secured import SecuredNode
 
@@ -60,7 +61,7 @@ class Place:
     def spawn(self, *arguments: str, **more: str) -> subprocess.Popen:
         """Start a command in a process of its own."""
         env = {**os.environ, **self.env, **more}
-        return subprocess.Popen(command(*arguments, "--collection", self.name), env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return Command(*arguments, "--collection", self.name, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def written(self, pattern: str) -> int:
         """How many writes the indexes of a pattern have taken."""

@@ -23,7 +23,8 @@ from osembed.opensearch import export as exports
 from osembed.opensearch.collections import CollectionInfo
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.registration import collection_key
-from tests.conftest import EXAMPLES, ROOT, command, paper, run
+from tests.conftest import EXAMPLES, ROOT, paper, run
+from tests.forking import command
 from tests.killing import spawn
 from tests.proxy import Fault
 

@@ -18,8 +18,9 @@ from osembed.collection import Collection
 from osembed.errors import DroppedError, InputError
 from osembed.ingest import watch
 from osembed.ingest.watch import Changes, Folder
-from tests.conftest import command, paper
+from tests.conftest import paper
 from tests.folders import ids, place
+from tests.forking import Command
 from tests.proxy import Fault, FaultProxy
 
 SETTLE_S = 0.3
@@ -338,8 +339,8 @@ def test_a_file_is_not_followed(collection, folder):
 def test_from_the_shell(name, url, models, folder):
     """One JSON line for each ingest, at once; Ctrl-C ends it."""
     (folder / "short.txt").write_text("Title\ntoo short")
-    line = command("watch", str(folder), "--collection", name, "--url", url, "--model", str(models.bert), "--settle", "0.2", "--json")
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible)
+    line = ["watch", str(folder), "--collection", name, "--url", url, "--model", str(models.bert), "--settle", "0.2", "--json"]
+    process = Command(*line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
     first = json.loads(process.stdout.readline())
     assert (first["indexed"], first["reasons"]) == (20, {"fewer than 100 words": 1})
@@ -353,15 +354,11 @@ def test_from_the_shell(name, url, models, folder):
 
 def test_a_terminated_watch_says_so(name, url, models, folder):
     """Whatever stops services takes any other exit code for a failure."""
-    line = command("watch", str(folder), "--collection", name, "--url", url, "--model", str(models.bert), "--json")
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = ["watch", str(folder), "--collection", name, "--url", url, "--model", str(models.bert), "--json"]
+    process = Command(*line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
     assert process.stdout.readline()
     time.sleep(1)  # it waits for changes then
     process.terminate()
     _, err = process.communicate(timeout=60)
     assert (process.returncode, "Terminated." in err) == (143, True), err
-
-
-def _interruptible() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
