@@ -14,7 +14,7 @@ import pytest
 from benchmarks.common import find_data
 
 from osembed.collection import Collection
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.opensearch import node
 from osembed.opensearch.client import Access, OpenSearch, Server, connect, handshake
 from tests import tiny
@@ -112,9 +112,9 @@ def name(client: OpenSearch) -> Iterator[str]:
 
 
 @pytest.fixture
-def small(models: tiny.Models) -> Wish:
-    """The wish for a collection embedded with the small BERT model."""
-    return Wish(paper_model=str(models.bert), chunk_model=str(models.bert))
+def small(models: tiny.Models) -> CollectionSpec:
+    """The spec for a collection embedded with the small BERT model."""
+    return CollectionSpec(paper_model=str(models.bert), chunk_model=str(models.bert))
 
 
 @pytest.fixture

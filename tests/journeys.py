@@ -13,7 +13,7 @@ import orjson
 
 from osembed.arguments import choose_models
 from osembed.collection import Collection
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.migrate.proof.verdict import GateOptions
 from tests.conftest import paper
 from tests.secured import SecuredNode
@@ -33,9 +33,9 @@ class Stage:
     folder: Path
 
     @property
-    def small(self) -> Wish:
-        """The wish for a collection embedded with the small BERT model."""
-        return Wish(paper_model=str(self.models.bert), chunk_model=str(self.models.bert), chunk_words=40)
+    def small(self) -> CollectionSpec:
+        """The spec for a collection embedded with the small BERT model."""
+        return CollectionSpec(paper_model=str(self.models.bert), chunk_model=str(self.models.bert), chunk_words=40)
 
     def collection(self, user: str) -> Collection:
         """Open the collection as a user."""

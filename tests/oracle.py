@@ -98,11 +98,11 @@ class Oracle:
         self.faults: list[str] = []
         self.models: set[str] = set()
 
-    def prepare(self, wish: Any, papers: int = 100) -> None:
+    def prepare(self, spec: Any, papers: int = 100) -> None:
         """Fill the collection before anything moves."""
         records = [sentinel(number) for number in range(4)]
         records += [{"id": f"b{number}", "title": f"Base {number}", "text": body_text(f"base{number}")} for number in range(papers)]
-        Collection(self.name, self.url).ingest(_file(records, f"{self.name}-base"), wish, min_words=0)
+        Collection(self.name, self.url).ingest(_file(records, f"{self.name}-base"), spec, min_words=0)
 
     @contextmanager
     def running(self) -> Iterator[Oracle]:

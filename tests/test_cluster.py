@@ -14,7 +14,7 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import ClusterError
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.migrate import direction, options, swap
 from osembed.migrate.copy.copier import Copier
 from osembed.migrate.proof.verdict import GateOptions
@@ -42,18 +42,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, home) -> Iterator[Cluster]
 def migrate_with_killed(cluster: Cluster, models, kills: dict[str, str], monkeypatch) -> None:
     """Migrate under load while nodes are killed, each as its phase begins, and come back; then nothing is lost, and the way back is open."""
     name = f"c{len(kills)}{'-'.join(f'{phase}-{who}' for phase, who in kills.items())}"
-    wish = Wish(paper_model=str(models.bert), chunk_model=str(models.bert), replicas=1)
+    spec = CollectionSpec(paper_model=str(models.bert), chunk_model=str(models.bert), replicas=1)
     oracle = Oracle(cluster.url, name, outside=False)
-    oracle.prepare(wish)
+    oracle.prepare(spec)
     cluster.wait_nodes(3)
     monkeypatch.setenv("OSEMBED_RETRY_SECONDS", "60")  # for an election on a busy machine
     killed: list[str] = []
     for phase, who in kills.items():
         before_first(monkeypatch, *PHASES[phase], lambda who=who: killed.append(_kill(cluster, name, who)))
     collection = Collection(name, cluster.url)
-    there = replace(wish, paper_model=str(models.mirror), chunk_model=str(models.mirror))
+    there = replace(spec, paper_model=str(models.mirror), chunk_model=str(models.mirror))
     with oracle.running():
-        result = collection.migrate(wish=there, gate=GateOptions(skip=True), gentle=False)
+        result = collection.migrate(spec=there, gate=GateOptions(skip=True), gentle=False)
     assert (result.phase, len(killed)) == ("swapped", len(kills))
     cluster.wait_nodes(3)
     assert not blocked(collection.client, name)
@@ -83,9 +83,9 @@ def test_a_data_node_and_the_leader_are_killed_in_one_migration(cluster, models,
 def test_without_a_manager_commands_say_so_and_complete_when_there_is_one(command, cluster, models, monkeypatch, write):
     """Two of three nodes are gone: a command ends with that in words; with the nodes back the same command completes."""
     name = f"unled-{command}"
-    wish = Wish(paper_model=str(models.bert), chunk_model=str(models.bert), replicas=2)
+    spec = CollectionSpec(paper_model=str(models.bert), chunk_model=str(models.bert), replicas=2)
     collection, told = Collection(name, cluster.url), []
-    collection.ingest(write([paper(n, 150) for n in range(4)]), wish)
+    collection.ingest(write([paper(n, 150) for n in range(4)]), spec)
     cluster.wait_nodes(3)
     more = write([paper(n, 150) for n in range(8)], "more.jsonl")
     monkeypatch.setenv("OSEMBED_RETRY_SECONDS", "1")

@@ -36,12 +36,12 @@ class Setting:
     def __init__(self, write, models, small) -> None:
         self.first = write([paper(n, 150, year=2000 + n) for n in range(5)], "first.jsonl")
         self.second = write([paper(1, 150, year=1999), paper(2, 90), paper(7, 150)], "second.jsonl")
-        self.wish, self.mirror = small, str(models.mirror)
+        self.spec, self.mirror = small, str(models.mirror)
 
     def fill(self, url: str, name: str) -> None:
         """A collection of five papers, one of which another program has changed."""
         collection = Collection(name, url)
-        collection.ingest(self.first, self.wish)
+        collection.ingest(self.first, self.spec)
         client = collection.client
         for target in collection._searcher.resolve().values():
             client.indices.refresh(index=target.index)

@@ -16,7 +16,7 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import AuthError, BusyError, CollectionError, DroppedError, InputError, OsembedError
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.migrate import migration as migrations
 from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import changes, documents, indexes, reads
@@ -200,7 +200,7 @@ def test_an_ingest_leaves_no_entry_behind(live, client, name, small, write):
     """Ended or failed, a run strikes out its entry: a drop does not wait for it."""
     assert live.ingest(write([paper(1, 150)], "again.jsonl")).read == 1
     with pytest.raises(InputError):
-        live.ingest(write([paper(1, 150)], "again.jsonl"), Wish(chunk_words=77))
+        live.ingest(write([paper(1, 150)], "again.jsonl"), CollectionSpec(chunk_words=77))
     state = Journal(client).read(f"collection:{name}")
     assert (state["writers"], state["loaders"]) == ({}, {})
 

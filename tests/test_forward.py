@@ -198,14 +198,14 @@ def test_forwards_share_the_cores(monkeypatch):
     try:
         torch.set_num_threads(3)
         barrier = threading.Barrier(3)
-        counts = [threads.crew().submit(lambda: (barrier.wait(20), torch.get_num_threads())[1]) for _ in range(3)]
+        counts = [threads.worker_threads().submit(lambda: (barrier.wait(20), torch.get_num_threads())[1]) for _ in range(3)]
         assert [count.result(20) for count in counts] == [1, 1, 1]
         assert torch.get_num_threads() == 3
         with ThreadPoolExecutor(1) as other:
             assert other.submit(torch.get_num_threads).result() == 3
-        assert threads.crew(together=True).submit(torch.get_num_threads).result() == 3
+        assert threads.worker_threads(together=True).submit(torch.get_num_threads).result() == 3
         threads.be_fewer()
-        assert (threads.crew()._max_workers, threads.crew(together=True)._max_workers) == (2, 1)
+        assert (threads.worker_threads()._max_workers, threads.worker_threads(together=True)._max_workers) == (2, 1)
     finally:
         torch.set_num_threads(before)
 

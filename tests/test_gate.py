@@ -12,7 +12,7 @@ from osembed.embed import encoders
 from osembed.errors import InputError, ModelError
 from osembed.evaluate import evaluation
 from osembed.evaluate.judged import read_judged
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.migrate.copy.copier import Copier
 from osembed.migrate.proof.gate import judge
 from osembed.migrate.proof.pinned import PinnedSearcher
@@ -67,7 +67,7 @@ def test_without_the_old_model_it_is_said_before_anything_is_copied(filled, name
     said: list[str] = []
     before: list[str] = []
     other = Collection(name, url, report=said.append)
-    plan = other.migration().plan(Wish(paper_model=str(models.mirror), chunk_model=str(models.mirror)))
+    plan = other.migration().plan(CollectionSpec(paper_model=str(models.mirror), chunk_model=str(models.mirror)))
     assert any("The gate cannot compare" in text and "tiny-bert" in text for text in plan.warnings)
     before_first(monkeypatch, Copier, "_write", lambda: before.extend(said))
     done = other.migrate(str(models.mirror), gate=GateOptions(qrels=judgments()), gentle=False)
@@ -168,7 +168,7 @@ def test_papers_without_chunks_are_no_known_items(filled, models, client):
 
 def test_where_only_papers_move_their_vectors_are_judged(filled, models):
     """Chunks, which answer searches, are the same on both sides: comparing them would pass any model."""
-    done = filled.migrate(wish=Wish(paper_model=str(models.cls)), swap=False, gate=GateOptions(), gentle=False)
+    done = filled.migrate(spec=CollectionSpec(paper_model=str(models.cls)), swap=False, gate=GateOptions(), gentle=False)
     assert done.gate.overlap < 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from osembed.embed import batching
-from osembed.embed.batching import Gatherer
+from osembed.embed.batching import QueryBatcher
 from osembed.embed.load import load_encoder
 from osembed.models.folder import read_model
 
@@ -24,7 +24,7 @@ def test_what_waits_during_a_forward_shares_the_next():
         assert go.wait(20)
         return np.array([[float(text)] for text in texts], dtype=np.float32)
 
-    gatherer = Gatherer(embed)
+    gatherer = QueryBatcher(embed)
     with ThreadPoolExecutor(31) as pool:
         first = pool.submit(gatherer.vector, "0")
         assert begun.wait(20)
@@ -47,7 +47,7 @@ def test_an_error_reaches_all_who_shared_it_and_nobody_after():
             raise ValueError("no room")
         return np.zeros((len(texts), 1), dtype=np.float32)
 
-    gatherer = Gatherer(embed)
+    gatherer = QueryBatcher(embed)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(gatherer.vector, "good")
         assert begun.wait(20)
@@ -72,7 +72,7 @@ def test_whoever_is_interrupted_takes_nobody_along(called, monkeypatch):
         assert go.wait(20)
         return np.zeros((len(texts), 1), dtype=np.float32)
 
-    gatherer = Gatherer(embed)
+    gatherer = QueryBatcher(embed)
 
     class Interrupted(threading.Event):
         def wait(self, timeout=None):

@@ -16,7 +16,7 @@ from osembed.cli.output import print_json
 from osembed.collection import Collection
 from osembed.errors import BusyError, CollectionError, IdentityError, InputError, NoPapersError
 from osembed.ingest.run import Ingest
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.ingest.summary import Summary
 from osembed.models.folder import read_model
 from osembed.models.identity import identify, text_hash
@@ -27,8 +27,8 @@ from tests.killing import kill_at, sample, spawn
 from tests.proxy import Fault, FaultProxy
 
 
-def ingest(collection: Collection, records: list[dict], write, wish: Wish | None = None, **options):
-    return collection.ingest([write(records)], wish, **options)
+def ingest(collection: Collection, records: list[dict], write, spec: CollectionSpec | None = None, **options):
+    return collection.ingest([write(records)], spec, **options)
 
 
 def test_first_ingest_makes_a_searchable_pair(collection, client, small, write, models):
@@ -241,8 +241,8 @@ def test_vectors_that_are_not_finite_are_dead_letters(collection, small, write, 
 
 def test_truncation_is_audited(collection, small, write):
     """Fixed windows longer than the model sees: the unseen tokens are counted; so are words after the last chunk."""
-    wish = replace(small, chunk_words=300, chunk_overlap=0, max_chunks=2)
-    summary = ingest(collection, [paper(1, 900)], write, wish)
+    spec = replace(small, chunk_words=300, chunk_overlap=0, max_chunks=2)
+    summary = ingest(collection, [paper(1, 900)], write, spec)
     assert summary.unseen > 300
     assert summary.beyond == 300
 
@@ -251,16 +251,16 @@ def test_a_contradicting_wish_is_refused(collection, small, write, models):
     """Another model, another rule: refused before anything is written, naming the difference."""
     ingest(collection, [paper(1)], write, small)
     with pytest.raises(IdentityError, match="tiny-mirror differs in weights"):
-        ingest(collection, [paper(2)], write, Wish(chunk_model=str(models.mirror)))
+        ingest(collection, [paper(2)], write, CollectionSpec(chunk_model=str(models.mirror)))
     with pytest.raises(InputError, match="is cut by windows that fit the model"):
-        ingest(collection, [paper(2)], write, Wish(chunk_words=100))
-    assert ingest(collection, [paper(2)], write, Wish(paper_model=str(models.bert))).indexed == 1
+        ingest(collection, [paper(2)], write, CollectionSpec(chunk_words=100))
+    assert ingest(collection, [paper(2)], write, CollectionSpec(paper_model=str(models.bert))).indexed == 1
 
 
 def test_two_levels_two_models(collection, client, write, models):
     """Papers and chunks may use different models; each document says which."""
-    wish = Wish(paper_model=str(models.cls), chunk_model=str(models.mpnet))
-    ingest(collection, [paper(n) for n in range(3)], write, wish)
+    spec = CollectionSpec(paper_model=str(models.cls), chunk_model=str(models.mpnet))
+    ingest(collection, [paper(n) for n in range(3)], write, spec)
     identities = {key.split("/")[0]: doc["identity"] for key, doc in dump(client, collection.name).items()}
     assert identities[collection.name] == identify(read_model(models.cls)).hash
     assert identities[f"{collection.name}-chunks"] == identify(read_model(models.mpnet)).hash
@@ -280,7 +280,7 @@ def test_a_missing_model_creates_nothing(collection, client, write):
     from osembed.errors import ModelError
 
     with pytest.raises(ModelError):
-        ingest(collection, [paper(1)], write, Wish(paper_model="./nowhere"))
+        ingest(collection, [paper(1)], write, CollectionSpec(paper_model="./nowhere"))
     assert client.indices.get(index=f"{collection.name}*", params={"expand_wildcards": "all"}) == {}
 
 
@@ -437,7 +437,7 @@ def test_a_first_load_with_another_model_is_refused(client, name, small, write, 
     kill_at(22, "applied", url, lambda at: [*first, "--url", at])
     planned = client.indices.get(index=f"{name}*", params={"expand_wildcards": "all"})
     assert planned
-    other = Wish(paper_model=str(models.mirror), chunk_model=str(models.mirror))
+    other = CollectionSpec(paper_model=str(models.mirror), chunk_model=str(models.mirror))
     with pytest.raises(IdentityError, match="first load"):
         ingest(Collection(name, url), [paper(1)], write, other)
     client.indices.delete(index=",".join(planned))

@@ -49,7 +49,7 @@ def test_another_language_is_refused_and_migrated_to_with_the_vectors(collection
         collection.ingest(write([record("german")]), replace(small, language="de"), min_words=10)
     before = _vectors(client, collection)
     done = collection.migrate(
-        wish=replace(small, paper_model=None, chunk_model=None, language="de"), gate=GateOptions(skip=True), gentle=False
+        spec=replace(small, paper_model=None, chunk_model=None, language="de"), gate=GateOptions(skip=True), gentle=False
     )
     assert done.phase == "swapped"
     assert _vectors(client, collection) == before

@@ -15,10 +15,10 @@ import pytest
 from osembed.arguments import choose_models
 from osembed.collection import Collection
 from osembed.errors import AuthError, BusyError, CollectionError, InputError, ModelError, UnavailableError
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.migrate import direction, readiness, swap
 from osembed.migrate.copy.copier import Copier
-from osembed.migrate.copy.lane import pack
+from osembed.migrate.copy.level_copy import pack
 from osembed.migrate.options import MigrateOptions
 from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import indexes, reads
@@ -98,7 +98,7 @@ def test_chunks_are_copied_one_to_one_with_their_fields(started, client, models)
 def test_one_level_moves_alone(started, client, models):
     """Only the chunks get another model; the papers' index stays, and search works over both."""
     papers = indexes.resolve(client, started.name)["papers"].index
-    done = started.migrate(wish=Wish(chunk_model=str(models.mirror)), gate=UNJUDGED, gentle=False)
+    done = started.migrate(spec=CollectionSpec(chunk_model=str(models.mirror)), gate=UNJUDGED, gentle=False)
     targets = indexes.resolve(client, started.name)
     assert (done.phase, targets["papers"].index, targets["chunks"].meta.model) == ("swapped", papers, "tiny-mirror")
     assert started.search("study of species", mode="hybrid").models == {"papers": "tiny-bert", "chunks": "tiny-mirror"}
@@ -120,20 +120,20 @@ def test_another_profile_carries_the_vectors(collection, client):
     """The same (real) model in a quantised mapping: nothing is embedded, every vector is carried over."""
     started = collection
     started.ingest(str(EXAMPLES / "corpus.jsonl"))
-    done = started.migrate(wish=Wish(profile="lucene-sq"), gate=UNJUDGED, gentle=False)
+    done = started.migrate(spec=CollectionSpec(profile="lucene-sq"), gate=UNJUDGED, gentle=False)
     assert (done.phase, done.copied.embedded) == ("swapped", 0)
     assert done.copied.carried == done.copied.seen > 8
     target = indexes.resolve(client, started.name)["chunks"]
     assert target.meta.profile == "lucene-sq"
     assert "encoder" in str(client.indices.get_mapping(index=target.index))
     started.migration().finish(0)
-    assert started.migrate(wish=Wish(profile="lucene-sq")).phase == "nothing to do"
+    assert started.migrate(spec=CollectionSpec(profile="lucene-sq")).phase == "nothing to do"
 
 
 def test_an_empty_collection_and_empty_shards(client, name, url, small, write, models):
     """Nothing to copy is no error; nor is a shard that never held a document (F44)."""
     collection = Collection(name, url)
-    collection.ingest(write([paper(1)]), Wish(**{**small.__dict__, "shards": 3}))
+    collection.ingest(write([paper(1)]), CollectionSpec(**{**small.__dict__, "shards": 3}))
     collection.delete("p1")
     assert migrate(collection, models.mirror).phase == "swapped"
     collection.migration().finish(0)
@@ -364,7 +364,7 @@ def test_a_client_that_dies_while_it_lifts_a_fence(started, client, name, models
         raise UnavailableError("The server is away.")
 
     before_first(monkeypatch, swap, "actions", take_and_die)
-    before_first(monkeypatch, direction.Leg, "_pause", lambda: seen.append(bool(blocked(client, name))))
+    before_first(monkeypatch, direction.Direction, "_pause", lambda: seen.append(bool(blocked(client, name))))
     done = migrate(started, models.mirror)
     assert (done.phase, done.fences, seen) == ("swapped", 2, [False])
     assert not blocked(client, name)
@@ -577,7 +577,7 @@ def test_f43_deletes_do_not_come_back(started, client, name, models, monkeypatch
     genuine, done = Copier._write, [False]
 
     def write(self, window):
-        if window.docs and not done[0] and window.lane.level == "papers":
+        if window.docs and not done[0] and window.level_copy.level == "papers":
             done[0] = True
             client.delete(index=name, id="p1")
             client.delete(index=name, id="p2")
@@ -714,7 +714,7 @@ def test_a_holder_that_was_silent_asks_before_it_goes_on(started, models, monkey
 def test_choosing_nothing_is_an_error(started):
     """A migration needs to know where to."""
     with pytest.raises(InputError, match="No model, profile or language"):
-        started.migrate(wish=choose_models())
+        started.migrate(spec=choose_models())
 
 
 def test_a_collection_deleted_by_hand_can_be_made_and_migrated_again(started, client, name, models, small, write):

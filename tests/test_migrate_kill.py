@@ -68,7 +68,7 @@ def kill_and_end(number, fault, step, collection, name, url, models):
     return fired
 
 
-def migrate_killed(number, fault, client, name, url, models, collection, write, wish):
+def migrate_killed(number, fault, client, name, url, models, collection, write, spec):
     """A migration killed at one request, run again; then written to, rolled back and cleared away."""
     before = contents(client, name)
     fired = kill_and_end(number, fault, "migrate", collection, name, url, models)

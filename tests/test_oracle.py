@@ -10,7 +10,7 @@ import time
 import pytest
 
 from osembed.collection import Collection
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.migrate import direction
 from osembed.migrate.copy import pairs
 from osembed.migrate.copy.copier import Copier
@@ -26,8 +26,8 @@ UNJUDGED = GateOptions(skip=True)
 pytestmark = pytest.mark.usefixtures("known_models")
 
 
-def to(model) -> Wish:
-    return Wish(paper_model=str(model), chunk_model=str(model))
+def to(model) -> CollectionSpec:
+    return CollectionSpec(paper_model=str(model), chunk_model=str(model))
 
 
 def test_the_oracle_is_content_without_a_migration(url, name, small):
@@ -54,7 +54,7 @@ def test_migrate_roll_back_and_migrate_again_under_load(url, name, small, models
     mover = Collection(name, url)
     with second_process(url, name, log), oracle.running():
         time.sleep(1)
-        there = mover.migrate(wish=to(models.mirror), gate=UNJUDGED, gentle=False)
+        there = mover.migrate(spec=to(models.mirror), gate=UNJUDGED, gentle=False)
         assert (there.phase, there.refused) == ("swapped", "")
         assert there.fence_s is not None
         assert there.fence_s < 5
@@ -62,7 +62,7 @@ def test_migrate_roll_back_and_migrate_again_under_load(url, name, small, models
         assert mover.rollback(gentle=False).phase == "returned"
         time.sleep(2)
         mover.migration().abort()
-        assert mover.migrate(wish=to(models.mirror), gate=UNJUDGED, gentle=False).phase == "swapped"
+        assert mover.migrate(spec=to(models.mirror), gate=UNJUDGED, gentle=False).phase == "swapped"
         time.sleep(1.5)
     assert oracle.models == {"tiny-bert", "tiny-mirror"}
     assert oracle.acknowledged > 100
@@ -148,11 +148,11 @@ def test_the_oracle_catches_broken_migrators(mutant, url, name, small, models, m
     oracle = Oracle(url, name, library=mutant not in (no_refresh, query_through_the_alias), refreshing=mutant is not no_refresh)
     oracle.prepare(small)
     oracle._client.indices.put_settings(index=f"{name}*", body={"index.refresh_interval": "30s"})
-    monkeypatch.setattr(direction.Leg, "_verified", lambda *_: True)
+    monkeypatch.setattr(direction.Direction, "_verified", lambda *_: True)
     mutant(monkeypatch)
     with oracle.running():
         time.sleep(1)
-        Collection(name, url).migrate(wish=to(models.mirror), gate=UNJUDGED, gentle=False)
+        Collection(name, url).migrate(spec=to(models.mirror), gate=UNJUDGED, gentle=False)
         time.sleep(1.5)
     monkeypatch.undo()
     assert indexes.resolve(oracle._client, name)["papers"].meta.model == "tiny-mirror"

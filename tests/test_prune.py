@@ -11,7 +11,7 @@ import pytest
 from osembed.collection import Collection
 from osembed.errors import InputError, NoPapersError, PruneError
 from osembed.ingest.run import Ingest
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.opensearch import manifests
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.manifests import Manifests, manifest_keys
@@ -275,7 +275,7 @@ def test_a_killed_run_has_named_what_it_may_have_written(name, models, folder, c
     process.append(spawn("ingest", str(folder), "--collection", name, "--model", str(models.bert), "--url", proxy.url))
     assert process[0].wait(120) == -signal.SIGKILL
     (folder / "t0.txt").unlink()
-    assert collection.ingest(folder, Wish(str(models.bert), str(models.bert)), prune=True).pruned_ids == ["t0"]
+    assert collection.ingest(folder, CollectionSpec(str(models.bert), str(models.bert)), prune=True).pruned_ids == ["t0"]
     assert ids(collection) == {f"t{number}" for number in range(1, 20)}
 
 

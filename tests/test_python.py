@@ -117,7 +117,7 @@ def test_nothing_given_is_no_traceback():
         lambda: papers.ingest([]),
         lambda: papers.ingest("x", 7),
         lambda: papers.ingest("x", min_words="9"),
-        lambda: papers.migrate(wish=3),
+        lambda: papers.migrate(spec=3),
     ):
         with pytest.raises(InputError):
             call()

@@ -9,7 +9,7 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import InputError, UnsettledError
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.search import facets, sorting
 from osembed.search.projection import choose_fields
 from tests.conftest import paper
@@ -30,8 +30,8 @@ def record(number: int) -> dict:
 def many(url, client, models):
     """130 papers on two shards, more than a ranking window holds; each long enough for some chunks."""
     collection = Collection("refined", url)
-    wish = Wish(paper_model=str(models.bert), chunk_model=str(models.bert), chunk_words=25, chunk_overlap=0, shards=2)
-    collection.ingest((record(n) for n in range(COUNT)), wish, min_words=10)
+    spec = CollectionSpec(paper_model=str(models.bert), chunk_model=str(models.bert), chunk_words=25, chunk_overlap=0, shards=2)
+    collection.ingest((record(n) for n in range(COUNT)), spec, min_words=10)
     yield collection
     for index in client.indices.get(index="refined*", params={"expand_wildcards": "all"}):
         client.indices.delete(index=index)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from osembed.collection import Collection
 from osembed.errors import ClusterError, CollectionError, InputError, ModelError, OsembedError
 from osembed.evaluate.judged import read_judged
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.limits import MODES, SEARCH_LEVELS
 from osembed.search import ranking
 from osembed.search.bodies import MAX_WORDS, first_words
@@ -39,7 +39,7 @@ def examples(url, client):
 def small_examples(url, client, models):
     """The same papers, embedded with a small model: for what no ranking decides."""
     collection = Collection("search-small", url)
-    collection.ingest([str(EXAMPLES)], Wish(paper_model=str(models.bert), chunk_model=str(models.bert)))
+    collection.ingest([str(EXAMPLES)], CollectionSpec(paper_model=str(models.bert), chunk_model=str(models.bert)))
     yield collection
     for index in client.indices.get(index="search-small*", params={"expand_wildcards": "all"}):
         client.indices.delete(index=index)

@@ -10,7 +10,7 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import ClusterError, CollectionError, IdentityError, InputError, UnsettledError
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.limits import SEARCH_LEVELS
 from tests.conftest import paper, run
 from tests.proxy import Fault, FaultProxy
@@ -21,15 +21,15 @@ def names(url, client, models):
     """Names of collections: `a` and `b` part the papers of `ab` and have its model; `c` has another, and a year that is text."""
     stem = f"several{uuid.uuid4().hex[:6]}"
     names = {key: f"{stem}-{key}" for key in ("a", "b", "ab", "c")}
-    bert, cls = (Wish(paper_model=str(model), chunk_model=str(model)) for model in (models.bert, models.cls))
+    bert, cls = (CollectionSpec(paper_model=str(model), chunk_model=str(model)) for model in (models.bert, models.cls))
     records = [paper(n, words=60 + n * 7, year=2000 + n % 5, venue=f"v{n % 3}") for n in range(24)]
-    for key, part, wish in (
+    for key, part, spec in (
         ("a", records[::2], bert),
         ("b", [*records[1::2], paper(0, words=90, only="b")], bert),
         ("ab", [*records, {**paper(0, words=90, only="b"), "id": "again"}], bert),
         ("c", [paper(n, words=80, year=f"in {n}") for n in range(3)], cls),
     ):
-        Collection(names[key], url).ingest(part, wish, min_words=10)
+        Collection(names[key], url).ingest(part, spec, min_words=10)
     yield names
     for index in client.indices.get(index=f"{stem}*", params={"expand_wildcards": "all"}):
         client.indices.delete(index=index)

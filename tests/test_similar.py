@@ -7,7 +7,7 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import InputError, ModelError
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.passages.passage import paper_passage
 from osembed.search.similar import read_text
 from tests.conftest import paper
@@ -17,8 +17,8 @@ from tests.conftest import paper
 def near(url, client, models):
     """Thirty papers of several chunks each."""
     collection = Collection("similar-papers", url)
-    wish = Wish(paper_model=str(models.bert), chunk_model=str(models.bert), chunk_words=25, chunk_overlap=0)
-    collection.ingest((paper(n, year=2000 + n) for n in range(30)), wish)
+    spec = CollectionSpec(paper_model=str(models.bert), chunk_model=str(models.bert), chunk_words=25, chunk_overlap=0)
+    collection.ingest((paper(n, year=2000 + n) for n in range(30)), spec)
     yield collection
     for index in client.indices.get(index="similar-papers*", params={"expand_wildcards": "all"}):
         client.indices.delete(index=index)
@@ -103,7 +103,7 @@ def test_files_that_are_no_text(tmp_path):
 def test_levels_with_two_models_each_compare_with_their_own(name, url, models):
     """Passages of a text come from the chunks' model, those of a stored paper from shared words; no vector meets another's space."""
     collection = Collection(name, url)
-    collection.ingest((paper(n, words=200) for n in range(3)), Wish(paper_model=str(models.bert), chunk_model=str(models.mpnet)))
+    collection.ingest((paper(n, words=200) for n in range(3)), CollectionSpec(paper_model=str(models.bert), chunk_model=str(models.mpnet)))
     assert all(hit.passages for hit in collection.similar("p1"))
     assert all(hit.passages for hit in collection.similar(text=paper(1)["text"]))
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from osembed.arguments import choose_models
 from osembed.collection import Collection
 from osembed.errors import ClusterError, InputError, OsembedError
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import indexes
 from osembed.opensearch.coordination import lease as leases
@@ -90,16 +90,16 @@ class Migrations(RuleBasedStateMachine):
         self.writers = [Collection(self.name, self.url) for _ in range(2)]
         self.client = self.writers[0].client
         bert = self.models["tiny-bert"]
-        self._ingest(0, ["p0", "p1", "p2"], Wish(paper_model=bert, chunk_model=bert))
+        self._ingest(0, ["p0", "p1", "p2"], CollectionSpec(paper_model=bert, chunk_model=bert))
 
-    def _ingest(self, writer: int, keys: list[str], wish: Wish | None = None) -> None:
+    def _ingest(self, writer: int, keys: list[str], spec: CollectionSpec | None = None) -> None:
         records = []
         for key in keys:
             text = paper(f"{key}v{next(self.number)}", 150)["text"]
             records.append({"id": key, "title": key, "text": text})
             self.texts[key] = text
             self.notes.pop(key, None)
-        summary = self.writers[writer].ingest(self.write(records), wish)
+        summary = self.writers[writer].ingest(self.write(records), spec)
         assert summary.indexed == len(keys)
 
     @rule(writer=st.integers(0, 1), keys=st.lists(KEYS, min_size=1, max_size=3, unique=True))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from osembed import Collection, OsembedError, Wish, choose_models
+from osembed import Collection, CollectionSpec, OsembedError, choose_models
 from osembed.migrate.proof.verdict import GateOptions
 from tests.oracle import blocked, everything, leftovers
 from tests.upgrade.half import NAME, make_half, whole_folder
@@ -23,7 +23,7 @@ from tests.upgrade.stored import JOURNAL, SHARED, find_indexes, read_stored
 
 OLD, NEW = {"all-MiniLM-L6-v2"}, {NAME}
 UNJUDGED = {"gate": GateOptions(skip=True), "gentle": False}
-WINDOWS = Wish(chunk_words=60, chunk_overlap=10)
+WINDOWS = CollectionSpec(chunk_words=60, chunk_overlap=10)
 FRESH = "up-fresh"
 FIRST = [paper["_id"] for paper in read_papers()]
 

@@ -36,9 +36,9 @@ def follow(name, url, small, folder, said) -> Iterator[Callable]:
     """Follow the folder: returns an iterator of what is done."""
     followed = []
 
-    def start(wish=small, address=url, **options):
+    def start(spec=small, address=url, **options):
         collection = Collection(name, address, report=said.append)
-        followed.append(collection.watch(folder, wish, settle=SETTLE_S, **options))
+        followed.append(collection.watch(folder, spec, settle=SETTLE_S, **options))
         return followed[-1]
 
     yield start

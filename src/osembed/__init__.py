@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from osembed.collection import Collection
     from osembed.errors import OsembedError
     from osembed.evaluate.evaluation import Evaluation
-    from osembed.ingest.spec import Wish
+    from osembed.ingest.spec import CollectionSpec
     from osembed.ingest.summary import Summary
     from osembed.listing import collections
     from osembed.opensearch.collections import CollectionInfo
@@ -36,13 +36,14 @@ _HOMES = {
     "SearchResult": "search.results",
     "StoredPaper": "opensearch.stored_papers",
     "Summary": "ingest.intake",
-    "Wish": "ingest.loading",
+    "CollectionSpec": "ingest.loading",
     "choose_models": "arguments",
     "collections": "listing",
 }
 __all__ = [
     "Collection",
     "CollectionInfo",
+    "CollectionSpec",
     "Evaluation",
     "Exported",
     "Hit",
@@ -52,7 +53,6 @@ __all__ = [
     "SearchResult",
     "StoredPaper",
     "Summary",
-    "Wish",
     "choose_models",
     "collections",
 ]

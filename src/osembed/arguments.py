@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from osembed.errors import InputError
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.limits import checked, guess
 from osembed.models.registry import PRESETS
 from osembed.papers.readers.dicts import Dicts
@@ -16,13 +16,15 @@ from osembed.search.options import SearchOptions
 from osembed.search.searcher import check_query
 
 
-def choose_models(model: str | None = None, paper: str | None = None, chunk: str | None = None, preset: str | None = None) -> Wish:
-    """Return a wish from the ways to name models: `model` sets both levels, `paper` and `chunk` one, `preset` both by a known pair."""
+def choose_models(
+    model: str | None = None, paper: str | None = None, chunk: str | None = None, preset: str | None = None
+) -> CollectionSpec:
+    """Return a spec from the ways to name models: `model` sets both levels, `paper` and `chunk` one, `preset` both by a known pair."""
     preset = None if preset is None else checked("preset", preset)
     if preset and (model or paper or chunk):
         raise InputError("A preset and a model were given.", "Each names the models.", "Give one of them.")
     both = PRESETS[preset] if preset else (model, model)
-    return Wish(paper_model=paper or both[0], chunk_model=chunk or both[1])
+    return CollectionSpec(paper_model=paper or both[0], chunk_model=chunk or both[1])
 
 
 def several_texts(name: str, given: str | Path | Iterable[str | Path]) -> list[str]:
@@ -37,9 +39,9 @@ def find_inputs(papers: Any) -> list[str] | Dicts:
     return found if isinstance(found, Dicts) else several_texts("papers", found)
 
 
-def make_wish(wish: Wish | str | None) -> Wish:
+def make_spec(spec: CollectionSpec | str | None) -> CollectionSpec:
     """Return what is wanted of a collection; a lone string names a model."""
-    return wish if isinstance(wish, Wish) else choose_models(wish)
+    return spec if isinstance(spec, CollectionSpec) else choose_models(spec)
 
 
 def check_question(query: str, options: dict[str, Any]) -> tuple[str, SearchOptions]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
-from osembed.arguments import as_filters, build_options, check_question, find_inputs, make_wish, several_texts
+from osembed.arguments import as_filters, build_options, check_question, find_inputs, make_spec, several_texts
 from osembed.embed.encoders import Encoders
 from osembed.errors import InputError, UnavailableError
 from osembed.evaluate.evaluation import Evaluation, evaluate
@@ -19,11 +19,11 @@ from osembed.evaluate.judged import read_judged
 from osembed.ingest.delete import delete_papers
 from osembed.ingest.feed import Feed
 from osembed.ingest.options import IngestOptions
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.ingest.summary import Summary
 from osembed.ingest.watch import Watch
 from osembed.limits import checked
-from osembed.migrate.direction import Bench
+from osembed.migrate.direction import MigrationContext
 from osembed.migrate.migration import Migration
 from osembed.migrate.options import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
@@ -104,7 +104,7 @@ class Collection:
     def ingest(
         self,
         papers: str | Path | Mapping[str, Any] | Record | Iterable[str | Path | Mapping[str, Any] | Record],
-        wish: Wish | str | None = None,
+        spec: CollectionSpec | str | None = None,
         progress: Callable[[Summary], None] = lambda _: None,
         **options: Any,
     ) -> Summary:
@@ -112,24 +112,24 @@ class Collection:
 
         Args:
             papers: a folder or file, or several ("-" is standard input); or papers as dictionaries or `Record`s, such as from a generator.
-            wish: the model of a new collection, or models, chunking and mapping (`choose_models` helps); an existing one must agree.
+            spec: the model of a new collection, or models, chunking and mapping (`choose_models` helps); an existing one must agree.
             progress: called after each window of papers.
             options: fields of IngestOptions, such as min_words=50.
 
         Raises:
             InputError: an input is not there, or (NoPapersError) nothing of it is a paper; nothing was started or created.
-            IdentityError, InputError: the wish contradicts the collection; nothing was written.
+            IdentityError, InputError: the spec contradicts the collection; nothing was written.
             ClusterError: the server took nothing for ten minutes; what was acknowledged is kept.
             DroppedError: somebody dropped the collection meanwhile; nothing of it is made anew.
             PruneError: papers that are gone were not removed; all else is done, and stands in its `summary`.
         """
-        chosen, inputs, wanted = build_options(IngestOptions, options), find_inputs(papers), make_wish(wish)
+        chosen, inputs, wanted = build_options(IngestOptions, options), find_inputs(papers), make_spec(spec)
         return self._feed.ingest(inputs, wanted, chosen, progress)
 
     def watch(
         self,
         folder: str | Path,
-        wish: Wish | str | None = None,
+        spec: CollectionSpec | str | None = None,
         progress: Callable[[Summary], None] = lambda _: None,
         *,
         settle: float = 2.0,
@@ -139,14 +139,14 @@ class Collection:
 
         Args:
             folder: its path.
-            wish, progress, options: as for `ingest`; with prune=True papers whose files go are removed, too.
+            spec, progress, options: as for `ingest`; with prune=True papers whose files go are removed, too.
             settle: seconds for which a file must not have changed: before that it may be half written.
 
         Raises:
             what `ingest` raises; but a server that is away is asked again, and `report` is told so, and of what is not pruned.
         """
         path = several_texts("folder", folder)[0]
-        return Watch(self._feed, path, make_wish(wish), build_options(IngestOptions, options), progress, self._report, settle).run()
+        return Watch(self._feed, path, make_spec(spec), build_options(IngestOptions, options), progress, self._report, settle).run()
 
     def search(self, query: str, *, also: str | Sequence[str] = (), **options: Any) -> SearchResult:
         """Search papers.
@@ -236,28 +236,32 @@ class Collection:
             loop.close()
 
     def migrate(
-        self, model: str | None = None, wish: Wish | None = None, progress: Callable[[Progress], None] = lambda _: None, **options: Any
+        self,
+        model: str | None = None,
+        spec: CollectionSpec | None = None,
+        progress: Callable[[Progress], None] = lambda _: None,
+        **options: Any,
     ) -> MigrateResult:
         """Move the collection to another model while it is searched and written to; run again it goes on.
 
         Args:
-            model: of both levels; or a `wish` (`choose_models` helps) for one level or another mapping profile.
-            wish: see `model`.
+            model: of both levels; or a `spec` (`choose_models` helps) for one level or another mapping profile.
+            spec: see `model`.
             progress: called after each window of documents.
             options: fields of MigrateOptions, such as swap=False or gate=GateOptions(skip=True).
 
         Returns:
             What was done. `refused` says which proof vetoed the swap; the new indexes are kept for inspection then.
         """
-        if (model is None) == (wish is None):
-            raise InputError("A model or a wish is needed, not both.", "", 'Like migrate("all-mpnet-base-v2").')
-        wanted = make_wish(wish or model)
+        if (model is None) == (spec is None):
+            raise InputError("A model or a spec is needed, not both.", "", 'Like migrate("all-mpnet-base-v2").')
+        wanted = make_spec(spec or model)
         self._reach()
         return self.migration(progress).run(wanted, self._migrate_options(options))
 
     def migration(self, progress: Callable[[Progress], None] = lambda _: None) -> Migration:
         """Return the collection's migration, for its single steps: plan, swap, rollback, finish, abort, control, state."""
-        bench = Bench(self.client, self.server, self._encoders, self._query_encoders, self._report, progress)
+        bench = MigrationContext(self.client, self.server, self._encoders, self._query_encoders, self._report, progress)
         return Migration(bench, self.name)
 
     def swap(self, progress: Callable[[Progress], None] = lambda _: None, **options: Any) -> MigrateResult:

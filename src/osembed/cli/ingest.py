@@ -13,7 +13,7 @@ from osembed.errors import InputError, PruneError
 
 if TYPE_CHECKING:
     from osembed.collection import Collection
-    from osembed.ingest.spec import Wish
+    from osembed.ingest.spec import CollectionSpec
     from osembed.ingest.summary import Summary
 
 
@@ -56,11 +56,11 @@ def ingest(paths: tuple[str, ...], as_json: bool, **given: Any) -> int:
     osembed ingest reviews/ --collection reviews --model all-mpnet-base-v2
     """
     kind = given.pop("progress")
-    collection, wish, chosen = take_inputs(given)
+    collection, spec, chosen = take_inputs(given)
     show = print_json if as_json else print_summary
     try:
         with Meter("reading…", kind) as meter:
-            summary = collection.ingest(paths, wish, lambda summary: show_rates(meter, summary), **chosen)
+            summary = collection.ingest(paths, spec, lambda summary: show_rates(meter, summary), **chosen)
     except PruneError as error:
         show(error.summary)
         raise
@@ -68,7 +68,7 @@ def ingest(paths: tuple[str, ...], as_json: bool, **given: Any) -> int:
     return 0 if summary.indexed or summary.unchanged or summary.pruned else 1
 
 
-def take_inputs(given: dict[str, Any]) -> tuple[Collection, Wish, dict[str, Any]]:
+def take_inputs(given: dict[str, Any]) -> tuple[Collection, CollectionSpec, dict[str, Any]]:
     """Return what the options of `reading` say: the collection, what is wanted of it, how papers are read."""
     from dataclasses import replace
 

@@ -48,9 +48,9 @@ def migrate(context: click.Context, /, no_swap: bool, as_json: bool, **given: An
     """
     if context.invoked_subcommand:
         return None
-    wish, (collection, chosen) = _wish(given), _open(given)
+    spec, (collection, chosen) = _spec(given), _open(given)
     with Meter("starting…", given.pop("progress")) as meter:
-        result = collection.migrate(None, wish, meter.show_progress, **_fields(replace(chosen, swap=not no_swap)))
+        result = collection.migrate(None, spec, meter.show_progress, **_fields(replace(chosen, swap=not no_swap)))
     return _conclude(result, as_json)
 
 
@@ -61,8 +61,8 @@ def migrate(context: click.Context, /, no_swap: bool, as_json: bool, **given: An
 @options.as_json
 def plan(as_json: bool, **given: Any) -> int:
     """Forecast it: time, tokens, memory, disk, what the model would see. Creates nothing."""
-    wish = _wish(given)
-    found = options.open_collection(given).migration().plan(wish)
+    spec = _spec(given)
+    found = options.open_collection(given).migration().plan(spec)
     if found is None:
         click.echo("{}" if as_json else "Nothing to do: the collection is as wished.")
         return 0
@@ -160,7 +160,7 @@ def _step(given: dict[str, Any], as_json: bool, name: str) -> int:
     return _conclude(result, as_json)
 
 
-def _wish(given: dict[str, Any]) -> Any:
+def _spec(given: dict[str, Any]) -> Any:
     from osembed.arguments import choose_models
 
     profile, language = given.pop("profile"), given.pop("language")

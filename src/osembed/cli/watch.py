@@ -32,7 +32,7 @@ def watch(folder: str, as_json: bool, settle: float, **given: Any) -> None:
     osembed watch papers/ --prune --json >> papers.log
     """
     kind = given.pop("progress")
-    collection, wish, chosen = take_inputs(given)
+    collection, spec, chosen = take_inputs(given)
     first = True
     with ExitStack() as shown:
         meters: list[Meter] = []
@@ -42,7 +42,7 @@ def watch(folder: str, as_json: bool, settle: float, **given: Any) -> None:
                 meters.append(shown.enter_context(Meter("reading…", kind)))
             show_rates(meters[0], summary)
 
-        for summary in collection.watch(folder, wish, show, settle=settle, **chosen):
+        for summary in collection.watch(folder, spec, show, settle=settle, **chosen):
             shown.close()
             meters.clear()
             if as_json:

@@ -27,7 +27,7 @@ class _Asked:
     error: Exception | None = None
 
 
-class Gatherer:
+class QueryBatcher:
     """Turns concurrent calls for one vector each into few calls for many. A call that meets no other waits for nobody.
 
     Whoever comes while nothing runs leads: it embeds what waits, itself included, and hands the lead to the first of those that came meanwhile.

@@ -8,7 +8,7 @@ from osembed.errors import ClusterError
 from osembed.opensearch import changes, operation, permissions, reads, sight
 from osembed.opensearch.bulk import BulkLoop, Outcome
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.coordination.fence import Turnstile
+from osembed.opensearch.coordination.fence import FenceWait
 from osembed.opensearch.documents import STATE_FIELDS, Stored, Tally, chunk_ids, paper_of, stored_of, tally_chunks
 from osembed.opensearch.patience import settled
 from osembed.opensearch.schema import JOURNAL
@@ -45,7 +45,7 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
     """
     settled(lambda: sight.prove(client, [target.place for target in targets().values()]))
     found: dict[str, bool] = {}
-    pending, turnstile = list(dict.fromkeys(ids)), None
+    pending, fence_wait = list(dict.fromkeys(ids)), None
     while pending:
         now, papers, tallies = settled(lambda pending=pending: _look_up(client, targets(), pending))  # type: ignore[misc]
         for paper_id in pending:
@@ -56,8 +56,8 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
         after = _delete(now["papers"], loop, {paper_id: same for paper_id, same in papers.items() if paper_id not in again})
         pending = [*again, *after.conflicts, *after.blocked]
         if before.blocked or after.blocked:
-            turnstile = turnstile or Turnstile(client, now["papers"].meta.collection)
-            turnstile.wait()
+            fence_wait = fence_wait or FenceWait(client, now["papers"].meta.collection)
+            fence_wait.wait()
     return found
 
 

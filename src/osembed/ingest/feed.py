@@ -12,7 +12,7 @@ from osembed.ingest.intake import Intake
 from osembed.ingest.loading import Opened, finish_loading, leave, open_collection
 from osembed.ingest.options import IngestOptions
 from osembed.ingest.run import Ingest
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.ingest.summary import Summary
 from osembed.opensearch import indexes
 from osembed.opensearch.client import OpenSearch, Server
@@ -42,7 +42,7 @@ class Feed:
     def ingest(
         self,
         papers: Sequence[str] | Dicts,
-        wish: Wish,
+        spec: CollectionSpec,
         options: IngestOptions,
         progress: Progress,
         only: Container[Path] | None = None,
@@ -53,7 +53,7 @@ class Feed:
 
         Args:
             papers: paths, or papers that are handed over.
-            wish, options, progress: see `Collection.ingest`.
+            spec, options, progress: see `Collection.ingest`.
             only: files of a folder that are read; None stands for all.
             again: whether the collection must still be the one that the last ingest has fed.
         """
@@ -63,7 +63,7 @@ class Feed:
             if intake.notice:
                 self._report(intake.notice)
             client, server = self._connect()
-            opened = self._open(client, server, wish, intake, again=again)
+            opened = self._open(client, server, spec, intake, again=again)
             for notice in opened.notices:
                 self._report(notice)
             try:
@@ -76,11 +76,11 @@ class Feed:
             raise PruneError(summary.unpruned, summary)
         return summary
 
-    def _open(self, client: OpenSearch, server: Server, wish: Wish, intake: Intake, *, again: bool) -> Opened:
+    def _open(self, client: OpenSearch, server: Server, spec: CollectionSpec, intake: Intake, *, again: bool) -> Opened:
         if (again or intake.is_empty) and settled(lambda: indexes.resolve(client, self._collection), report=self._report) is None:
             raise intake.nothing() if intake.is_empty else missing(client, self._collection)
         sample = [paper.text for paper in intake.sample]
-        opened = settled(lambda: open_collection(client, server, self._collection, wish, self._encoders, sample), report=self._report)
+        opened = settled(lambda: open_collection(client, server, self._collection, spec, self._encoders, sample), report=self._report)
         if again and opened.entry.drops != self._drops:
             leave(opened.entry)
             raise dropped_error(self._collection, {})

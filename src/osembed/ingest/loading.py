@@ -13,7 +13,7 @@ from typing import Any
 
 from osembed.embed.encoders import Encoders, witness_passages
 from osembed.errors import DroppedError, IdentityError, OsembedError
-from osembed.ingest.spec import Wish, analyzer_for, check_profile, check_wish, describe
+from osembed.ingest.spec import CollectionSpec, analyzer_for, check_profile, check_spec, describe
 from osembed.models.registry import DEFAULT_MODEL, open_model
 from osembed.opensearch import changes, create, indexes, permissions, pipelines, schema
 from osembed.opensearch.client import OpenSearch, Server
@@ -39,33 +39,33 @@ class Opened:
 
 
 def open_collection(
-    client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders, sample: Sequence[str] = ()
+    client: OpenSearch, server: Server, collection: str, spec: CollectionSpec, encoders: Encoders, sample: Sequence[str] = ()
 ) -> Opened:
     """Open a collection for writing, creating it first where it does not exist.
 
     Args:
         client, server, encoders: what it works with.
         collection: its name.
-        wish: what is asked of it.
-        sample: texts of the first papers: a new collection takes their language where the wish names none.
+        spec: what is asked of it.
+        sample: texts of the first papers: a new collection takes their language where the spec names none.
 
-    Raises IdentityError or InputError where the wish contradicts what is stored; nothing is created then.
+    Raises IdentityError or InputError where the spec contradicts what is stored; nothing is created then.
     """
     schema.check_name(collection)
     first = indexes.resolve(client, collection)
     if first is None:
-        return _open_first(client, server, collection, wish, encoders, sample)
+        return _open_first(client, server, collection, spec, encoders, sample)
     entry, _ = enter(client, collection, "writers")
     try:
         targets = indexes.resolve(client, collection)  # while this entry beats, nobody drops it
         if targets is not None:
-            check_wish(targets, wish)
+            check_spec(targets, spec)
             return Opened(targets, entry, tuple(_mend(client, targets, first)))
     except BaseException:
         leave(entry)
         raise
     leave(entry)
-    return _open_first(client, server, collection, wish, encoders, sample)
+    return _open_first(client, server, collection, spec, encoders, sample)
 
 
 def leave(entry: Registration) -> None:
@@ -109,31 +109,33 @@ def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], N
     return True
 
 
-def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders, sample: Sequence[str]) -> Opened:
+def _open_first(
+    client: OpenSearch, server: Server, collection: str, spec: CollectionSpec, encoders: Encoders, sample: Sequence[str]
+) -> Opened:
     permissions.require(client, collection, "writer")
-    asked: dict[Level, str] = {"papers": wish.paper_model or DEFAULT_MODEL, "chunks": wish.chunk_model or DEFAULT_MODEL}
+    asked: dict[Level, str] = {"papers": spec.paper_model or DEFAULT_MODEL, "chunks": spec.chunk_model or DEFAULT_MODEL}
     models = {level: open_model(name) for level, name in asked.items()}
-    profile = wish.profile or "lucene"
+    profile = spec.profile or "lucene"
     check_profile(server, profile)
-    language = wish.language or recognise(sample)
+    language = spec.language or recognise(sample)
     analyzer = analyzer_for(client, language)
     metas = {
-        level: replace(describe(collection, level, model, wish.rule(), profile, encoders), analyzer=analyzer)
+        level: replace(describe(collection, level, model, spec.rule(), profile, encoders), analyzer=analyzer)
         for level, model in models.items()
     }
     journal = Journal(client)
     is_there = bool(unpublished(client, collection))
     entry, state = enter(client, collection, "loaders", lambda before: _plan(_living(before, is_there), metas, asked))
     try:
-        shape: dict[str, Any] = {"number_of_shards": wish.shards} if wish.shards else {}
+        shape: dict[str, Any] = {"number_of_shards": spec.shards} if spec.shards else {}
         pipeline = pipelines.ensure_pipeline(client)
         if pipeline == "unsupported":
             shape["search.default_pipeline"] = None
-        replicas = indexes.default_replicas(client, server) if wish.replicas is None else wish.replicas
+        replicas = indexes.default_replicas(client, server) if spec.replicas is None else spec.replicas
         for meta in metas.values():
             _create(client, server, replace(meta, generation=int(state["generation"])), shape, entry)
         targets = indexes.resolve_indexes(client, state["indexes"])
-        check_wish(targets, wish)
+        check_spec(targets, spec)
         pipelines.fit_pipelines(client, targets, pipeline)  # of a load that began on another server
         for level, target in targets.items():  # what stands in the index, which another loader may have made
             journal.remember_index(target.uuid, schema.write_meta(target.meta), schema.wanted_settings(profile, replicas))
@@ -143,7 +145,7 @@ def _open_first(client: OpenSearch, server: Server, collection: str, wish: Wish,
         leave(entry)
         raise
     said = f"The papers are {language.capitalize()}: their words are analysed as {analyzer}. (Another language: --language NAME.)"
-    return Opened(targets, entry, (said,) if language != ENGLISH and not wish.language else ())
+    return Opened(targets, entry, (said,) if language != ENGLISH and not spec.language else ())
 
 
 def _create(client: OpenSearch, server: Server, meta: IndexMeta, shape: Mapping[str, Any], entry: Registration) -> None:

@@ -26,7 +26,7 @@ from osembed.models.identity import text_hash
 from osembed.opensearch import changes, indexes, sight
 from osembed.opensearch.bulk import BulkLoop, Outcome
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.coordination.fence import Turnstile
+from osembed.opensearch.coordination.fence import FenceWait
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.documents import chunk_id, paper_of, read_documents
 from osembed.opensearch.operation import Operation
@@ -266,13 +266,13 @@ class Ingest:
 
     def _write_again(self, loop: BulkLoop) -> None:
         """Redo papers that somebody else changed meanwhile, or whose index was fenced, from the read on."""
-        turn, turnstile = 0, Turnstile(self._client, self._collection, self._report)
+        turn, fence_wait = 0, FenceWait(self._client, self._collection, self._report)
         while self._redo:
             papers, self._redo = list(self._redo.values()), {}
             if self._blocked:  # a migration is swapping: wait, then write where the collection is then, with the model it has then
                 self._blocked.clear()
                 settled(lambda: self._entry.check(surely=True))  # or its indexes are gone
-                turnstile.wait()
+                fence_wait.wait()
             else:
                 self._tries.update(paper.id for paper in papers)
                 time.sleep(random.uniform(0, min(3.0, 0.05 * 2**turn)))

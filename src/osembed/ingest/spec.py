@@ -20,7 +20,7 @@ from osembed.passages.chunk import ChunkRule
 
 
 @dataclass(frozen=True)
-class Wish:
+class CollectionSpec:
     """What the caller asks of a collection. None means: as stored, or the default for a new one."""
 
     paper_model: str | None = None
@@ -52,9 +52,9 @@ class Wish:
         return ChunkRule(self.chunk_words, overlap, self.max_chunks or 100, fit=False)
 
 
-def check_wish(targets: Targets, wish: Wish) -> None:
-    """Refuse a wish that contradicts the stored collection, naming the first difference."""
-    for level, name in (("papers", wish.paper_model), ("chunks", wish.chunk_model)):
+def check_spec(targets: Targets, spec: CollectionSpec) -> None:
+    """Refuse a spec that contradicts the stored collection, naming the first difference."""
+    for level, name in (("papers", spec.paper_model), ("chunks", spec.chunk_model)):
         meta = targets[level].meta  # type: ignore[index] # the two literals are the levels
         if name is None or name == meta.model:
             continue
@@ -66,8 +66,8 @@ def check_wish(targets: Targets, wish: Wish) -> None:
                 f"Leave the model out; to move the collection to it: osembed migrate --model {name}; to keep both: --collection NAME.",
             )
     meta = targets["chunks"].meta
-    asked, stored = wish.rule(), meta.chunking
-    wanted = (wish.chunk_words, wish.chunk_overlap, wish.max_chunks)
+    asked, stored = spec.rule(), meta.chunking
+    wanted = (spec.chunk_words, spec.chunk_overlap, spec.max_chunks)
     have = (stored.words if not stored.fit else None, stored.overlap, stored.max_chunks)
     if any(mine is not None and mine != theirs for mine, theirs in zip(wanted, have, strict=True)):
         raise InputError(
@@ -75,13 +75,13 @@ def check_wish(targets: Targets, wish: Wish) -> None:
             "One collection has one rule.",
             "Leave the chunk options out, or fill another collection: --collection NAME.",
         )
-    if wish.profile and wish.profile != meta.profile:
+    if spec.profile and spec.profile != meta.profile:
         raise InputError(f"'{meta.collection}' has the mapping profile {meta.profile}.", "", "Leave --profile out.")
-    if wish.language and meta.analyzer not in analyzers_of(wish.language):
+    if spec.language and meta.analyzer not in analyzers_of(spec.language):
         raise InputError(
-            f"The words of '{meta.collection}' are analysed as {meta.analyzer}, not as {wish.language}.",
+            f"The words of '{meta.collection}' are analysed as {meta.analyzer}, not as {spec.language}.",
             "One collection has one language; its words would not be found.",
-            f"Leave --language out; to change it: osembed migrate --language {wish.language}; to keep both: --collection NAME.",
+            f"Leave --language out; to change it: osembed migrate --language {spec.language}; to keep both: --collection NAME.",
         )
 
 

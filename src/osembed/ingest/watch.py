@@ -15,7 +15,7 @@ from pathlib import Path
 from osembed.errors import AuthError, BusyError, ClusterError, InputError, NoPapersError, PruneError, RefusedError
 from osembed.ingest.feed import Feed, Progress, Report
 from osembed.ingest.options import IngestOptions
-from osembed.ingest.spec import Wish
+from osembed.ingest.spec import CollectionSpec
 from osembed.ingest.summary import Summary
 from osembed.limits import checked
 from osembed.papers.readers.folders import Found, find
@@ -97,18 +97,18 @@ class Watch:
     Args:
         feed: of the collection.
         root: the folder.
-        wish, options, progress: of each ingest; the wish counts until one has succeeded.
+        spec, options, progress: of each ingest; the spec counts until one has succeeded.
         report: told what is waited for.
         settle: seconds for which a file must not have changed.
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting of its own
-        self, feed: Feed, root: str, wish: Wish, options: IngestOptions, progress: Progress, report: Report, settle: float
+        self, feed: Feed, root: str, spec: CollectionSpec, options: IngestOptions, progress: Progress, report: Report, settle: float
     ) -> None:
         if not Path(root).is_dir():
             why = f"{printable(root)} is not a folder." if Path(root).exists() else f"There is no {printable(root)}."
             raise InputError(why, "What is followed is a folder.", "Name one; `osembed ingest` reads a file once.")
-        self._feed, self._root, self._wish, self._options, self._progress, self._report = feed, root, wish, options, progress, report
+        self._feed, self._root, self._spec, self._options, self._progress, self._report = feed, root, spec, options, progress, report
         self._folder = Folder(Path(root), checked("settle", settle))
         self._said = ""
         self._fed = self._owed = self._refused = False  # the collection; a look at the whole folder; pruning by the last one
@@ -151,7 +151,7 @@ class Watch:
         options = self._options if only is None else replace(self._options, prune=False)
         refused = ""
         try:
-            summary = self._feed.ingest([self._root], self._wish, options, self._progress, only, again=self._fed)
+            summary = self._feed.ingest([self._root], self._spec, options, self._progress, only, again=self._fed)
         except NoPapersError as error:  # one may come
             summary, refused = None, str(error)
         except PruneError as error:
@@ -163,7 +163,7 @@ class Watch:
         else:
             self._said = ""
         if summary:
-            self._wish, self._fed = Wish(), True  # the collection may be migrated while it is followed
+            self._spec, self._fed = CollectionSpec(), True  # the collection may be migrated while it is followed
             yield summary
 
     def _wakes(self) -> Iterator[None]:

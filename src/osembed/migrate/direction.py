@@ -13,7 +13,7 @@ from osembed.embed.encoders import Encoders
 from osembed.errors import BusyError, ClusterError, CollectionError
 from osembed.migrate.copy import pairs
 from osembed.migrate.copy.copier import Copier
-from osembed.migrate.copy.lane import Lane, Outdated, make_lanes
+from osembed.migrate.copy.level_copy import LevelCopy, Outdated, make_copies
 from osembed.migrate.copy.window import Copied, Window
 from osembed.migrate.options import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
@@ -25,7 +25,7 @@ from osembed.migrate.proof.report import kept_report
 from osembed.migrate.proof.sides import Side, pair_of
 from osembed.migrate.proof.verify import verify
 from osembed.migrate.readiness import read_clients, unready
-from osembed.migrate.swap import Crossing, GivenUp, Swapped, base_of, leave_known, lost_writes, swap
+from osembed.migrate.swap import GivenUp, SwapContext, Swapped, base_of, leave_known, lost_writes, swap
 from osembed.opensearch import changes, indexes, permissions, reads, scan, schema, sight
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import OpenSearch, Server
@@ -53,8 +53,8 @@ Watch = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What a leg works with: the server, the encoders of documents and of queries, and whom to tell."""
+class MigrationContext:
+    """What a migration works with: the server, the encoders of documents and of queries, and whom to tell."""
 
     client: OpenSearch
     server: Server
@@ -64,10 +64,10 @@ class Bench:
     watch: Watch = lambda _: None
 
 
-class Leg:
+class Direction:
     """One direction of a migration, from claim to swap."""
 
-    def __init__(self, work: Bench, lease: Lease, options: MigrateOptions) -> None:
+    def __init__(self, work: MigrationContext, lease: Lease, options: MigrateOptions) -> None:
         self._work, self._lease, self._options = work, lease, options
         self._client, self._report, self._watch = work.client, work.report, work.watch
         self._journal = Journal(work.client)
@@ -85,7 +85,7 @@ class Leg:
         if not judged and not self._options.gate.skip:
             self._warn_unjudged()
         self._lease.note("copying", phase="copy")
-        with self._crossing() as at:
+        with self._swap_context() as at:
             self._converge(at)
             self._serve(at)
             self._converge(at)
@@ -97,18 +97,18 @@ class Leg:
     def backward(self) -> MigrateResult:
         """The same, from green to blue with the old model; blue is in service already. Refused where documents could not be copied."""
         self._lease.note("rolling back")
-        with self._crossing() as at:
+        with self._swap_context() as at:
             self._converge(at)
         return self._swap()
 
     @contextmanager
-    def _crossing(self) -> Iterator[Crossing]:
+    def _swap_context(self) -> Iterator[SwapContext]:
         """Everything that copies under the present staging aliases."""
-        client, lanes = self._client, self._settled(lambda: make_lanes(self._client, self._lease.state, self._work.encoders))
+        client, level_copies = self._client, self._settled(lambda: make_copies(self._client, self._lease.state, self._work.encoders))
         loop = BulkLoop(client, report=self._report)
         try:
-            copier = Copier(client, lanes, loop, self._settle, self._between)
-            yield Crossing(client, self._lease, lanes, copier, loop, self._options.allow_failed)
+            copier = Copier(client, level_copies, loop, self._settle, self._between)
+            yield SwapContext(client, self._lease, level_copies, copier, loop, self._options.allow_failed)
         except Outdated as error:
             self._lease.check()
             raise BusyError(
@@ -119,7 +119,7 @@ class Leg:
         finally:
             loop.close()
 
-    def _converge(self, at: Crossing) -> None:
+    def _converge(self, at: SwapContext) -> None:
         """Catch up again and again, and repair deletes, until what is left takes less than a second."""
         grown, before = 0, float("inf")
         self._progress = Progress("catching up" if self._result.copied.seen else "copying", total=self._pending(at))
@@ -137,29 +137,33 @@ class Leg:
             before = left
             self._progress.total = self._progress.done + left
 
-    def _mend(self, at: Crossing) -> None:
-        for lane in at.lanes:
-            self._settled(lambda lane=lane: changes.refresh(self._client, lane.target.index))  # type: ignore[misc]
-            for shard, mark in self._lease.state.moves[lane.level].marks.items():
-                base = base_of(self._lease.state, lane.level, shard)
-                found = self._settled(lambda: pairs.compare(self._client, lane, int(shard), mark, base))  # noqa: B023 - called at once
-                leave_known(self._lease.state, lane.level, found)
+    def _mend(self, at: SwapContext) -> None:
+        for level_copy in at.level_copies:
+            self._settled(lambda level_copy=level_copy: changes.refresh(self._client, level_copy.target.index))  # type: ignore[misc]
+            for shard, mark in self._lease.state.moves[level_copy.level].marks.items():
+                base = base_of(self._lease.state, level_copy.level, shard)
+                found = self._settled(lambda: pairs.compare(self._client, level_copy, int(shard), mark, base))  # noqa: B023 - called at once
+                leave_known(self._lease.state, level_copy.level, found)
                 if found:
                     self._lease.check()
-                    self._settled(lambda: pairs.mend(self._client, lane, found, at.copier, at.loop))  # noqa: B023 - called at once
+                    self._settled(lambda: pairs.mend(self._client, level_copy, found, at.copier, at.loop))  # noqa: B023 - called at once
 
-    def _pending(self, at: Crossing) -> int:
+    def _pending(self, at: SwapContext) -> int:
         """Count the documents that changed since the marks."""
         moves = self._lease.state.moves
-        return self._settled(lambda: sum(scan.count_after(self._client, lane.source.index, moves[lane.level].marks) for lane in at.lanes))
+        return self._settled(
+            lambda: sum(
+                scan.count_after(self._client, level_copy.source.index, moves[level_copy.level].marks) for level_copy in at.level_copies
+            )
+        )
 
-    def _serve(self, at: Crossing) -> None:
+    def _serve(self, at: SwapContext) -> None:
         """Give the new indexes the settings of service before anybody looks at them."""
-        for lane in at.lanes:
-            kept = self._settled(lambda lane=lane: self._journal.recall_index(lane.target.uuid))  # type: ignore[misc]
-            wanted = kept["wanted"] if kept else schema.wanted_settings(lane.target.meta.profile, 0)
+        for level_copy in at.level_copies:
+            kept = self._settled(lambda level_copy=level_copy: self._journal.recall_index(level_copy.target.uuid))  # type: ignore[misc]
+            wanted = kept["wanted"] if kept else schema.wanted_settings(level_copy.target.meta.profile, 0)
             self._lease.check()
-            self._settled(lambda: indexes.put_in_service(self._client, lane.target, wanted))  # noqa: B023 - called at once
+            self._settled(lambda: indexes.put_in_service(self._client, level_copy.target, wanted))  # noqa: B023 - called at once
 
     def _complete(self) -> bool:
         """Whether no more documents failed than may be left behind."""
@@ -171,13 +175,15 @@ class Leg:
         self._lease.note(f"{len(failed)} documents failed")
         return False
 
-    def _verified(self, at: Crossing) -> bool:
+    def _verified(self, at: SwapContext) -> bool:
         """Compare both sides, and the new vectors with their texts; keep the report with the journal."""
         self._show("verifying")
         state = self._lease.note("verifying", phase="verify")
-        places = [place for lane in at.lanes for place in (lane.source.place, lane.target.place)]
+        places = [place for level_copy in at.level_copies for place in (level_copy.source.place, level_copy.target.place)]
         self._settled(lambda: sight.prove(self._client, places))
-        sides = [Side(lane.target, lane.level, lane.encoder, pair_of(lane, state)) for lane in at.lanes]
+        sides = [
+            Side(level_copy.target, level_copy.level, level_copy.encoder, pair_of(level_copy, state)) for level_copy in at.level_copies
+        ]
         moving = {side.level for side in sides}
         still = [target for level, target in self._published().items() if level not in moving]
         report = verify(self._client, state.collection, sides, full=self._options.full, still=still, watch=self._verifying)
@@ -197,7 +203,7 @@ class Leg:
             self._noted = time.monotonic()
             self._lease.update(progress=asdict(progress))
 
-    def _judged(self, at: Crossing) -> bool:
+    def _judged(self, at: SwapContext) -> bool:
         """Compare what both models find; keep the judgment with the journal."""
         options = self._options.gate
         published = self._published()
@@ -206,7 +212,7 @@ class Leg:
             return True
         self._show("judging")
         self._lease.note("judging", phase="gate")
-        after = {**published, **{lane.level: lane.target for lane in at.lanes}}
+        after = {**published, **{level_copy.level: level_copy.target for level_copy in at.level_copies}}
         query = self._work.query_encoders
         blue = PinnedSearcher(self._client, self._work.server, published, query)
         green = PinnedSearcher(self._client, self._work.server, after, query)
@@ -249,7 +255,7 @@ class Leg:
             if number:
                 self._pause(random.uniform(0.5, 1) * min(64.0, 2.0**number), late)
                 take_tokens(self._lease, {level: self._lease.state.target(level) for level in self._lease.state.moves})
-            with self._crossing() as at:
+            with self._swap_context() as at:
                 self._converge(at)
                 if not self._complete():
                     return self._finished()
@@ -288,7 +294,7 @@ class Leg:
             self._result.notices.append(f"{line}: it will search by words only until it has it.")
             self._report(self._result.notices[-1])
 
-    def _crossed(self, at: Crossing, done: Swapped, tries: int) -> MigrateResult:
+    def _crossed(self, at: SwapContext, done: Swapped, tries: int) -> MigrateResult:
         result = self._finished()
         result.fence_s, result.fences = done.fence_s, tries
         state = self._lease.state
@@ -298,16 +304,16 @@ class Leg:
             said = "that the new model's index lacked are back" if state.back else f"were left behind: {_OLD_ONLY}"
             result.notices += [f"{len(state.left):,} documents {said}.", *_named(state.left)]
         if not state.back:
-            result.notices += [notice for lane in at.lanes if (notice := self._lost_notice(lane))]
+            result.notices += [notice for level_copy in at.level_copies if (notice := self._lost_notice(level_copy))]
         return result
 
-    def _lost_notice(self, lane: Lane) -> str:
+    def _lost_notice(self, level_copy: LevelCopy) -> str:
         """Return what is to be said of writes that by-passed the fence of a swap; "" for nothing. The swap is done, and stays so."""
         try:
-            lost = lost_writes(self._client, lane, self._lease.state.moves[lane.level].bases)
+            lost = lost_writes(self._client, level_copy, self._lease.state.moves[level_copy.level].bases)
         except ClusterError as error:
-            return f"Whether writes reached {lane.source.index} after it was fenced could not be seen: {error.found}"
-        return f"{lost} writes reached {lane.source.index} after it was fenced: somebody lifted the block by hand." if lost else ""
+            return f"Whether writes reached {level_copy.source.index} after it was fenced could not be seen: {error.found}"
+        return f"{lost} writes reached {level_copy.source.index} after it was fenced: somebody lifted the block by hand." if lost else ""
 
     def _finished(self) -> MigrateResult:
         state = self._lease.state
@@ -316,7 +322,7 @@ class Leg:
 
     def _settle(self, window: Window, copied: Copied) -> None:
         """Keep what a window did: failures first, then its mark, in one write."""
-        level, progress = window.lane.level, self._progress
+        level, progress = window.level_copy.level, self._progress
         self._result.copied.add(copied)
         progress.advance(copied.seen, self._began)
 

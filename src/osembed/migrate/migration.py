@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from osembed.embed.encoders import witness_passages
 from osembed.errors import AuthError, BusyError, ClusterError, CollectionError, InputError, RefusedError
-from osembed.ingest.spec import Wish
-from osembed.migrate.copy.lane import make_lanes
-from osembed.migrate.direction import Bench, Leg
+from osembed.ingest.spec import CollectionSpec
+from osembed.migrate.copy.level_copy import make_copies
+from osembed.migrate.direction import Direction, MigrationContext
 from osembed.migrate.options import MigrateOptions, MigrateResult
 from osembed.migrate.plan import make_plan, new_state
 from osembed.migrate.proof.report import Report, kept_report
@@ -45,7 +45,7 @@ GRACE_S = 600.0
 class Migration:
     """The migration of one collection, as its commands see it."""
 
-    def __init__(self, work: Bench, collection: str) -> None:
+    def __init__(self, work: MigrationContext, collection: str) -> None:
         self._work, self._collection = work, collection
         self._client, self._server, self._encoders = work.client, work.server, work.encoders
         self._journal = Journal(work.client)
@@ -59,15 +59,15 @@ class Migration:
         """Return the last verification as the journal keeps it, its readable page under "page"; {} for none."""
         return self._journal.read(f"report:{self._collection}") or {}
 
-    def plan(self, wish: Wish) -> Plan | None:
+    def plan(self, spec: CollectionSpec) -> Plan | None:
         """Forecast a migration; None where there is nothing to do. Creates nothing but, on a secured server, a scratch index for a moment."""
         with self._telling():
-            return self._plan(wish)
+            return self._plan(spec)
 
-    def _plan(self, wish: Wish) -> Plan | None:
+    def _plan(self, spec: CollectionSpec) -> Plan | None:
         lack = permissions.find_lack(self._client, self._collection, "migrator")
         try:
-            route = find_route(self._client, self._server, self._collection, wish, self._encoders, self.state)
+            route = find_route(self._client, self._server, self._collection, spec, self._encoders, self.state)
             plan = make_plan(self._client, self._server, route, self._encoders) if route else None
         except AuthError as error:
             raise (permissions.refusal(lack) if lack else error) from error
@@ -75,7 +75,7 @@ class Migration:
             plan.problems.insert(0, str(permissions.refusal(lack)))
         return plan
 
-    def run(self, wish: Wish, options: MigrateOptions) -> MigrateResult:
+    def run(self, spec: CollectionSpec, options: MigrateOptions) -> MigrateResult:
         """Migrate, or go on with what was interrupted.
 
         Raises:
@@ -83,18 +83,18 @@ class Migration:
             CollectionError: something forbids it, or a third party interfered; says what to do.
         """
         with self._telling():
-            return self._run(wish, options)
+            return self._run(spec, options)
 
-    def _run(self, wish: Wish, options: MigrateOptions) -> MigrateResult:
+    def _run(self, spec: CollectionSpec, options: MigrateOptions) -> MigrateResult:
         self._settled(lambda: permissions.require(self._client, self._collection, "migrator"))
-        under_way, route = self._settled(lambda: self._route(wish))
+        under_way, route = self._settled(lambda: self._route(spec))
         if not under_way and route is None:
             return MigrateResult(self._collection, "nothing to do", {})
         token = secrets.token_hex(8)
 
         def begin(state: MigrationState | None) -> MigrationState:
             if state is not None and self._is_under_way(state):
-                self._check_same(state, wish)
+                self._check_same(state, spec)
                 return replace(state, paused=False)
             if route is None:
                 raise BusyError("The migration was ended by another process.", "", "Run the command again to begin a new one.")
@@ -106,8 +106,8 @@ class Migration:
                 return self._result(lease)
             lease.update(rate=options.rate)
             self._prove_sight()
-            self._settled(lambda: self._create(lease, route, wish))
-            return Leg(self._work, lease, options).forward()
+            self._settled(lambda: self._create(lease, route, spec))
+            return Direction(self._work, lease, options).forward()
 
     def swap(self, options: MigrateOptions) -> MigrateResult:
         """Swap a migration that is ready: catch up, then as `run` does."""
@@ -125,7 +125,7 @@ class Migration:
             take_tokens(lease, self._greens(lease.state))
             gated = lease.state.gated
             judged = gated.get("verdict") in ("passed", "skipped") or bool(gated.get("override"))
-            return Leg(self._work, lease, replace(options, swap=True)).forward(judged)
+            return Direction(self._work, lease, replace(options, swap=True)).forward(judged)
 
     def rollback(self, options: MigrateOptions) -> MigrateResult:
         """Bring the old model back, with the writes and deletes made since the swap."""
@@ -143,7 +143,7 @@ class Migration:
             lease.update(phase="return", paused=False, rate=options.rate)
             take_tokens(lease, {level: move.blue for level, move in lease.state.moves.items()})
             self._settled(lambda: fence.unblock(self._client, [move.blue for move in lease.state.moves.values()]))
-            return Leg(self._work, lease, options).backward()
+            return Direction(self._work, lease, options).backward()
 
     def finish(self, grace_s: float = GRACE_S) -> MigrateResult:
         """Delete the indexes of the old model, once nobody can be reading them any more."""
@@ -202,8 +202,10 @@ class Migration:
         if targets is None:
             raise missing(self._client, self._collection)
         if state is not None and state.phase in BEFORE_SWAP and all(move.green_uuid for move in state.moves.values()):
-            lanes = make_lanes(self._client, state, encoders)
-            sides = [Side(lane.target, lane.level, lane.encoder, pair_of(lane, state)) for lane in lanes]
+            level_copies = make_copies(self._client, state, encoders)
+            sides = [
+                Side(level_copy.target, level_copy.level, level_copy.encoder, pair_of(level_copy, state)) for level_copy in level_copies
+            ]
         else:
             sides = [
                 Side(target, level, encoders.of(target.meta.stored_model, self._journal.recall_witness))
@@ -222,12 +224,12 @@ class Migration:
         """Wait for a server that is away or short of something, and say so."""
         return settled(attempt, report=self._work.report)
 
-    def _route(self, wish: Wish) -> tuple[bool, Route | None]:
+    def _route(self, spec: CollectionSpec) -> tuple[bool, Route | None]:
         """Return whether a migration is under way, and where one would lead that has to be begun; None where there is nothing to do."""
         before = self.state
         if self._is_under_way(before):
             return True, None
-        route = find_route(self._client, self._server, self._collection, wish, self._encoders, before)
+        route = find_route(self._client, self._server, self._collection, spec, self._encoders, before)
         if route:
             self._refuse(make_plan(self._client, self._server, route, self._encoders).problems)
         return False, route
@@ -275,9 +277,9 @@ class Migration:
             raise InputError(f"'{self._collection}' has no migration under way.", "", "Begin one: osembed migrate --model MODEL")
         return state
 
-    def _check_same(self, state: MigrationState, wish: Wish) -> None:
+    def _check_same(self, state: MigrationState, spec: CollectionSpec) -> None:
         """Refuse to go on with another model than the one that was begun."""
-        names: dict[Level, str | None] = {"papers": wish.paper_model, "chunks": wish.chunk_model}
+        names: dict[Level, str | None] = {"papers": spec.paper_model, "chunks": spec.chunk_model}
         for level, name in names.items():
             model = state.models.get(level)
             if name and model and name != model and open_model(name).spec.name != model:
@@ -294,13 +296,13 @@ class Migration:
     def _greens(self, state: MigrationState) -> dict[Level, str]:
         return {level: move.green for level, move in state.moves.items()}
 
-    def _create(self, lease: Lease, route: Route | None, wish: Wish) -> None:
+    def _create(self, lease: Lease, route: Route | None, spec: CollectionSpec) -> None:
         """Create the new indexes that are not there yet, each behind this holder's staging alias."""
         take_tokens(lease, self._greens(lease.state))
         if all(move.green_uuid for move in lease.state.moves.values()):
             return
         if route is None:
-            route = find_route(self._client, self._server, self._collection, wish, self._encoders, lease.state)
+            route = find_route(self._client, self._server, self._collection, spec, self._encoders, lease.state)
             if route is None:
                 raise CollectionError("The collection is already as wished.", "", "osembed migrate abort")
         for level in lease.state.moves:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from osembed.embed.encoders import Encoders
-from osembed.migrate.copy.lane import PAGE
+from osembed.migrate.copy.level_copy import PAGE
 from osembed.migrate.forecast import forecast, forecast_memory, forecast_space
 from osembed.migrate.preflight import find_warnings, preflight, unseen_policies
 from osembed.migrate.route import LevelPlan, Plan, Route

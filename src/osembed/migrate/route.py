@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from osembed.embed.encoders import Encoders, model_of
 from osembed.errors import InputError
-from osembed.ingest.spec import Wish, analyzer_for, check_profile, describe
+from osembed.ingest.spec import CollectionSpec, analyzer_for, check_profile, describe
 from osembed.models.folder import Model
 from osembed.models.identity import identify
 from osembed.models.registry import open_model
@@ -79,25 +79,25 @@ class Plan:
 
 
 def find_route(
-    client: OpenSearch, server: Server, collection: str, wish: Wish, encoders: Encoders, before: MigrationState | None
+    client: OpenSearch, server: Server, collection: str, spec: CollectionSpec, encoders: Encoders, before: MigrationState | None
 ) -> Route | None:
-    """Find what a wish would change; None where the collection is as wished already.
+    """Find what a spec would change; None where the collection is so already.
 
     Raises CollectionError or InputError for whatever forbids it, with the way out.
     """
     targets = indexes.resolve(client, collection)
     if targets is None:
         raise missing(client, collection)
-    names: dict[Level, str | None] = {"papers": wish.paper_model, "chunks": wish.chunk_model}
-    if not any(names.values()) and wish.profile is None and wish.language is None:
+    names: dict[Level, str | None] = {"papers": spec.paper_model, "chunks": spec.chunk_model}
+    if not any(names.values()) and spec.profile is None and spec.language is None:
         raise InputError("No model, profile or language was given.", "A migration needs to know where to.", "osembed migrate --model MODEL")
     models: dict[Level, Model] = {}
     metas: dict[Level, IndexMeta] = {}
     generation = max(*(target.meta.generation for target in targets.values()), before.generation if before else 0) + 1
     for level, target in targets.items():
         meta, name = target.meta, names[level]
-        profile = wish.profile or meta.profile
-        analyzer = analyzer_for(client, wish.language) if wish.language else meta.analyzer
+        profile = spec.profile or meta.profile
+        analyzer = analyzer_for(client, spec.language) if spec.language else meta.analyzer
         model = open_model(name) if name else None
         if (model is None or identify(model) == meta.identity) and (profile, analyzer) == (meta.profile, meta.analyzer):
             continue

@@ -16,7 +16,7 @@ from typing import Any
 from osembed.errors import AuthError, ClusterError, CollectionError, MissingError, OsembedError
 from osembed.migrate.copy import pairs
 from osembed.migrate.copy.copier import Copier
-from osembed.migrate.copy.lane import Lane, Outdated
+from osembed.migrate.copy.level_copy import LevelCopy, Outdated
 from osembed.opensearch import changes, sight
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.changes import Action
@@ -52,18 +52,18 @@ class Swapped:
 
 
 @dataclass(frozen=True)
-class Crossing:
+class SwapContext:
     """What a swap works with."""
 
     client: OpenSearch
     lease: Lease
-    lanes: Sequence[Lane]
+    level_copies: Sequence[LevelCopy]
     copier: Copier
     loop: BulkLoop
     allow_failed: int = 0
 
 
-def swap(at: Crossing) -> Swapped:
+def swap(at: SwapContext) -> Swapped:
     """Swap once. Raises GivenUp when it was not possible in time, AuthError when it is not allowed; nothing has changed for readers and
     writers then."""
     lease, client = at.lease, at.client
@@ -113,53 +113,53 @@ def actions(client: OpenSearch, state: MigrationState) -> list[Action]:
     return found
 
 
-def _catch_up_and_prove(at: Crossing, began: float) -> int:
+def _catch_up_and_prove(at: SwapContext, began: float) -> int:
     """Under the fence: copy what is left, repair deletes, prove the live sets equal, note where a way back would begin."""
     client, lease = at.client, at.lease
-    for lane in at.lanes:
-        while any(point.safe != point.highest for point in checkpoints(client, lane.source.index).values()):
+    for level_copy in at.level_copies:
+        while any(point.safe != point.highest for point in checkpoints(client, level_copy.source.index).values()):
             _in_time(began)
             time.sleep(0.02)
-    sight.prove(client, [lane.source.place for lane in at.lanes], quiet=True)
+    sight.prove(client, [level_copy.source.place for level_copy in at.level_copies], quiet=True)
     last = at.copier.catch_up(lambda: {level: move.marks for level, move in lease.state.moves.items()}).written
     _in_time(began)
-    for lane in at.lanes:
-        whole_checkpoints(client, lane.target.index)  # what it shows has to be what it keeps
-        changes.refresh(client, lane.target.index)
-        last += _prove(at, lane, began)
+    for level_copy in at.level_copies:
+        whole_checkpoints(client, level_copy.target.index)  # what it shows has to be what it keeps
+        changes.refresh(client, level_copy.target.index)
+        last += _prove(at, level_copy, began)
     if len(lease.state.failed) > at.allow_failed:
         raise GivenUp(f"{len(lease.state.failed)} documents could not be copied")
     if lease.state.back:
         return last
-    for lane in at.lanes:
-        here, there = checkpoints(client, lane.target.index), checkpoints(client, lane.source.index)
+    for level_copy in at.level_copies:
+        here, there = checkpoints(client, level_copy.target.index), checkpoints(client, level_copy.source.index)
         bases = {str(shard): (here[shard].highest, there[shard].highest) for shard in here}
-        lease.update(partial(_with_bases, lane.level, bases))
+        lease.update(partial(_with_bases, level_copy.level, bases))
     return last
 
 
-def _prove(at: Crossing, lane: Lane, began: float) -> int:
+def _prove(at: SwapContext, level_copy: LevelCopy, began: float) -> int:
     """Make the target's live set equal to the source's; return how many documents that changed. Raises GivenUp where it is not."""
     changed = 0
     for _ in range(3):
-        move = at.lease.state.moves[lane.level]
+        move = at.lease.state.moves[level_copy.level]
         differences = [
-            pairs.compare(at.client, lane, int(shard), mark, base_of(at.lease.state, lane.level, shard))
+            pairs.compare(at.client, level_copy, int(shard), mark, base_of(at.lease.state, level_copy.level, shard))
             for shard, mark in move.marks.items()
         ]
         for found in differences:
-            leave_known(at.lease.state, lane.level, found)
+            leave_known(at.lease.state, level_copy.level, found)
         if not any(differences):
             return changed
         for found in differences:
             _in_time(began)
-            changed += pairs.mend(at.client, lane, found, at.copier, at.loop)
-        changes.refresh(at.client, lane.target.index)
-    raise GivenUp(f"{lane.source.index} and {lane.target.index} still differ")
+            changed += pairs.mend(at.client, level_copy, found, at.copier, at.loop)
+        changes.refresh(at.client, level_copy.target.index)
+    raise GivenUp(f"{level_copy.source.index} and {level_copy.target.index} still differ")
 
 
 def base_of(state: MigrationState, level: Level, shard: str) -> tuple[int, int]:
-    """Return a shard's bases on the current leg: on the way to green nothing was ever proven equal."""
+    """Return a shard's bases in the current direction: on the way to green nothing was ever proven equal."""
     return state.moves[level].bases.get(shard, (-1, -1)) if state.back else (-1, -1)
 
 
@@ -248,9 +248,9 @@ def _alias(settings: dict[str, Any]) -> dict[str, Any]:
     return {names[key]: value for key, value in settings.items() if key in names}
 
 
-def lost_writes(client: OpenSearch, lane: Lane, bases: dict[str, tuple[int, int]]) -> int:
+def lost_writes(client: OpenSearch, level_copy: LevelCopy, bases: dict[str, tuple[int, int]]) -> int:
     """Return how many operations reached the old index after it was proven equal: 0 unless somebody lifted the block by hand."""
     with suppress(MissingError):
-        now = settled(lambda: checkpoints(client, lane.source.index))
+        now = settled(lambda: checkpoints(client, level_copy.source.index))
         return sum(max(0, now[int(shard)].highest - base[1]) for shard, base in bases.items() if int(shard) in now)
     return 0

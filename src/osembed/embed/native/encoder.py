@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from osembed.embed.batching import Gatherer
+from osembed.embed.batching import QueryBatcher
 from osembed.embed.native.forward import forward
 from osembed.embed.native.graphs import Graphs
 from osembed.embed.native.layout import Attention, Block, Groups, Layout, Varlen, bucket_of, varlen_kernel
-from osembed.embed.native.threads import crew
+from osembed.embed.native.threads import worker_threads
 from osembed.embed.native.weights import read_weights
 from osembed.models.folder import Model
 from osembed.passages.tokens import Tokeniser, Tokens
@@ -71,7 +71,7 @@ class Encoder:
 
     def _set_up(self, model: Model, device: str, precision: str) -> None:
         self.model, self.device, self.precision = model, device, precision
-        self.tokeniser, self._gatherer = Tokeniser(model), Gatherer(self.encode)
+        self.tokeniser, self._batcher = Tokeniser(model), QueryBatcher(self.encode)
         self._budget = _GPU_BUDGET if device == "cuda" else _CPU_BUDGET
         self._launching = threading.Lock()
 
@@ -89,7 +89,7 @@ class Encoder:
 
     def encode_query(self, query: str) -> Vectors:
         """Embed a query: float32 [dimension]. Concurrent calls share forwards."""
-        return self._gatherer.vector(self.model.spec.query(query))
+        return self._batcher.vector(self.model.spec.query(query))
 
     def embed(self, tokens: Tokens, stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """Embed tokenised texts: float32 [texts, dimension], in their order, normalised where the model says so.
@@ -101,7 +101,7 @@ class Encoder:
         """
         vectors = np.empty((len(tokens), self.model.spec.dimension), dtype=np.float32)
         waiting, flights = self._batches(tokens)[::-1], deque[_Flight]()
-        threads = crew(together=len(waiting) == 1 and self._is_large) if self.device != "cuda" else None
+        threads = worker_threads(together=len(waiting) == 1 and self._is_large) if self.device != "cuda" else None
         most = torch.get_num_threads() + 1 if threads else _GPU_FLIGHTS
         while waiting or flights:
             if stopped():

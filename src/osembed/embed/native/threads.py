@@ -21,7 +21,7 @@ _crews: dict[tuple[int, bool], ThreadPoolExecutor] = {}
 _guard = threading.Lock()
 
 
-def crew(*, together: bool = False) -> ThreadPoolExecutor:
+def worker_threads(*, together: bool = False) -> ThreadPoolExecutor:
     """Return this process's threads for forwards: as many as torch may use, each on one core; or one on all of them `together`."""
     size = torch.get_num_threads()
     key = (size, together)

@@ -1,7 +1,7 @@
 """Copy and catch-up: one loop. Scan what changed in the source, embed it with the target's model, write it, move the mark.
 
 A mark never passes anything that is not acknowledged in the target or kept among the failed. Each copy carries `origin`, the sequence number
-it had in the source, and a version made of leg, primary term and sequence number: repeating a window is harmless and costs no embedding.
+it had in the source, and a version made of turn, primary term and sequence number: repeating a window is harmless and costs no embedding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from osembed.errors import RefusedError
-from osembed.migrate.copy.lane import PAGE, Lane, Marks, Outdated, version_of
+from osembed.migrate.copy.level_copy import PAGE, LevelCopy, Marks, Outdated, version_of
 from osembed.migrate.copy.window import Copied, Window, document_of, paths_of, refuse_foreign
 from osembed.models.identity import text_hash
 from osembed.opensearch import changes, operation, reads, scan
@@ -32,18 +32,18 @@ from osembed.stream import staged
 
 
 class Copier:
-    """Copies lanes. `settle` is called after each window, from one thread at a time, and moves the mark; `between` before each, and may
+    """Copies levels. `settle` is called after each window, from one thread at a time, and moves the mark; `between` before each, and may
     wait or raise."""
 
     def __init__(
         self,
         client: OpenSearch,
-        lanes: Sequence[Lane],
+        level_copies: Sequence[LevelCopy],
         loop: BulkLoop,
         settle: Callable[[Window, Copied], None],
         between: Callable[[], None] = lambda: None,
     ) -> None:
-        self._client, self._lanes, self._loop, self._settle, self._between = client, lanes, loop, settle, between
+        self._client, self._lanes, self._loop, self._settle, self._between = client, level_copies, loop, settle, between
         self._done = 0
         self._known: dict[str, set[str]] = {}
         self._witnesses = Witnesses(client)
@@ -58,18 +58,18 @@ class Copier:
         settled(attempt, self._between, progress=lambda: self._done)
         return total
 
-    def copy_now(self, lane: Lane, docs: list[Found]) -> Copied:
+    def copy_now(self, level_copy: LevelCopy, docs: list[Found]) -> Copied:
         """Copy documents that were just read, over whatever the target has under their ids (a repair: the target strayed)."""
-        window = self._embedded(self._prepared(Window(lane, -1, -1, docs), trust=False))
-        there = scan.read_now(self._client, lane.target.index, [(doc.id, doc.routing) for doc in docs])
+        window = self._embedded(self._prepared(Window(level_copy, -1, -1, docs), trust=False))
+        there = scan.read_now(self._client, level_copy.target.index, [(doc.id, doc.routing) for doc in docs])
         operations = []
         for doc in docs:
             document = document_of(window, doc)
             old = there.get(doc.id)
             if old is None:
-                operations.append(operation.copy(lane.alias, doc.id, document, version_of(lane, doc), doc.routing))
+                operations.append(operation.copy(level_copy.alias, doc.id, document, version_of(level_copy, doc), doc.routing))
             else:  # whoever wrote it gave it a newer version: only compare-and-set gets past that
-                operations.append(operation.put(lane.alias, doc.id, document, (old.seq, old.term), doc.routing))
+                operations.append(operation.put(level_copy.alias, doc.id, document, (old.seq, old.term), doc.routing))
         outcome = self._loop.send(operations)
         if outcome.blocked:
             raise Outdated(f"the target refuses writes to {outcome.blocked[0]}")
@@ -95,33 +95,33 @@ class Copier:
 
     def _windows(self, marks: Marks) -> Iterator[Window]:
         """Yield what changed, shard by shard; a last window without documents carries the mark over the holes."""
-        for lane in self._lanes:
-            index = lane.source.index
+        for level_copy in self._lanes:
+            index = level_copy.source.index
             at = whole_checkpoints(self._client, index)
             changes.refresh(self._client, index)
             for shard, point in sorted(at.items()):
-                mark = marks[lane.level].get(str(shard), -1)
-                last, excluded = mark, () if lane.carries else ("embedding",)
-                for page in scan.scan(self._client, index, shard, mark, point, size=PAGE[lane.level], excluded=excluded):
+                mark = marks[level_copy.level].get(str(shard), -1)
+                last, excluded = mark, () if level_copy.carries else ("embedding",)
+                for page in scan.scan(self._client, index, shard, mark, point, size=PAGE[level_copy.level], excluded=excluded):
                     last = page[-1].seq
-                    yield Window(lane, shard, last, page, seen=len(page))
+                    yield Window(level_copy, shard, last, page, seen=len(page))
                 if point.safe > last:
-                    yield Window(lane, shard, point.safe, [])
+                    yield Window(level_copy, shard, point.safe, [])
 
     def _prepared(self, window: Window, trust: bool = True) -> Window:
         """Leave out what is already there, carry vectors of the same space, tokenise the rest."""
-        lane = window.lane
+        level_copy = window.level_copy
         if window.docs and trust:
             refuse_foreign(window)
-            there = scan.read_now(self._client, lane.target.index, [(doc.id, doc.routing) for doc in window.docs])
-            window.docs = [doc for doc in window.docs if doc.id not in there or there[doc.id].version != version_of(lane, doc)]
-        identity, missing = lane.target.meta.identity, {}
+            there = scan.read_now(self._client, level_copy.target.index, [(doc.id, doc.routing) for doc in window.docs])
+            window.docs = [doc for doc in window.docs if doc.id not in there or there[doc.id].version != version_of(level_copy, doc)]
+        identity, missing = level_copy.target.meta.identity, {}
         for doc in window.docs:
-            passage = stored_passage(lane.encoder.model.spec, lane.level, doc.fields)
+            passage = stored_passage(level_copy.encoder.model.spec, level_copy.level, doc.fields)
             if not passage:
                 continue
             key = window.hashes[doc.id] = text_hash(passage)
-            old = Stored((doc.seq, doc.term), doc.fields).vector(identity.hash, key, identity.dimension) if lane.carries else None
+            old = Stored((doc.seq, doc.term), doc.fields).vector(identity.hash, key, identity.dimension) if level_copy.carries else None
             if old is not None:
                 window.vectors[key] = old
                 if doc.fields.get("token_count"):
@@ -130,19 +130,19 @@ class Copier:
                 missing[key] = passage
         missing = {key: passage for key, passage in missing.items() if key not in window.vectors}
         if missing:
-            window.tokens = lane.encoder.tokeniser.tokenise(list(missing.values()))
+            window.tokens = level_copy.encoder.tokeniser.tokenise(list(missing.values()))
             window.counts.update(zip(missing, window.tokens.counts, strict=True))
         return window
 
     def _embedded(self, window: Window) -> Window:
         if window.tokens is not None:
-            vectors = window.lane.encoder.embed(window.tokens)
+            vectors = window.level_copy.encoder.embed(window.tokens)
             window.vectors.update(zip(map(text_hash, window.tokens.texts), vectors, strict=True))
             window.embedded = len(window.tokens)
         return window
 
     def _write(self, window: Window) -> Copied:
-        lane = window.lane
+        level_copy = window.level_copy
         copied = Copied(window.seen, embedded=window.embedded, tokens=window.tokens.read if window.tokens else 0)
         fresh = set(map(text_hash, window.tokens.texts)) if window.tokens else set()
         copied.carried = sum(key not in fresh for key in window.hashes.values())
@@ -156,39 +156,41 @@ class Copier:
                     copied.failed[doc.id] = "its vector is zero or not finite"
                     continue
                 sent[doc.id] = document_of(window, doc)
-                operations.append(operation.copy(lane.alias, doc.id, sent[doc.id], version_of(lane, doc), doc.routing))
+                operations.append(operation.copy(level_copy.alias, doc.id, sent[doc.id], version_of(level_copy, doc), doc.routing))
             outcome = self._loop.send(operations)
             if outcome.blocked:
                 raise Outdated(f"the target refuses writes to {outcome.blocked[0]}")
-            chosen = self._witnesses.choose(lane.target.place, sent)
+            chosen = self._witnesses.choose(level_copy.target.place, sent)
             routings = {doc.id: doc.routing for doc in window.docs}
-            self._witnesses.leave(lane.target.place, {key: sent[key] for key in chosen}, outcome.versions, routings)
+            self._witnesses.leave(level_copy.target.place, {key: sent[key] for key in chosen}, outcome.versions, routings)
             copied.written = outcome.done + len(outcome.conflicts)
             copied.failed.update(outcome.rejected)
-            self._take_out(lane, [doc for doc in window.docs if doc.id in copied.failed])
+            self._take_out(level_copy, [doc for doc in window.docs if doc.id in copied.failed])
         self._settle(window, copied)
         self._done += 1
         return copied
 
-    def _take_out(self, lane: Lane, docs: list[Found]) -> None:
+    def _take_out(self, level_copy: LevelCopy, docs: list[Found]) -> None:
         """Delete from the target what could not be copied: an old version of it there would be a lie."""
         if docs:
             routed = {doc.id: doc.routing for doc in docs}
-            there = scan.read_now(self._client, lane.target.index, list(routed.items()))
-            outcome = self._loop.send(operation.delete(lane.alias, key, (old.seq, old.term), routed[key]) for key, old in there.items())
+            there = scan.read_now(self._client, level_copy.target.index, list(routed.items()))
+            outcome = self._loop.send(
+                operation.delete(level_copy.alias, key, (old.seq, old.term), routed[key]) for key, old in there.items()
+            )
             if outcome.blocked:
                 raise Outdated("the target refuses deletes")
 
     def _map_new_fields(self, window: Window) -> None:
         """Give the target the mapping of fields that appeared in the source since it was made, types included."""
-        lane, names = window.lane, set().union(*(paths_of(doc.fields) for doc in window.docs))
-        known = self._known.setdefault(lane.target.index, set())
+        level_copy, names = window.level_copy, set().union(*(paths_of(doc.fields) for doc in window.docs))
+        known = self._known.setdefault(level_copy.target.index, set())
         if names <= known:
             return
-        properties = reads.properties(self._client, lane.source.index)
+        properties = reads.properties(self._client, level_copy.source.index)
         properties.pop("embedding", None)
         with suppress(RefusedError):  # mapped otherwise there by somebody: the documents are refused one by one, with the reason
-            changes.put_mapping(self._client, lane.target.index, {"properties": properties})
+            changes.put_mapping(self._client, level_copy.target.index, {"properties": properties})
         known |= names
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from osembed.migrate.copy.copier import Copier
-from osembed.migrate.copy.lane import Lane, Outdated
+from osembed.migrate.copy.level_copy import LevelCopy, Outdated
 from osembed.opensearch import operation, scan
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import OpenSearch
@@ -53,49 +53,49 @@ def halves(mark: int, base: tuple[int, int]) -> Iterator[Half]:
         yield Half("origin", {"lte": base[0]}, "_seq_no", {"lte": base[1]}, base[1])
 
 
-def compare(client: OpenSearch, lane: Lane, shard: int, mark: int, base: tuple[int, int]) -> Difference:
+def compare(client: OpenSearch, level_copy: LevelCopy, shard: int, mark: int, base: tuple[int, int]) -> Difference:
     """Compare a shard's live sets up to the mark. Both sides must have been refreshed."""
     found = Difference()
     for half in halves(mark, base):
         width = scan.interval_for(half.highest)
-        ours, _ = scan.histogram(client, lane.source.index, shard, half.source_key, half.source_within, width)
-        theirs, strays = scan.histogram(client, lane.target.index, shard, half.target_key, half.target_within, width)
+        ours, _ = scan.histogram(client, level_copy.source.index, shard, half.source_key, half.source_within, width)
+        theirs, strays = scan.histogram(client, level_copy.target.index, shard, half.target_key, half.target_within, width)
         unequal = sorted(start for start in ours.keys() | theirs.keys() if ours.get(start, 0) != theirs.get(start, 0))
         for first in range(0, len(unequal), _RANGES):
             ranges = [(start, start + width) for start in unequal[first : first + _RANGES]]
-            here = scan.listing(client, lane.source.index, shard, half.source_key, half.source_within, ranges)
-            there = scan.listing(client, lane.target.index, shard, half.target_key, half.target_within, ranges)
+            here = scan.listing(client, level_copy.source.index, shard, half.source_key, half.source_within, ranges)
+            there = scan.listing(client, level_copy.target.index, shard, half.target_key, half.target_within, ranges)
             found.extra.update({key: routing for key, routing in there.items() if key not in here})
             found.missing.update({key: routing for key, routing in here.items() if key not in there})
         if strays and half.target_key == "origin":
-            found.extra.update(scan.listing(client, lane.target.index, shard, "origin", half.target_within, None))
+            found.extra.update(scan.listing(client, level_copy.target.index, shard, "origin", half.target_within, None))
     return found
 
 
-def mend(client: OpenSearch, lane: Lane, found: Difference, copier: Copier, loop: BulkLoop) -> int:
+def mend(client: OpenSearch, level_copy: LevelCopy, found: Difference, copier: Copier, loop: BulkLoop) -> int:
     """Delete from the target what a realtime read says the source has not, copy again what it has and the target lacks.
 
     Returns how many documents were changed. What the source has in a newer version is left to the next catch-up.
     """
-    changed = _delete(client, lane, dict(list(found.extra.items())[:_AT_ONCE]), loop)
+    changed = _delete(client, level_copy, dict(list(found.extra.items())[:_AT_ONCE]), loop)
     keys = list(found.missing.items())[:_AT_ONCE]
     for first in range(0, len(keys), 100):
         part = {key: (number, routing) for (key, number), routing in keys[first : first + 100]}
         wanted = [(key, routing) for key, (_, routing) in part.items()]
-        now = scan.read_now(client, lane.source.index, wanted, fields=())
+        now = scan.read_now(client, level_copy.source.index, wanted, fields=())
         docs = [doc for key, doc in now.items() if doc.seq == part[key][0]]
-        changed += copier.copy_now(lane, docs).written if docs else 0
+        changed += copier.copy_now(level_copy, docs).written if docs else 0
     return changed
 
 
-def _delete(client: OpenSearch, lane: Lane, extra: dict[Key, str | None], loop: BulkLoop) -> int:
+def _delete(client: OpenSearch, level_copy: LevelCopy, extra: dict[Key, str | None], loop: BulkLoop) -> int:
     """Delete exactly the versions that were listed, where the source has no document of that id now."""
     wanted = {key: (number, routing) for (key, number), routing in extra.items()}
-    alive = scan.read_now(client, lane.source.index, [(key, routing) for key, (_, routing) in wanted.items()])
+    alive = scan.read_now(client, level_copy.source.index, [(key, routing) for key, (_, routing) in wanted.items()])
     gone = [(key, routing) for key, (_, routing) in wanted.items() if key not in alive]
-    there = scan.read_now(client, lane.target.index, gone)
+    there = scan.read_now(client, level_copy.target.index, gone)
     routed = dict(gone)
-    outcome = loop.send(operation.delete(lane.alias, key, (doc.seq, doc.term), routed[key]) for key, doc in there.items())
+    outcome = loop.send(operation.delete(level_copy.alias, key, (doc.seq, doc.term), routed[key]) for key, doc in there.items())
     if outcome.blocked:
         raise Outdated("the target refuses deletes")
     return outcome.done

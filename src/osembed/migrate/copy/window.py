@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osembed.errors import CollectionError
-from osembed.migrate.copy.lane import OWN, Lane
+from osembed.migrate.copy.level_copy import OWN, LevelCopy
 from osembed.opensearch.scan import Found
 from osembed.passages.tokens import Tokens
 
@@ -22,7 +22,7 @@ _FOREIGN = 2**32  # versions beyond this that are not osembed's were set by a wr
 class Window:
     """Some documents of one shard on their way. `upto` is the mark once all of them are settled."""
 
-    lane: Lane
+    level_copy: LevelCopy
     shard: int
     upto: int
     docs: list[Found]
@@ -57,12 +57,14 @@ class Copied:
 
 def document_of(window: Window, doc: Found) -> dict[str, Any]:
     """Return a document as the target holds it."""
-    lane, key = window.lane, window.hashes.get(doc.id)
+    level_copy, key = window.level_copy, window.hashes.get(doc.id)
     document = {name: value for name, value in doc.fields.items() if name not in OWN}
     document["origin"] = doc.seq
     if key is not None:
-        document.update(identity=lane.target.meta.identity.hash, text_hash=key, embedding=lane.target.on_wire(window.vectors[key]))
-        if lane.level == "chunks":
+        document.update(
+            identity=level_copy.target.meta.identity.hash, text_hash=key, embedding=level_copy.target.on_wire(window.vectors[key])
+        )
+        if level_copy.level == "chunks":
             document["token_count"] = window.counts.get(key)
     return document
 
@@ -70,9 +72,9 @@ def document_of(window: Window, doc: Found) -> dict[str, Any]:
 def refuse_foreign(window: Window) -> None:
     """Refuse documents whose versions their writer sets: after the swap every such write would be a conflict."""
     for doc in window.docs:
-        if doc.version > _FOREIGN and not 1 << 50 <= doc.version < window.lane.leg << 50:
+        if doc.version > _FOREIGN and not 1 << 50 <= doc.version < window.level_copy.turn << 50:
             raise CollectionError(
-                f"'{doc.id}' in {window.lane.source.index} has the version {doc.version}: some writer sets versions of its own.",
+                f"'{doc.id}' in {window.level_copy.source.index} has the version {doc.version}: some writer sets versions of its own.",
                 "Copies need versions too; after a swap that writer would meet conflicts for ever.",
                 "Let that writer use plain writes or if_seq_no, write these documents once without a version, then run this again.",
             )

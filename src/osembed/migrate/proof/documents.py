@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from osembed.migrate.copy.lane import OWN, PAGE, pack
+from osembed.migrate.copy.level_copy import OWN, PAGE, pack
 from osembed.migrate.proof.report import Check, Tally
 from osembed.migrate.proof.sides import Pair, Side
 from osembed.models.identity import WITNESS_COSINE, text_hash
@@ -57,13 +57,13 @@ def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[Found]]:
 def _against_source(client: OpenSearch, pair: Pair, page: Sequence[Found], tallies: Mapping[str, Tally]) -> None:
     """Compare copies with the documents they were made of; those that changed since are the next catch-up's."""
     keys = [(doc.id, doc.routing) for doc in page]
-    now = settled(lambda: scan.read_now(client, pair.lane.source.index, keys, fields=()))
+    now = settled(lambda: scan.read_now(client, pair.level_copy.source.index, keys, fields=()))
     back = any(base[0] >= 0 for base in pair.bases.values())
     for doc in page:
         origin = now.get(doc.id)
         if origin is None or doc.fields.get("origin") != origin.seq:
             continue  # changed or deleted since, or judged by ids and origins
-        expected = pack(pair.lane.leg, origin.term, origin.seq)
+        expected = pack(pair.level_copy.turn, origin.term, origin.seq)
         tallies["versions"].see(doc.id, "" if back or doc.version == expected else f"version {doc.version}, not {expected}")
         mine, theirs = _users(doc.fields), _users(origin.fields)
         names = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))

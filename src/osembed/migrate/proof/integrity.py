@@ -21,13 +21,15 @@ _SHARED = "that share its id and stand apart by their routing: searches find any
 def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = ()) -> list[Check]:
     """Compare chunks with papers in the new indexes; what the old ones have too is inherited, what is in motion is left to the catch-up."""
     now = {target.meta.level: target.index for target in (*still, *(side.target for side in sides))}
-    lanes = {side.level: side.pair.lane for side in sides if side.pair}
+    level_copies = {side.level: side.pair.level_copy for side in sides if side.pair}
     if len(now) < 2:
         return []
     found = dict(faults(client, now["papers"], now["chunks"]))
     inherited: dict[str, str] = {}
-    if lanes:
-        old: dict[Level, str] = {level: lanes[level].source.index if level in lanes else index for level, index in now.items()}
+    if level_copies:
+        old: dict[Level, str] = {
+            level: level_copies[level].source.index if level in level_copies else index for level, index in now.items()
+        }
         for index in old.values():
             changes.refresh(client, index)
         before = dict(faults(client, old["papers"], old["chunks"]))
@@ -38,7 +40,7 @@ def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = (
             for key, why in found.items()
             if key not in before
             and _exists(client, old, key)  # else its deletes are still to be repeated, which the ids tell
-            and not any(_moves(client, lanes[level].source.index, level, key, marks[level]) for level in lanes)
+            and not any(_moves(client, level_copies[level].source.index, level, key, marks[level]) for level in level_copies)
         }
     count = reads.count(client, now["papers"])
     verdict: Any = "failed" if found else "inherited" if inherited else "passed" if count else "empty"

@@ -16,14 +16,14 @@ import numpy as np
 
 from osembed.embed.encoders import Encoders
 from osembed.errors import CollectionError
-from osembed.migrate.copy.lane import OWN, PAGE
+from osembed.migrate.copy.level_copy import OWN, PAGE
 from osembed.migrate.proof import integrity
 from osembed.models.identity import text_hash
 from osembed.opensearch import changes, operation, reads, scan, sight
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.coordination.fence import Turnstile, wait_writable
+from osembed.opensearch.coordination.fence import FenceWait, wait_writable
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import migration_key, read_state
 from osembed.opensearch.indexes import resolve
@@ -74,7 +74,7 @@ def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Enco
     settled(lambda: sight.prove(client, [target.place for target in targets.values()]))
     lifted = settled(lambda: _unblock(client, collection, targets))
     began, done, loop = time.monotonic(), Repair(unblocked=lifted), BulkLoop(client)
-    turnstile = Turnstile(client, collection)
+    fence_wait = FenceWait(client, collection)
     try:
         for level in (*LEVELS, None):
             while True:
@@ -85,7 +85,7 @@ def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Enco
                         settled(lambda: _orphans(client, targets, loop, done))  # noqa: B023 - called at once
                     break
                 except _Fenced:
-                    turnstile.wait()
+                    fence_wait.wait()
                     moved = settled(lambda: resolve(client, collection))
                     targets = moved or targets
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from osembed.migrate.copy.lane import Lane
+from osembed.migrate.copy.level_copy import LevelCopy
 from osembed.opensearch.coordination.migration_state import MigrationState
 from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Pair:
     """One level of a migration under way, for verification."""
 
-    lane: Lane
+    level_copy: LevelCopy
     marks: Mapping[str, int]
     bases: Mapping[str, tuple[int, int]]
     failed: frozenset[str]
@@ -35,8 +35,8 @@ class Side:
     pair: Pair | None = None
 
 
-def pair_of(lane: Lane, state: MigrationState) -> Pair:
+def pair_of(level_copy: LevelCopy, state: MigrationState) -> Pair:
     """Return one level of a migration as verification sees it."""
-    move = state.moves[lane.level]
-    failed = frozenset(key for key in state.failed if key.startswith(f"{lane.level}/"))
-    return Pair(lane, move.marks, move.bases if state.back else {}, failed)
+    move = state.moves[level_copy.level]
+    failed = frozenset(key for key in state.failed if key.startswith(f"{level_copy.level}/"))
+    return Pair(level_copy, move.marks, move.bases if state.back else {}, failed)

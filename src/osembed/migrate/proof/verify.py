@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from osembed.migrate.copy import pairs
-from osembed.migrate.copy.lane import Lane
+from osembed.migrate.copy.level_copy import LevelCopy
 from osembed.migrate.progress import Progress
 from osembed.migrate.proof import integrity, recall
 from osembed.migrate.proof.documents import SAMPLE, check_documents
@@ -84,16 +84,18 @@ def _planned(client: OpenSearch, side: Side, full: bool) -> int:
 
 def _ids(client: OpenSearch, pair: Pair) -> Check:
     """Every id of the source stands in the target with the origin of its last version, and nothing else does."""
-    lane, faults, pending = pair.lane, [], 0
-    seen = settled(lambda: reads.count(client, lane.source.index))
+    level_copy, faults, pending = pair.level_copy, [], 0
+    seen = settled(lambda: reads.count(client, level_copy.source.index))
     if seen and not any(mark >= 0 for mark in pair.marks.values()):
-        return Check("ids and origins", lane.level, "failed", 0, seen, f"none of {seen:,} documents was compared: they are not copied yet")
+        return Check(
+            "ids and origins", level_copy.level, "failed", 0, seen, f"none of {seen:,} documents was compared: they are not copied yet"
+        )
     for shard, mark in pair.marks.items():
         base = pair.bases.get(shard, (-1, -1))
-        found = settled(lambda shard=shard, mark=mark, base=base: pairs.compare(client, lane, int(shard), mark, base))  # type: ignore[misc]
-        now, alive = settled(lambda found=found: (_now(client, lane, found.missing), _now(client, lane, found.extra)))  # type: ignore[misc]
+        found = settled(lambda shard=shard, mark=mark, base=base: pairs.compare(client, level_copy, int(shard), mark, base))  # type: ignore[misc]
+        now, alive = settled(lambda found=found: (_now(client, level_copy, found.missing), _now(client, level_copy, found.extra)))  # type: ignore[misc]
         for key, number in found.missing:
-            if f"{lane.level}/{key}" not in pair.failed and key in now and now[key].seq == number:
+            if f"{level_copy.level}/{key}" not in pair.failed and key in now and now[key].seq == number:
                 faults.append(f"{key} is missing, or not its latest version")
         for key, number in found.extra:
             if number < 0:
@@ -101,14 +103,16 @@ def _ids(client: OpenSearch, pair: Pair) -> Check:
             elif key not in alive:
                 pending += 1
     if faults:
-        return Check("ids and origins", lane.level, "failed", seen, len(faults), f"{len(faults):,} documents differ", faults[:EXAMPLES])
+        return Check(
+            "ids and origins", level_copy.level, "failed", seen, len(faults), f"{len(faults):,} documents differ", faults[:EXAMPLES]
+        )
     verdict: Verdict = "pending" if pending else "passed" if seen else "empty"
     note = f", {pending:,} deletes of the source still to be repeated" if pending else ""
-    return Check("ids and origins", lane.level, verdict, seen, 0, f"{seen:,} documents{note}")
+    return Check("ids and origins", level_copy.level, verdict, seen, 0, f"{seen:,} documents{note}")
 
 
-def _now(client: OpenSearch, lane: Lane, keys: Mapping[pairs.Key, str | None]) -> dict[str, Found]:
-    return scan.read_now(client, lane.source.index, [(key, routing) for (key, _), routing in keys.items()])
+def _now(client: OpenSearch, level_copy: LevelCopy, keys: Mapping[pairs.Key, str | None]) -> dict[str, Found]:
+    return scan.read_now(client, level_copy.source.index, [(key, routing) for (key, _), routing in keys.items()])
 
 
 def _identities(client: OpenSearch, side: Side) -> Check:

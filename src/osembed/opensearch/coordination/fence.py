@@ -155,7 +155,7 @@ def unblock(client: OpenSearch, indexes: list[str]) -> None:
     changes.lift_block(client, indexes)
 
 
-class Turnstile:
+class FenceWait:
     """Where a writer whose writes were refused waits before each new try."""
 
     def __init__(self, client: OpenSearch, collection: str, report: Callable[[str], None] = lambda _: None) -> None:

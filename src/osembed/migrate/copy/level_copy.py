@@ -31,11 +31,11 @@ class Outdated(Exception):
 
 
 @dataclass(frozen=True)
-class Lane:
+class LevelCopy:
     """One level's way: from which index, to which, through which staging alias, embedded by what.
 
     Attributes:
-        leg: grows with every direction change of the collection, so that copies of this leg are newer than all of earlier ones.
+        turn: grows with every direction change of the collection, so that copies of this turn are newer than all of earlier ones.
     """
 
     level: Level
@@ -43,7 +43,7 @@ class Lane:
     target: Target
     alias: str
     encoder: Encoder
-    leg: int
+    turn: int
 
     @property
     def carries(self) -> bool:
@@ -51,32 +51,32 @@ class Lane:
         return self.source.meta.identity.hash == self.target.meta.identity.hash
 
 
-def pack(leg: int, term: int, seq: int) -> int:
-    """Return a copy's version: leg in 13 bits, primary term in 14, sequence number in 36. Later operations get greater numbers."""
-    if leg >= 2**13 or term >= 2**14 or seq >= 2**36:
+def pack(turn: int, term: int, seq: int) -> int:
+    """Return a copy's version: turn in 13 bits, primary term in 14, sequence number in 36. Later operations get greater numbers."""
+    if turn >= 2**13 or term >= 2**14 or seq >= 2**36:
         raise CollectionError("The index has been written or failed over more often than versions can count.", "", "Report this, please.")
-    return (leg << 50) | (term << 36) | seq
+    return (turn << 50) | (term << 36) | seq
 
 
-def version_of(lane: Lane, doc: Found) -> int:
+def version_of(level_copy: LevelCopy, doc: Found) -> int:
     """Return the version that a copy of a document gets in the target."""
-    return pack(lane.leg, doc.term, doc.seq)
+    return pack(level_copy.turn, doc.term, doc.seq)
 
 
-def make_lanes(client: OpenSearch, state: MigrationState, encoders: Encoders) -> list[Lane]:
+def make_copies(client: OpenSearch, state: MigrationState, encoders: Encoders) -> list[LevelCopy]:
     """Return the ways of a migration's levels as they stand, under the present holder's staging aliases."""
     levels = list(state.moves)
     sources = indexes.resolve_indexes(client, {level: state.source(level) for level in levels})
     targets = indexes.resolve_indexes(client, {level: state.target(level) for level in levels})
-    leg, journal = 2 * state.generation + (1 if state.back else 0), Journal(client)
+    turn, journal = 2 * state.generation + (1 if state.back else 0), Journal(client)
     return [
-        Lane(
+        LevelCopy(
             level,
             sources[level],
             targets[level],
             staging_alias(state.collection, level, state.attempt),
             encoders.of(targets[level].meta.stored_model, journal.recall_witness),
-            leg,
+            turn,
         )
         for level in levels
     ]
