@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
@@ -230,7 +230,7 @@ class Collection:
             with self._telling():
                 found = delete_papers(self.client, self._searcher.resolve, loop, wanted)
                 for target in settled(self._searcher.resolve).values():
-                    settled(lambda target=target: changes.refresh(self.client, target.index))  # type: ignore[misc]
+                    settled(partial(changes.refresh, self.client, target.index))
                 return found
         finally:
             loop.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from osembed.errors import ClusterError
 from osembed.opensearch import changes, operation, permissions, reads, sight
@@ -51,7 +52,7 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
         for paper_id in pending:
             found[paper_id] = found.get(paper_id, False) or paper_id in papers
         chunks = [key for paper_id in pending for key in _chunks_of(paper_id, papers.get(paper_id, []), tallies.get(paper_id))]
-        before = _delete(now["chunks"], loop, settled(lambda now=now, chunks=chunks: _copies(client, now["chunks"], chunks)))  # type: ignore[misc]
+        before = _delete(now["chunks"], loop, settled(partial(_copies, client, now["chunks"], chunks)))
         again = set(map(paper_of, (*before.conflicts, *before.blocked)))
         after = _delete(now["papers"], loop, {paper_id: same for paper_id, same in papers.items() if paper_id not in again})
         pending = [*again, *after.conflicts, *after.blocked]

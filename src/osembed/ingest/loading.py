@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from osembed.embed.encoders import Encoders, witness_passages
@@ -84,7 +85,7 @@ def _mend(client: OpenSearch, targets: Targets, first: Targets) -> Iterator[str]
     yield from pipelines.fit_pipelines(client, targets, pipeline)
     for target in targets.values():
         if target.refresh_interval == "-1":  # a loader that is gone left it: nothing would ever become visible
-            indexes.put_in_service(client, target, _wanted(client, target))
+            _serve(client, target)
             yield f"{target.index} was left without refresh; restored."
 
 
@@ -104,7 +105,7 @@ def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], N
         report("Another ingest is still loading this collection; whichever ends last publishes it.")
         return False
     for target in targets.values():
-        settled(lambda target=target: indexes.put_in_service(client, target, _wanted(client, target)), report=report)  # type: ignore[misc]
+        settled(partial(_serve, client, target), report=report)
     settled(lambda: indexes.publish(client, targets), report=report)
     return True
 
@@ -180,6 +181,11 @@ def _plan(before: State, metas: dict[Level, IndexMeta], asked: dict[Level, str])
             "or use another --collection.",
         )
     return {**before, "generation": generation, "indexes": names, "models": asked}
+
+
+def _serve(client: OpenSearch, target: Target) -> None:
+    """Give an index the settings that it has in service."""
+    indexes.put_in_service(client, target, _wanted(client, target))
 
 
 def _wanted(client: OpenSearch, target: Target) -> dict[str, Any]:

@@ -7,6 +7,7 @@ its stored version still comes from there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from osembed.ingest.delete import delete_papers
@@ -52,7 +53,7 @@ class Pruner:
         for path, ids in held.items():
             new = self._inventory.meet(path, ids)
             if new:
-                settled(lambda path=path, new=new: self._manifests.add(self._inventory.roots[path], new), report=self._report)  # type: ignore[misc]
+                settled(partial(self._manifests.add, self._inventory.roots[path], new), report=self._report)
 
     def prune(self, summary: Summary, targets: Callable[[], Targets], loop: BulkLoop, most: int | None) -> None:
         """Prune each root, or say in the summary why it was not.

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -141,7 +142,7 @@ class Ingest:
         for last in (False, False, True):
             targets = self._now()  # a migration may have moved the collection since the last window
             try:
-                window = self._settled(lambda targets=targets: self._compare(targets, papers))  # type: ignore[misc]
+                window = self._settled(partial(self._compare, targets, papers))
             except MissingError:  # it moved just now, and its old indexes are gone
                 if last:
                     raise
@@ -173,7 +174,7 @@ class Ingest:
             tokens = window.tokens.pop(meta.identity.hash, None)
             if tokens is None:
                 continue
-            encoder = self._settled(lambda meta=meta: self._encoders.of(meta.stored_model, self._journal.recall_witness))  # type: ignore[misc]
+            encoder = self._settled(partial(self._encoders.of, meta.stored_model, self._journal.recall_witness))
             vectors = encoder.embed(tokens, self._ended.is_set)
             keys = map(text_hash, tokens.texts)
             window.vectors[meta.identity.hash].update(zip(keys, vectors, strict=True))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from osembed.embed.encoders import Encoders
@@ -139,14 +140,14 @@ class Direction:
 
     def _mend(self, at: SwapContext) -> None:
         for level_copy in at.level_copies:
-            self._settled(lambda level_copy=level_copy: changes.refresh(self._client, level_copy.target.index))  # type: ignore[misc]
+            self._settled(partial(changes.refresh, self._client, level_copy.target.index))
             for shard, mark in self._lease.state.moves[level_copy.level].marks.items():
                 base = base_of(self._lease.state, level_copy.level, shard)
-                found = self._settled(lambda: pairs.compare(self._client, level_copy, int(shard), mark, base))  # noqa: B023 - called at once
+                found = self._settled(partial(pairs.compare, self._client, level_copy, int(shard), mark, base))
                 leave_known(self._lease.state, level_copy.level, found)
                 if found:
                     self._lease.check()
-                    self._settled(lambda: pairs.mend(self._client, level_copy, found, at.copier, at.loop))  # noqa: B023 - called at once
+                    self._settled(partial(pairs.mend, self._client, level_copy, found, at.copier, at.loop))
 
     def _pending(self, at: SwapContext) -> int:
         """Count the documents that changed since the marks."""
@@ -160,10 +161,10 @@ class Direction:
     def _serve(self, at: SwapContext) -> None:
         """Give the new indexes the settings of service before anybody looks at them."""
         for level_copy in at.level_copies:
-            kept = self._settled(lambda level_copy=level_copy: self._journal.recall_index(level_copy.target.uuid))  # type: ignore[misc]
+            kept = self._settled(partial(self._journal.recall_index, level_copy.target.uuid))
             wanted = kept["wanted"] if kept else schema.wanted_settings(level_copy.target.meta.profile, 0)
             self._lease.check()
-            self._settled(lambda: indexes.put_in_service(self._client, level_copy.target, wanted))  # noqa: B023 - called at once
+            self._settled(partial(indexes.put_in_service, self._client, level_copy.target, wanted))
 
     def _complete(self) -> bool:
         """Whether no more documents failed than may be left behind."""

@@ -178,13 +178,13 @@ def _withdraw(lease: Lease) -> bool:
     """Lift the fence unless the swap has happened; True where it has not and now never can."""
     for _ in range(20):
         state = lease.state
-        seen = settled(lambda state=state: fence.look(lease.client, state))  # type: ignore[misc]
+        seen = settled(partial(fence.look, lease.client, state))
         if all(seen.published[level] == [state.target(level)] for level in state.moves):
             return False
         if any(seen.published[level] != [state.source(level)] for level in state.moves):
             sources = {state.source(level) for level in state.moves}
             blocked = [index for index in seen.blocked if index in sources]
-            settled(lambda blocked=blocked: fence.unblock(lease.client, blocked))  # type: ignore[misc]
+            settled(partial(fence.unblock, lease.client, blocked))
             lease.update(fence="")
             raise foreign(state, "an alias was moved while the fence stood")
         held = {level: seen.holds(level) for level in state.moves}

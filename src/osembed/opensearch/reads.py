@@ -6,6 +6,7 @@ Nothing outside this module, `changes` and the bulk loop calls the client. What 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -129,7 +130,7 @@ def documents(
         docs = [{"_id": key} if routing is None else {"_id": key, "routing": routing} for key, routing in part]
         ids = [key for key, _ in part]
         send = lambda docs=docs, ids=ids: answers.documents(client.mget(index=index, body={"docs": docs}, params=dict(params)), index, ids)  # noqa: E731
-        found += asked(lambda send=send: _there(client, index, send))  # type: ignore[misc]
+        found += asked(partial(_there, client, index, send))
     return found
 
 

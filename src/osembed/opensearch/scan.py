@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from osembed.errors import ClusterError, UnsettledError
@@ -195,4 +196,4 @@ def sample(client: OpenSearch, index: str, count: int, size: int, only: Mapping[
     keys = list(reads.pages(settled(lambda: reads.search(client, index, body))["hits"]["hits"]))
     for start in range(0, len(keys), size):
         part = keys[start : start + size]
-        yield list(settled(lambda part=part: read_now(client, index, part, fields=())).values())  # type: ignore[misc]
+        yield list(settled(partial(read_now, client, index, part, fields=())).values())

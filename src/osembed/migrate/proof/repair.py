@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Enco
                     if level:
                         _Level(client, targets[level], level, encoders, loop, done).run()
                     else:
-                        settled(lambda: _orphans(client, targets, loop, done))  # noqa: B023 - called at once
+                        settled(partial(_orphans, client, targets, loop, done))
                     break
                 except _Fenced:
                     fence_wait.wait()
@@ -130,7 +131,7 @@ class _Level:
         keys = [(key, routing) for key, (routing, _) in self._kept.refused.items()]
         for start in range(0, len(keys), PAGE[self._level]):
             part = keys[start : start + PAGE[self._level]]
-            docs = settled(lambda part=part: scan.read_now(self._client, self._target.index, part, fields=()))  # type: ignore[misc]
+            docs = settled(partial(scan.read_now, self._client, self._target.index, part, fields=()))
             for key, _ in part:
                 self._kept.refused.pop(key)
             self._mend(list(docs.values()))

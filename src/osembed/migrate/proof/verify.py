@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from osembed.migrate.copy import pairs
 from osembed.migrate.copy.level_copy import LevelCopy
@@ -52,11 +53,11 @@ def verify(
     kind = "migration" if any(side.pair for side in sides) else "live"
     report = Report(collection, kind, {side.level: side.target.index for side in sides}, full)
     for side in sides:
-        settled(lambda side=side: changes.refresh(client, side.target.index))  # type: ignore[misc]
+        settled(partial(changes.refresh, client, side.target.index))
         if side.pair:
             report.checks.append(_ids(client, side.pair))
         report.checks += check_documents(client, side, full, seen.add)
-        report.checks.append(settled(lambda side=side: _identities(client, side)))  # type: ignore[misc]
+        report.checks.append(settled(partial(_identities, client, side)))
         report.checks.append(_recall(client, side))
     report.checks += settled(lambda: integrity.check(client, sides, still))
     report.seconds = round(time.monotonic() - began, 2)
@@ -92,8 +93,9 @@ def _ids(client: OpenSearch, pair: Pair) -> Check:
         )
     for shard, mark in pair.marks.items():
         base = pair.bases.get(shard, (-1, -1))
-        found = settled(lambda shard=shard, mark=mark, base=base: pairs.compare(client, level_copy, int(shard), mark, base))  # type: ignore[misc]
-        now, alive = settled(lambda found=found: (_now(client, level_copy, found.missing), _now(client, level_copy, found.extra)))  # type: ignore[misc]
+        found = settled(partial(pairs.compare, client, level_copy, int(shard), mark, base))
+        now = settled(partial(_now, client, level_copy, found.missing))
+        alive = settled(partial(_now, client, level_copy, found.extra))
         for key, number in found.missing:
             if f"{level_copy.level}/{key}" not in pair.failed and key in now and now[key].seq == number:
                 faults.append(f"{key} is missing, or not its latest version")

@@ -178,9 +178,9 @@ def take_tokens(lease: Lease, to: Mapping[Level, str]) -> Sight:
         lease.check()
         if sight.attempt >= state.attempt:
             state = lease.update(attempt=sight.attempt + 1)
-        if settled(lambda state=state, sight=sight: fence.hand_over(lease.client, state, sight, state.attempt, to)):  # type: ignore[misc]
+        if settled(partial(fence.hand_over, lease.client, state, sight, state.attempt, to)):
             if state.fence:
-                settled(lambda state=state: fence.unblock(lease.client, [state.source(level) for level in state.moves]))  # type: ignore[misc]
+                settled(partial(fence.unblock, lease.client, [state.source(level) for level in state.moves]))
                 lease.note("lifted the fence of an interrupted swap", fence="")
             return settled(lambda: fence.look(lease.client, lease.state))
     raise BusyError(f"The staging aliases of '{lease.state.collection}' keep moving.", "Somebody else works on it.", "Try again.")

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from osembed.errors import InputError, NoPapersError
@@ -80,7 +81,7 @@ class Reader:
                 yield from _guarded("stdin", lambda: read_lines(sys.stdin.buffer, Place("stdin", names=self.names)))
             else:
                 before = self.bytes_read
-                yield from _guarded(found.name, lambda found=found: self._read_file(found))  # type: ignore[misc]
+                yield from _guarded(found.name, partial(self._read_file, found))
                 self.bytes_read = before + found.size
 
     def changed(self) -> Iterator[tuple[str, Rejected]]:
