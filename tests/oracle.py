@@ -151,7 +151,7 @@ class Oracle:
         for level, docs in (("papers", papers), ("chunks", chunks)):
             encoder = encoders.of(targets[level].meta.stored_model)
             with_vector = [(key, doc) for key, doc in docs.items() if doc.get("embedding") and not key.startswith("x")]
-            fresh = encoder.encode([stored_passage(encoder.model.spec, level, doc) for _, doc in with_vector])
+            fresh = encoder.encode([stored_passage(encoder.model.spec, level, doc).text for _, doc in with_vector])
             for (key, doc), vector in zip(with_vector, fresh, strict=True):
                 if float(np.dot(doc["embedding"], vector)) < 0.99:
                     yield f"{level}/{key} has a vector of another model or text"

@@ -41,7 +41,7 @@ def test_a_text_is_embedded_as_a_passage(near):
     """The very words of a stored paper are nearest to that paper, with its own vector; not those of a query."""
     body = paper(7)["text"]
     encoder = near._query_encoders.of(near._searcher.targets()["papers"].meta.stored_model)
-    vector = encoder.encode([paper_passage(encoder.model.spec, "", "", body)])[0]
+    vector = encoder.encode([paper_passage(encoder.model.spec, "", "", body).text])[0]
     [plain] = near.client.search(
         index="similar-papers", body={"size": 1, "query": {"knn": {"embedding": {"vector": vector.tolist(), "k": 1}}}}
     )["hits"]["hits"]

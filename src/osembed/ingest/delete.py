@@ -10,7 +10,7 @@ from osembed.opensearch import changes, operation, permissions, reads, sight
 from osembed.opensearch.bulk import BulkLoop, Outcome
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.fence import FenceWait
-from osembed.opensearch.documents import STATE_FIELDS, Stored, Tally, chunk_ids, paper_of, stored_of, tally_chunks
+from osembed.opensearch.documents import STATE_FIELDS, StoredDocument, Tally, chunk_ids, paper_of, read_hit, tally_chunks
 from osembed.opensearch.patience import settled
 from osembed.opensearch.schema import JOURNAL
 from osembed.opensearch.target import Target, Targets
@@ -62,18 +62,18 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
     return found
 
 
-def _look_up(client: OpenSearch, now: Targets, ids: Sequence[str]) -> tuple[Targets, dict[str, list[Stored]], dict[str, Tally]]:
+def _look_up(client: OpenSearch, now: Targets, ids: Sequence[str]) -> tuple[Targets, dict[str, list[StoredDocument]], dict[str, Tally]]:
     """Read what there is of papers: where they are now, every copy of their documents, their chunks."""
     changes.refresh(client, now["papers"].index, now["chunks"].index)
     return now, _copies(client, now["papers"], ids), tally_chunks(client, now["chunks"], ids)
 
 
-def _chunks_of(paper_id: str, papers: Sequence[Stored], tally: Tally | None) -> list[str]:
+def _chunks_of(paper_id: str, papers: Sequence[StoredDocument], tally: Tally | None) -> list[str]:
     """Return the ids of all chunks that any copy of a paper may have."""
     return list(dict.fromkeys(key for paper in (*papers, None) for key in chunk_ids(paper_id, paper, tally)))
 
 
-def _delete(target: Target, loop: BulkLoop, found: Mapping[str, Sequence[Stored]]) -> Outcome:
+def _delete(target: Target, loop: BulkLoop, found: Mapping[str, Sequence[StoredDocument]]) -> Outcome:
     """Delete every copy of documents. One copy of each at a time: ids must not repeat within a `send`."""
     outcome = Outcome()
     for turn in range(max(map(len, found.values()), default=0)):
@@ -82,9 +82,9 @@ def _delete(target: Target, loop: BulkLoop, found: Mapping[str, Sequence[Stored]
     return outcome
 
 
-def _copies(client: OpenSearch, target: Target, ids: Sequence[str]) -> dict[str, list[Stored]]:
+def _copies(client: OpenSearch, target: Target, ids: Sequence[str]) -> dict[str, list[StoredDocument]]:
     found = reads.copies(client, target.index, ids, STATE_FIELDS) if ids else {}
-    return {key: list(map(stored_of, same)) for key, same in found.items()}
+    return {key: list(map(read_hit, same)) for key, same in found.items()}
 
 
 def _accepted(outcome: Outcome) -> Outcome:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from osembed.embed.passage_vectors import PassageVectors
 from osembed.models.folder import ModelSpec
-from osembed.models.identity import text_hash
 from osembed.opensearch import documents, operation
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.documents import Stored, Tally, chunk_id
+from osembed.opensearch.documents import StoredDocument, Tally, chunk_id
 from osembed.opensearch.meta_fields import add_meta_fields
 from osembed.opensearch.operation import Operation
 from osembed.opensearch.target import Targets
@@ -22,8 +22,8 @@ from osembed.papers.levels import LEVELS, Level
 from osembed.papers.metadata import TOO_DEEP, Dropped, drop, fit, new_types
 from osembed.papers.paper import Paper
 from osembed.passages.chunk import Chunk, cut
-from osembed.passages.passage import paper_passage
-from osembed.passages.tokens import Tokeniser, Tokens
+from osembed.passages.passage import Passage, chunk_passage, paper_passage
+from osembed.passages.tokens import Tokeniser
 
 Vector = NDArray[np.float32]
 _WITH_VECTOR = ["input_hash", "text_hash", "identity", "token_count", "embedding"]
@@ -52,9 +52,9 @@ class Work:
     meta: dict[str, Any]
     seen: tuple[int, int] | None
     chunks: list[Chunk]
-    passage: str
-    passages: list[str]
-    tail: dict[str, Stored]
+    passage: Passage
+    passages: list[Passage]
+    tail: dict[str, StoredDocument]
     routings: dict[str, str | None] = field(default_factory=dict)
 
 
@@ -67,9 +67,7 @@ class Window:
         waiting: changed papers that are not to be written yet.
         bytes_read: of the input, up to the end of this window.
         unseen: tokens of chunks beyond the model's window. (What a paper's vector misses, its chunks see.)
-        vectors: identity → hash of the passage → vector; holds kept vectors first, embedded ones later.
-        tokens: identity → the passages that are still to be embedded, tokenised.
-        counts: hash of a chunk's passage → its number of tokens.
+        vectors: identity → the vectors of the passages that it embeds; stored ones first, the others once they are embedded.
     """
 
     targets: Targets
@@ -77,13 +75,20 @@ class Window:
     unchanged: list[str] = field(default_factory=list)
     waiting: list[Paper] = field(default_factory=list)
     bytes_read: int = 0
-    vectors: dict[str, dict[str, Vector]] = field(default_factory=dict)
-    tokens: dict[str, Tokens] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    vectors: dict[str, PassageVectors] = field(default_factory=dict)
     dropped: Dropped = field(default_factory=dict)
     words_beyond: int = 0
     unseen: int = 0
     tokenise_s: float = 0.0
+
+    def vectors_of(self, level: Level) -> PassageVectors:
+        """Return the vectors of a level; both levels share them where they have one model."""
+        return self.vectors.setdefault(self.targets[level].meta.identity.hash, PassageVectors())
+
+    def unseen_tokens(self, limit: int) -> int:
+        """Count the tokens of chunks beyond a model's window."""
+        vectors = self.vectors_of("chunks")
+        return sum(max(0, (vectors.token_count(passage) or 0) - limit) for work in self.works for passage in work.passages)
 
 
 def prepare(
@@ -115,26 +120,23 @@ def prepare(
         window.works.append(_work(paper, chunks, readings, stored.get(paper.id), window))
     _keep_vectors(client, window, tallies, stored)
     _tokenise_missing(window, readings)
-    limit = readings["chunks"].spec.max_length
-    window.unseen = sum(max(0, window.counts.get(text_hash(passage), 0) - limit) for work in window.works for passage in work.passages)
+    window.unseen = window.unseen_tokens(readings["chunks"].spec.max_length)
     return window
 
 
 def chunk_operations(window: Window, now: str) -> Iterator[Operation]:
     """Yield the operations on chunks: each new one is written, each of a longer old version is deleted."""
-    target = window.targets["chunks"]
-    identity = target.meta.identity.hash
+    target, vectors = window.targets["chunks"], window.vectors_of("chunks")
     for work in window.works:
         common = {
             "paper_id": work.paper.id,
             "title": work.paper.title,
             "meta": work.meta,
             "input_hash": work.paper.input_hash,
-            "identity": identity,
+            "identity": target.meta.identity.hash,
             "ingested_at": now,
         }
         for number, (chunk, passage) in enumerate(zip(work.chunks, work.passages, strict=True)):
-            key = text_hash(passage)
             document = {
                 **common,
                 "text": chunk.text,
@@ -142,9 +144,9 @@ def chunk_operations(window: Window, now: str) -> Iterator[Operation]:
                 "word_count": chunk.word_count,
                 "start_char": chunk.start,
                 "end_char": chunk.end,
-                "token_count": window.counts.get(key),
-                "text_hash": key,
-                "embedding": target.on_wire(window.vectors[identity][key]),
+                "token_count": vectors.token_count(passage),
+                "text_hash": passage.key,
+                "embedding": target.on_wire(vectors.vector(passage)),
             }
             key = chunk_id(work.paper.id, number)
             yield operation.put(target.write_alias, key, document, routing=work.routings.get(key))
@@ -155,7 +157,6 @@ def chunk_operations(window: Window, now: str) -> Iterator[Operation]:
 def paper_operation(window: Window, work: Work, now: str) -> Operation:
     """Return the operation that commits a paper."""
     target, paper = window.targets["papers"], work.paper
-    identity, key = target.meta.identity.hash, text_hash(work.passage)
     document = {
         "paper_id": paper.id,
         "title": paper.title,
@@ -166,17 +167,17 @@ def paper_operation(window: Window, work: Work, now: str) -> Operation:
         "word_count": paper.word_count,
         "chunk_count": len(work.chunks),
         "input_hash": paper.input_hash,
-        "text_hash": key,
-        "identity": identity,
+        "text_hash": work.passage.key,
+        "identity": target.meta.identity.hash,
         "ingested_at": now,
-        "embedding": target.on_wire(window.vectors[identity][key]),
+        "embedding": target.on_wire(window.vectors_of("papers").vector(work.passage)),
     }
     if work.seen is None:
         return operation.create(target.write_alias, paper.id, document)
     return operation.put(target.write_alias, paper.id, document, work.seen, work.routings.get(paper.id))
 
 
-def _is_unchanged(paper: Paper, stored: Stored | None, tally: Tally | None, targets: Targets) -> bool:
+def _is_unchanged(paper: Paper, stored: StoredDocument | None, tally: Tally | None, targets: Targets) -> bool:
     """Whether a paper is committed with this very input, by this very model, and all its chunks are there and belong to it."""
     if stored is None or stored.fields.get("input_hash") != paper.input_hash:
         return False
@@ -203,7 +204,7 @@ def _agreed_types(targets: Targets) -> dict[str, str]:
     return {name: kind for name, kind in targets["papers"].meta_types.items() if chunks.get(name) == kind}
 
 
-def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], stored: Stored | None, window: Window) -> Work:
+def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], stored: StoredDocument | None, window: Window) -> Work:
     for name in paper.deep:
         drop(window.dropped, TOO_DEEP, name)
     whole, parts = readings["papers"].spec, readings["chunks"].spec
@@ -213,20 +214,20 @@ def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], 
         seen=stored.seen if stored else None,
         chunks=chunks,
         passage=paper_passage(whole, paper.title, paper.abstract, paper.body),
-        passages=[parts.passage(paper.title, chunk.text) for chunk in chunks],
+        passages=[chunk_passage(parts, paper.title, chunk.text) for chunk in chunks],
         tail={},
         routings={paper.id: stored.routing} if stored else {},
     )
 
 
-def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tally], stored: Mapping[str, Stored]) -> None:
+def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tally], stored: Mapping[str, StoredDocument]) -> None:
     """Read back the vectors of known papers, keep those of unchanged passages, note the chunks that are to go."""
     papers, chunks = window.targets["papers"], window.targets["chunks"]
     known = [work for work in window.works if work.seen or work.paper.id in tallies]
     ids = [key for work in known for key in documents.chunk_ids(work.paper.id, stored.get(work.paper.id), tallies.get(work.paper.id))]
     old_papers = documents.read_documents(client, papers, [work.paper.id for work in known if work.seen], _WITH_VECTOR)
     old_chunks = documents.read_documents(client, chunks, ids, _WITH_VECTOR)
-    of_paper: dict[str, dict[str, Stored]] = {}
+    of_paper: dict[str, dict[str, StoredDocument]] = {}
     for key, old in old_chunks.items():
         of_paper.setdefault(documents.paper_of(key), {})[key] = old
     for work in known:
@@ -239,37 +240,27 @@ def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tall
         # Chunks move when text is inserted: what counts is the passage, not its number.
         by_hash = {old.fields.get("text_hash"): old for old in mine.values()}
         for passage in work.passages:
-            if text_hash(passage) in by_hash:
-                _keep(window, "chunks", by_hash[text_hash(passage)], passage)
+            if passage.key in by_hash:
+                _keep(window, "chunks", by_hash[passage.key], passage)
 
 
-def _keep(window: Window, level: Level, old: Stored, passage: str) -> None:
-    identity, key = window.targets[level].meta.identity, text_hash(passage)
-    vector = old.vector(identity.hash, key, identity.dimension)
+def _keep(window: Window, level: Level, old: StoredDocument, passage: Passage) -> None:
+    vector = old.vector(window.targets[level].meta.identity, passage)
     if vector is not None:
-        window.vectors.setdefault(identity.hash, {})[key] = vector
-        if level == "chunks" and old.fields.get("token_count"):
-            window.counts[key] = int(old.fields["token_count"])
+        window.vectors_of(level).keep(passage, vector, old.fields.get("token_count"))
 
 
 def _tokenise_missing(window: Window, readings: Mapping[Level, Reading]) -> None:
     """Tokenise each passage that has no vector yet, once per identity however often it occurs."""
-    missing: dict[str, dict[str, str]] = {}
-    by_identity: dict[str, Reading] = {}
-    for level in LEVELS:
-        identity = window.targets[level].meta.identity.hash
-        by_identity[identity] = readings[level]
-        kept = window.vectors.setdefault(identity, {})
-        for work in window.works:
-            for passage in [work.passage] if level == "papers" else work.passages:
-                key = text_hash(passage)
-                if key not in kept:
-                    missing.setdefault(identity, {})[key] = passage
     started = time.perf_counter()
-    for identity, passages in missing.items():
-        tokens = by_identity[identity].tokeniser.tokenise(list(passages.values()))
-        window.tokens[identity] = tokens
-        window.counts.update(zip(passages, tokens.counts, strict=True))
+    tokenisers = {window.targets[level].meta.identity.hash: readings[level].tokeniser for level in LEVELS}
+    passages: dict[str, list[Passage]] = {}
+    for level in LEVELS:
+        wanted = passages.setdefault(window.targets[level].meta.identity.hash, [])
+        wanted += [passage for work in window.works for passage in ([work.passage] if level == "papers" else work.passages)]
+        window.vectors_of(level)
+    for identity, tokeniser in tokenisers.items():
+        window.vectors[identity].tokenise(tokeniser, passages[identity])
     window.tokenise_s += time.perf_counter() - started
 
 

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 import orjson
 
 from osembed.embed.encoders import Encoders
+from osembed.embed.passage_vectors import BAD_VECTOR
 from osembed.errors import MissingError
 from osembed.ingest.delete import require_writes
 from osembed.ingest.intake import Batch, Intake
@@ -23,7 +23,6 @@ from osembed.ingest.loading import Opened
 from osembed.ingest.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
 from osembed.ingest.prune import Pruner
 from osembed.ingest.summary import Summary
-from osembed.models.identity import text_hash
 from osembed.opensearch import changes, indexes, sight
 from osembed.opensearch.bulk import BulkLoop, Outcome
 from osembed.opensearch.client import OpenSearch
@@ -171,13 +170,10 @@ class Ingest:
         started = time.perf_counter()
         for level in LEVELS:
             meta = window.targets[level].meta
-            tokens = window.tokens.pop(meta.identity.hash, None)
+            encoder = self._settled(partial(self._encoders.of, meta.stored_model, self._journal.recall_witness))
+            tokens = window.vectors_of(level).embed(encoder, self._ended.is_set)
             if tokens is None:
                 continue
-            encoder = self._settled(partial(self._encoders.of, meta.stored_model, self._journal.recall_witness))
-            vectors = encoder.embed(tokens, self._ended.is_set)
-            keys = map(text_hash, tokens.texts)
-            window.vectors[meta.identity.hash].update(zip(keys, vectors, strict=True))
             self.summary.embedded += len(tokens)
             self.summary.tokens += tokens.read
             self._count_unknown(tokens.unknown, meta.model)
@@ -301,17 +297,10 @@ class Ingest:
 
     def _without_bad_vectors(self, window: Window) -> Window:
         """Reject papers of which a vector is zero or not finite; the server would refuse or, worse, rank them."""
-        bad: dict[str, set[str]] = {
-            identity: {key for key, vector in vectors.items() if not np.isfinite(vector).all() or not vector.any()}
-            for identity, vectors in window.vectors.items()
-        }
-        if not any(bad.values()):
-            return window
-        chunk_bad = bad.get(window.targets["chunks"].meta.identity.hash, set())
-        paper_bad = bad.get(window.targets["papers"].meta.identity.hash, set())
+        whole, parts = window.vectors_of("papers"), window.vectors_of("chunks")
         failed = set()
         for work in window.works:
-            if text_hash(work.passage) in paper_bad or any(text_hash(passage) in chunk_bad for passage in work.passages):
+            if not (whole.is_usable(work.passage) and all(map(parts.is_usable, work.passages))):
                 failed.add(work.paper.id)
-                self._intake.reject(Rejected("its vector is zero or not finite", work.paper.source, work.paper.fields))
-        return without(window, failed)
+                self._intake.reject(Rejected(BAD_VECTOR, work.paper.source, work.paper.fields))
+        return without(window, failed) if failed else window

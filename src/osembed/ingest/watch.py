@@ -18,7 +18,7 @@ from osembed.ingest.options import IngestOptions
 from osembed.ingest.spec import CollectionSpec
 from osembed.ingest.summary import Summary
 from osembed.limits import checked
-from osembed.papers.readers.folders import Found, find
+from osembed.papers.readers.folders import FoundFile, find
 from osembed.papers.readers.kinds import ONE_PAPER, kind_of
 from osembed.papers.records import printable
 
@@ -88,7 +88,7 @@ class Folder:
 
     def _look(self) -> dict[Path, Stamp]:
         found = find(str(self.root), lambda *_: None)
-        return {one.file: (one.size, *one.changed) for one in found if isinstance(one, Found)}
+        return {one.file: (one.size, *one.changed) for one in found if isinstance(one, FoundFile)}
 
 
 class Watch:

@@ -72,7 +72,7 @@ def _sample(client: OpenSearch, index: str) -> list[dict[str, Any]]:
 
 
 def _texts(spec: ModelSpec, level: Level, sample: list[dict[str, Any]]) -> list[str]:
-    return [text for text in (stored_passage(spec, level, fields) for fields in sample) if text]
+    return [passage.text for fields in sample if (passage := stored_passage(spec, level, fields))]
 
 
 def _unseen(texts: list[str], limit: int, encoder: Encoder) -> float:

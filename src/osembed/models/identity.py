@@ -96,11 +96,6 @@ def identify(model: Model) -> Identity:
     )
 
 
-def text_hash(passage: str) -> str:
-    """Return the hash of the exact string that was embedded: 128 bits, hexadecimal."""
-    return hashlib.blake2b(passage.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
 def read_identity(stored: dict[str, Any]) -> Identity:
     """Rebuild an identity from an index's `_meta`."""
     return Identity(**{field.name: stored[field.name] for field in fields(Identity)})

@@ -10,40 +10,47 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from osembed.embed.passage_vectors import Vector, is_usable
+from osembed.models.identity import Identity
 from osembed.opensearch import answers, reads
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.target import Target
 from osembed.opensearch.vectors import from_wire
+from osembed.passages.passage import Passage
 
 _HASHES = 1000  # input hashes that the chunks of one paper may carry: more than it may have chunks
 STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count", "source"]
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What a realtime read of one document found.
+class StoredDocument:
+    """One document as a scan or a realtime read found it.
 
     Attributes:
-        seen: (sequence number, primary term), for compare-and-set.
-        fields: the fields that were asked for.
+        seq, term: its sequence number and primary term, for compare-and-set.
+        version: 0 where it was not asked for.
         routing: where another program gave it one: each write to it must name it, or makes a second document on another shard.
+        fields: the fields that were asked for.
     """
 
-    seen: tuple[int, int]
+    id: str
+    seq: int
+    term: int
+    version: int
+    routing: str | None
     fields: dict[str, Any]
-    routing: str | None = None
 
-    def vector(self, identity: str, text_hash: str, dimension: int) -> NDArray[np.float32] | None:
-        """Return the stored vector if it is surely that of this text under this identity."""
-        if self.fields.get("identity") != identity or self.fields.get("text_hash") != text_hash:
+    @property
+    def seen(self) -> tuple[int, int]:
+        """What a conditional write names: (sequence number, primary term)."""
+        return self.seq, self.term
+
+    def vector(self, identity: Identity, passage: Passage | None = None) -> Vector | None:
+        """Return the stored vector if it is surely that of this passage (None: of whatever the document says) under this identity."""
+        if self.fields.get("identity") != identity.hash or (passage and self.fields.get("text_hash") != passage.key):
             return None
         vector = from_wire(self.fields.get("embedding"))
-        if vector is None or len(vector) != dimension:
-            return None
-        return vector if np.isfinite(vector).all() and vector.any() else None
+        return vector if vector is not None and len(vector) == identity.dimension and is_usable(vector) else None
 
 
 @dataclass
@@ -64,15 +71,17 @@ def paper_of(chunk: str) -> str:
     return chunk.rpartition("#")[0]
 
 
-def chunk_ids(paper_id: str, stored: Stored | None, tally: Tally | None) -> list[str]:
+def chunk_ids(paper_id: str, stored: StoredDocument | None, tally: Tally | None) -> list[str]:
     """Return the ids of all chunks that a paper may have: those it counts, and those that are seen to be there."""
     counted = int(stored.fields.get("chunk_count", 0)) if stored else 0
     return [chunk_id(paper_id, number) for number in range(max(counted, tally.highest + 1 if tally else 0))]
 
 
-def read_documents(client: OpenSearch, target: Target, ids: Sequence[str], fields: Sequence[str] = STATE_FIELDS) -> dict[str, Stored]:
+def read_documents(
+    client: OpenSearch, target: Target, ids: Sequence[str], fields: Sequence[str] = STATE_FIELDS
+) -> dict[str, StoredDocument]:
     """Read documents by id in real time, wherever they were routed; missing ones are left out. Raises MissingError where the index is gone."""
-    return {key: stored_of(found) for key, found in reads.anywhere(client, target.index, ids, fields).items()}
+    return {key: read_hit(found) for key, found in reads.anywhere(client, target.index, ids, fields).items()}
 
 
 def tally_chunks(client: OpenSearch, target: Target, paper_ids: Sequence[str]) -> dict[str, Tally]:
@@ -92,6 +101,8 @@ def tally_chunks(client: OpenSearch, target: Target, paper_ids: Sequence[str]) -
     return tallies
 
 
-def stored_of(found: Mapping[str, Any]) -> Stored:
-    """Return a document as the server returned it, with the version that it has."""
-    return Stored((found["_seq_no"], found["_primary_term"]), found["_source"], found.get("_routing"))
+def read_hit(hit: Mapping[str, Any]) -> StoredDocument:
+    """Return a document out of an answer: a hit of a search, or a document that was read by its id."""
+    return StoredDocument(
+        hit["_id"], hit["_seq_no"], hit["_primary_term"], hit.get("_version", 0), hit.get("_routing"), hit.get("_source", {})
+    )

@@ -23,7 +23,7 @@ from osembed.opensearch.coordination.migration_state import MigrationState, migr
 from osembed.opensearch.coordination.registration import DEAD_S, KINDS, collection_key, drops, is_dropped, is_pending, watch_entries
 from osembed.opensearch.leftovers import PROBE, idle_tokens, lost_entries, strays
 from osembed.opensearch.names import missing
-from osembed.opensearch.survey import Found, Survey, entries_of, survey
+from osembed.opensearch.survey import Survey, SurveyedIndex, entries_of, survey
 
 _TRIES = 5
 _EARLY_S = 5.0
@@ -109,7 +109,7 @@ def plan_clearing(client: OpenSearch, collection: str) -> DropPlan:
     seen = survey(client, collection)
     _refuse_busy(client, collection, _EARLY_S)
     probe = reads.indexes(client, [PROBE], "*.settings.index.uuid")
-    extra = [Found(PROBE, info["settings"]["index"]["uuid"], frozenset(), None) for info in probe.values()]
+    extra = [SurveyedIndex(PROBE, info["settings"]["index"]["uuid"], frozenset(), None) for info in probe.values()]
     indexes = _doomed(client, seen, [*strays(seen), *seen.scratch, *extra])
     return DropPlan(collection, indexes, "", len(lost_entries(seen)), tuple(idle_tokens(seen)), leftovers=True)
 
@@ -298,7 +298,7 @@ def _no_migration(collection: str) -> MigrationState:
     return MigrationState(secrets.token_hex(8), collection, {}, {}, 0, phase="aborted")
 
 
-def _doomed(client: OpenSearch, seen: Survey, found: list[Found]) -> tuple[Doomed, ...]:
+def _doomed(client: OpenSearch, seen: Survey, found: list[SurveyedIndex]) -> tuple[Doomed, ...]:
     return tuple(
         Doomed(
             index=one.index,
@@ -322,11 +322,11 @@ def _size(client: OpenSearch, index: str) -> dict[str, Any]:
     return {"documents": int(stats["primaries"]["docs"]["count"]), "megabytes": round(size, 1)}
 
 
-def _own(seen: Survey, found: Found) -> set[str]:
+def _own(seen: Survey, found: SurveyedIndex) -> set[str]:
     return {seen.collection, f"{seen.collection}-chunks", f"{found.index}-w", *seen.staging(found)}
 
 
-def _role(seen: Survey, found: Found) -> str:
+def _role(seen: Survey, found: SurveyedIndex) -> str:
     moving = seen.moving
     if found in seen.published:
         return "live"

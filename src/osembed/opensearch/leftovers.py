@@ -19,7 +19,7 @@ from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, MigrationState, migration_key
 from osembed.opensearch.coordination.registration import collection_key, is_pending, watch_entries
 from osembed.opensearch.schema import alias_name
-from osembed.opensearch.survey import Found, Survey, entries_of, survey
+from osembed.opensearch.survey import Survey, SurveyedIndex, entries_of, survey
 from osembed.papers.levels import LEVELS
 
 PROBE = "osembed-probe"  # see `index`: it is there for a moment while an index is created
@@ -91,7 +91,7 @@ def compare(seen: Survey, blocks: Mapping[str, list[str]], *, busy: bool, probe:
     yield from _entries(seen, drop, clear)
 
 
-def strays(seen: Survey) -> tuple[Found, ...]:
+def strays(seen: Survey) -> tuple[SurveyedIndex, ...]:
     """Return the collection's indexes that readers do not see, and that belong neither to its migration nor to a first load."""
     moving = seen.moving
     used = {index for move in moving.moves.values() for index in (move.blue, move.green)} if moving else set()
@@ -136,7 +136,7 @@ def _unpublished(seen: Survey, drop: str, clear: str) -> Iterator[Leftover]:
             yield Leftover("unpublished index", found.index, *_of_migration(found, moving, where, drop if not published else ""))
 
 
-def _of_migration(found: Found, moving: MigrationState, where: str, drop: str) -> tuple[str, str]:
+def _of_migration(found: SurveyedIndex, moving: MigrationState, where: str, drop: str) -> tuple[str, str]:
     if drop:
         return f"{found.index} is of a migration of a collection whose aliases are gone", drop
     if moving.phase == "swapped":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,27 +16,16 @@ from osembed.errors import ClusterError, UnsettledError
 from osembed.opensearch import answers, changes, reads
 from osembed.opensearch.checkpoints import Checkpoint, checkpoints
 from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.documents import StoredDocument, read_hit
 from osembed.opensearch.patience import settled
 
 _BUCKETS = 2000
 _LISTED = 5000
 
 
-@dataclass(frozen=True)
-class Found:
-    """One document as a scan or a realtime read found it."""
-
-    id: str
-    seq: int
-    term: int
-    version: int
-    routing: str | None
-    fields: dict[str, Any]
-
-
 def scan(  # noqa: PLR0913 - where, from where to where, how much
     client: OpenSearch, index: str, shard: int, after: int, at: Checkpoint, *, size: int, excluded: Sequence[str] = ()
-) -> Iterator[list[Found]]:
+) -> Iterator[list[StoredDocument]]:
     """Yield pages of a shard's documents with `after` < sequence number ≤ the checkpoint, ascending.
 
     Raises UnsettledError when a page may be incomplete, or the primary moved: a fresh primary's searches may lag behind.
@@ -53,7 +41,7 @@ def scan(  # noqa: PLR0913 - where, from where to where, how much
             "track_total_hits": False,
             "_source": {"excludes": list(excluded)},
         }
-        page = [_found(hit) for hit in reads.search_shard(client, index, shard, body)["hits"]["hits"]]
+        page = [read_hit(hit) for hit in reads.search_shard(client, index, shard, body)["hits"]["hits"]]
         if reads.primary_terms(client, index).get(shard) != at.term:
             raise UnsettledError(f"Shard {shard} of {index} has a new primary.")
         if not page:
@@ -64,11 +52,11 @@ def scan(  # noqa: PLR0913 - where, from where to where, how much
 
 def settled_scan(  # noqa: PLR0913 - as `scan`
     client: OpenSearch, index: str, shard: int, after: int, at: Checkpoint, *, size: int, excluded: Sequence[str] = ()
-) -> Iterator[list[Found]]:
+) -> Iterator[list[StoredDocument]]:
     """Yield pages as `scan` does; where the server is away or the primary moves, wait, and go on after the last page."""
     last, now = after, [at]
 
-    def following() -> list[Found]:
+    def following() -> list[StoredDocument]:
         if not now:
             now.append(checkpoints(client, index)[shard])
             changes.refresh(client, index)
@@ -142,23 +130,19 @@ def interval_for(highest: int) -> int:
     return max(1, -(-(highest + 1) // _BUCKETS))
 
 
-def _found(hit: Mapping[str, Any]) -> Found:
-    return Found(hit["_id"], hit["_seq_no"], hit["_primary_term"], hit.get("_version", 0), hit.get("_routing"), hit.get("_source", {}))
-
-
 def read_now(
     client: OpenSearch, index: str, keys: Sequence[tuple[str, str | None]], fields: Sequence[str] = ("origin",)
-) -> dict[str, Found]:
+) -> dict[str, StoredDocument]:
     """Read documents by (id, routing) in real time; missing ones are left out."""
-    return {doc["_id"]: _found(doc) for doc in reads.documents(client, index, keys, fields)}
+    return {doc["_id"]: read_hit(doc) for doc in reads.documents(client, index, keys, fields)}
 
 
-def read_anywhere(client: OpenSearch, index: str, ids: Sequence[str], fields: Sequence[str] = ("origin",)) -> dict[str, Found]:
+def read_anywhere(client: OpenSearch, index: str, ids: Sequence[str], fields: Sequence[str] = ("origin",)) -> dict[str, StoredDocument]:
     """Read documents by id in real time, wherever their writers routed them; missing ones are left out. Refresh before."""
-    return {key: _found(doc) for key, doc in reads.anywhere(client, index, ids, fields).items()}
+    return {key: read_hit(doc) for key, doc in reads.anywhere(client, index, ids, fields).items()}
 
 
-def matching(client: OpenSearch, index: str, query: Mapping[str, Any], fields: Sequence[str]) -> Iterator[list[Found]]:
+def matching(client: OpenSearch, index: str, query: Mapping[str, Any], fields: Sequence[str]) -> Iterator[list[StoredDocument]]:
     """Yield pages of all visible documents that a query finds, shard by shard: no search returns more than some thousand."""
     for shard in reads.primary_terms(client, index):
         last, more = -1, True
@@ -171,7 +155,7 @@ def matching(client: OpenSearch, index: str, query: Mapping[str, Any], fields: S
                 "track_total_hits": False,
                 "_source": list(fields),
             }
-            page = [_found(hit) for hit in reads.search_shard(client, index, shard, body)["hits"]["hits"]]
+            page = [read_hit(hit) for hit in reads.search_shard(client, index, shard, body)["hits"]["hits"]]
             if page:
                 yield page
                 last = page[-1].seq
@@ -184,7 +168,7 @@ def count_after(client: OpenSearch, index: str, marks: Mapping[str, int]) -> int
     return sum(reads.count(client, index, query, shard) for shard, query in newer.items())
 
 
-def sample(client: OpenSearch, index: str, count: int, size: int, only: Mapping[str, Any] | None = None) -> Iterator[list[Found]]:
+def sample(client: OpenSearch, index: str, count: int, size: int, only: Mapping[str, Any] | None = None) -> Iterator[list[StoredDocument]]:
     """Yield pages of up to `count` documents chosen at random, anew each time; `only` those that a query finds."""
     score = {"seed": secrets.randbelow(2**31), "field": "_seq_no"}
     body = {

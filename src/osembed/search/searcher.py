@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osembed.embed.encoders import Encoders
+from osembed.embed.passage_vectors import is_usable
 from osembed.errors import (
     ClusterError,
     CollectionError,
@@ -280,7 +281,7 @@ class Searcher:
         vector = self._vectors.get(key)
         if vector is None:
             vector = self._encoders.of(target.meta.stored_model).encode_query(text)
-            if not (np.isfinite(vector).all() and vector.any()):
+            if not is_usable(vector):
                 raise ModelError(f"{target.meta.model} makes a vector of this query that is zero or not finite.", "It finds nothing right.")
             if len(self._vectors) >= _REMEMBERED:
                 self._vectors.clear()

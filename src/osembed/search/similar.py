@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osembed.embed.encoders import Encoders
+from osembed.embed.passage_vectors import is_usable
 from osembed.errors import CollectionError, InputError, ModelError
 from osembed.opensearch import documents
 from osembed.opensearch.client import OpenSearch
@@ -46,10 +47,10 @@ def stored_seed(client: OpenSearch, targets: Targets, paper_id: str) -> Seed:
     """Return a stored paper with its vector. Raises InputError where there is none, CollectionError where it has no vector."""
     target = targets["papers"]
     identity = target.meta.identity
-    stored = documents.read_documents(client, target, [paper_id], ["title", "text_hash", "identity", "embedding"]).get(paper_id)
+    stored = documents.read_documents(client, target, [paper_id], ["title", "identity", "embedding"]).get(paper_id)
     if stored is None:
         raise InputError(f"There is no paper '{paper_id}' in '{target.meta.collection}'.", "", "Ids stand in search results.")
-    vector = stored.vector(identity.hash, str(stored.fields.get("text_hash")), identity.dimension)
+    vector = stored.vector(identity)
     if vector is None:
         raise CollectionError(f"The paper '{paper_id}' has no vector of this collection's model.", "", "Ingest it again.")
     same = targets["chunks"].meta.identity == identity
@@ -88,8 +89,8 @@ def _embed(encoders: Encoders, target: Target, title: str, text: str) -> tuple[N
     encoder = encoders.of(target.meta.stored_model)
     spec = encoder.model.spec
     passage = paper_passage(spec, title, "", text)
-    vector = np.asarray(encoder.encode([passage])[0], np.float32)
-    if not (np.isfinite(vector).all() and vector.any()):
+    vector = np.asarray(encoder.encode([passage.text])[0], np.float32)
+    if not is_usable(vector):
         raise ModelError(f"{target.meta.model} makes a vector of this text that is zero or not finite.", "It is near to nothing.")
-    cut = len(start_of(text, spec.max_length)) < len(text) or encoder.tokeniser.tokenise([passage]).unseen > 0
+    cut = len(start_of(text, spec.max_length)) < len(text) or encoder.tokeniser.tokenise([passage.text]).unseen > 0
     return vector, cut

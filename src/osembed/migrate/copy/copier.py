@@ -12,20 +12,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
-
+from osembed.embed.passage_vectors import BAD_VECTOR
 from osembed.errors import RefusedError
 from osembed.migrate.copy.level_copy import PAGE, LevelCopy, Marks, Outdated, version_of
 from osembed.migrate.copy.window import Copied, Window, document_of, paths_of, refuse_foreign
-from osembed.models.identity import text_hash
 from osembed.opensearch import changes, operation, reads, scan
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.documents import Stored
+from osembed.opensearch.documents import StoredDocument
 from osembed.opensearch.operation import Operation
 from osembed.opensearch.patience import settled
-from osembed.opensearch.scan import Found
 from osembed.opensearch.sight import Witnesses
 from osembed.passages.passage import stored_passage
 from osembed.stream import staged
@@ -58,7 +55,7 @@ class Copier:
         settled(attempt, self._between, progress=lambda: self._done)
         return total
 
-    def copy_now(self, level_copy: LevelCopy, docs: list[Found]) -> Copied:
+    def copy_now(self, level_copy: LevelCopy, docs: list[StoredDocument]) -> Copied:
         """Copy documents that were just read, over whatever the target has under their ids (a repair: the target strayed)."""
         window = self._embedded(self._prepared(Window(level_copy, -1, -1, docs), trust=False))
         there = scan.read_now(self._client, level_copy.target.index, [(doc.id, doc.routing) for doc in docs])
@@ -115,45 +112,35 @@ class Copier:
             refuse_foreign(window)
             there = scan.read_now(self._client, level_copy.target.index, [(doc.id, doc.routing) for doc in window.docs])
             window.docs = [doc for doc in window.docs if doc.id not in there or there[doc.id].version != version_of(level_copy, doc)]
-        identity, missing = level_copy.target.meta.identity, {}
         for doc in window.docs:
             passage = stored_passage(level_copy.encoder.model.spec, level_copy.level, doc.fields)
             if not passage:
                 continue
-            key = window.hashes[doc.id] = text_hash(passage)
-            old = Stored((doc.seq, doc.term), doc.fields).vector(identity.hash, key, identity.dimension) if level_copy.carries else None
+            window.passages[doc.id] = passage
+            old = doc.vector(level_copy.target.meta.identity, passage) if level_copy.carries else None
             if old is not None:
-                window.vectors[key] = old
-                if doc.fields.get("token_count"):
-                    window.counts[key] = int(doc.fields["token_count"])
-            else:
-                missing[key] = passage
-        missing = {key: passage for key, passage in missing.items() if key not in window.vectors}
-        if missing:
-            window.tokens = level_copy.encoder.tokeniser.tokenise(list(missing.values()))
-            window.counts.update(zip(missing, window.tokens.counts, strict=True))
+                window.vectors.keep(passage, old, doc.fields.get("token_count"))
+        window.vectors.tokenise(level_copy.encoder.tokeniser, window.passages.values())
         return window
 
     def _embedded(self, window: Window) -> Window:
-        if window.tokens is not None:
-            vectors = window.level_copy.encoder.embed(window.tokens)
-            window.vectors.update(zip(map(text_hash, window.tokens.texts), vectors, strict=True))
-            window.embedded = len(window.tokens)
+        tokens = window.vectors.embed(window.level_copy.encoder)
+        if tokens:
+            window.embedded, window.tokens = len(tokens), tokens.read
         return window
 
     def _write(self, window: Window) -> Copied:
         level_copy = window.level_copy
-        copied = Copied(window.seen, embedded=window.embedded, tokens=window.tokens.read if window.tokens else 0)
-        fresh = set(map(text_hash, window.tokens.texts)) if window.tokens else set()
-        copied.carried = sum(key not in fresh for key in window.hashes.values())
+        copied = Copied(window.seen, embedded=window.embedded, tokens=window.tokens)
+        copied.carried = sum(not window.vectors.is_fresh(passage) for passage in window.passages.values())
         if window.docs:
             self._map_new_fields(window)
             operations: list[Operation] = []
             sent: dict[str, dict[str, Any]] = {}
             for doc in window.docs:
-                vector = window.vectors.get(window.hashes.get(doc.id, ""))
-                if vector is not None and not (np.isfinite(vector).all() and vector.any()):
-                    copied.failed[doc.id] = "its vector is zero or not finite"
+                passage = window.passages.get(doc.id)
+                if passage and not window.vectors.is_usable(passage):
+                    copied.failed[doc.id] = BAD_VECTOR
                     continue
                 sent[doc.id] = document_of(window, doc)
                 operations.append(operation.copy(level_copy.alias, doc.id, sent[doc.id], version_of(level_copy, doc), doc.routing))
@@ -170,7 +157,7 @@ class Copier:
         self._done += 1
         return copied
 
-    def _take_out(self, level_copy: LevelCopy, docs: list[Found]) -> None:
+    def _take_out(self, level_copy: LevelCopy, docs: list[StoredDocument]) -> None:
         """Delete from the target what could not be copied: an old version of it there would be a lie."""
         if docs:
             routed = {doc.id: doc.routing for doc in docs}

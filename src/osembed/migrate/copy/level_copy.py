@@ -12,7 +12,7 @@ from osembed.opensearch import indexes
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import MigrationState
-from osembed.opensearch.scan import Found
+from osembed.opensearch.documents import StoredDocument
 from osembed.opensearch.schema import staging_alias
 from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
@@ -58,7 +58,7 @@ def pack(turn: int, term: int, seq: int) -> int:
     return (turn << 50) | (term << 36) | seq
 
 
-def version_of(level_copy: LevelCopy, doc: Found) -> int:
+def version_of(level_copy: LevelCopy, doc: StoredDocument) -> int:
     """Return the version that a copy of a document gets in the target."""
     return pack(level_copy.turn, doc.term, doc.seq)
 

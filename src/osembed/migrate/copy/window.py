@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from osembed.embed.passage_vectors import PassageVectors
 from osembed.errors import CollectionError
 from osembed.migrate.copy.level_copy import OWN, LevelCopy
-from osembed.opensearch.scan import Found
-from osembed.passages.tokens import Tokens
+from osembed.opensearch.documents import StoredDocument
+from osembed.opensearch.target import Target
+from osembed.passages.passage import Passage
 
-Vector = NDArray[np.float32]
 _FOREIGN = 2**32  # versions beyond this that are not osembed's were set by a writer of its own
 
 
@@ -25,13 +23,12 @@ class Window:
     level_copy: LevelCopy
     shard: int
     upto: int
-    docs: list[Found]
-    hashes: dict[str, str] = field(default_factory=dict)
-    vectors: dict[str, Vector] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    tokens: Tokens | None = None
+    docs: list[StoredDocument]
+    passages: dict[str, Passage] = field(default_factory=dict)
+    vectors: PassageVectors = field(default_factory=PassageVectors)
     seen: int = 0
     embedded: int = 0
+    tokens: int = 0
 
 
 @dataclass
@@ -55,18 +52,20 @@ class Copied:
         self.failed.update(other.failed)
 
 
-def document_of(window: Window, doc: Found) -> dict[str, Any]:
+def document_of(window: Window, doc: StoredDocument) -> dict[str, Any]:
     """Return a document as the target holds it."""
-    level_copy, key = window.level_copy, window.hashes.get(doc.id)
+    level_copy, passage = window.level_copy, window.passages.get(doc.id)
     document = {name: value for name, value in doc.fields.items() if name not in OWN}
     document["origin"] = doc.seq
-    if key is not None:
-        document.update(
-            identity=level_copy.target.meta.identity.hash, text_hash=key, embedding=level_copy.target.on_wire(window.vectors[key])
-        )
-        if level_copy.level == "chunks":
-            document["token_count"] = window.counts.get(key)
+    if passage:
+        document.update(derived_fields(level_copy.target, passage, window.vectors))
     return document
+
+
+def derived_fields(target: Target, passage: Passage, vectors: PassageVectors) -> dict[str, Any]:
+    """Return the fields that osembed derives from the words of a document."""
+    fields = {"identity": target.meta.identity.hash, "text_hash": passage.key, "embedding": target.on_wire(vectors.vector(passage))}
+    return fields | ({"token_count": vectors.token_count(passage)} if target.meta.level == "chunks" else {})
 
 
 def refuse_foreign(window: Window) -> None:

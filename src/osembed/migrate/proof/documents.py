@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from osembed.embed.passage_vectors import PassageVectors, is_usable
 from osembed.migrate.copy.level_copy import OWN, PAGE, pack
 from osembed.migrate.proof.report import Check, Tally
 from osembed.migrate.proof.sides import Pair, Side
-from osembed.models.identity import WITNESS_COSINE, text_hash
+from osembed.models.identity import WITNESS_COSINE, cosines
 from osembed.opensearch import reads, scan
 from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.documents import StoredDocument
 from osembed.opensearch.patience import settled
-from osembed.opensearch.scan import Found
 from osembed.opensearch.vectors import from_wire
 from osembed.passages.passage import stored_passage
 
@@ -45,7 +46,7 @@ def check_documents(client: OpenSearch, side: Side, full: bool, seen: Callable[[
     return [tally.check(words[name], looked_at, there) for name, tally in tallies.items()]
 
 
-def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[Found]]:
+def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[StoredDocument]]:
     index, size = side.target.index, PAGE[side.level]
     if full:
         for shard, point in settled(lambda: whole_checkpoints(client, index)).items():
@@ -54,7 +55,7 @@ def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[Found]]:
     yield from scan.sample(client, index, SAMPLE, size)
 
 
-def _against_source(client: OpenSearch, pair: Pair, page: Sequence[Found], tallies: Mapping[str, Tally]) -> None:
+def _against_source(client: OpenSearch, pair: Pair, page: Sequence[StoredDocument], tallies: Mapping[str, Tally]) -> None:
     """Compare copies with the documents they were made of; those that changed since are the next catch-up's."""
     keys = [(doc.id, doc.routing) for doc in page]
     now = settled(lambda: scan.read_now(client, pair.level_copy.source.index, keys, fields=()))
@@ -70,33 +71,32 @@ def _against_source(client: OpenSearch, pair: Pair, page: Sequence[Found], talli
         tallies["fields"].see(doc.id, f"{', '.join(names)} differ" if names else "")
 
 
-def _against_text(side: Side, page: Sequence[Found], tallies: Mapping[str, Tally]) -> None:
+def _against_text(side: Side, page: Sequence[StoredDocument], tallies: Mapping[str, Tally]) -> None:
     """Embed texts again and compare with what is stored."""
     spec, meta = side.encoder.model.spec, side.target.meta
     passages = {doc.id: stored_passage(spec, side.level, doc.fields) for doc in page}
-    unique = list(dict.fromkeys(text for text in passages.values() if text))
-    fresh = dict(zip(unique, side.encoder.encode(unique), strict=True)) if unique else {}
+    fresh = PassageVectors()
+    fresh.tokenise(side.encoder.tokeniser, (passage for passage in passages.values() if passage))
+    fresh.embed(side.encoder)
     for doc in page:
-        text, stored = passages[doc.id], from_wire(doc.fields.get("embedding"))
-        if not text:
+        passage, stored = passages[doc.id], from_wire(doc.fields.get("embedding"))
+        if not passage:
             tallies["text hashes"].see(doc.id, "has a vector, but no words" if stored is not None else "")
             continue
-        tallies["text hashes"].see(
-            doc.id, "" if doc.fields.get("text_hash") == text_hash(text) and stored is not None else "stale or missing"
-        )
+        tallies["text hashes"].see(doc.id, "" if doc.fields.get("text_hash") == passage.key and stored is not None else "stale or missing")
         if stored is None:
             continue
         fault = _norm_fault(stored, meta.identity.dimension, meta.identity.normalize)
         tallies["norms"].see(doc.id, fault)
         if not fault:
-            cosine = float(stored @ fresh[text] / max(float(np.linalg.norm(stored) * np.linalg.norm(fresh[text])), 1e-12))
+            cosine = float(cosines(stored[None], fresh.vector(passage)[None])[0])
             tallies["vectors"].see(doc.id, "" if cosine >= WITNESS_COSINE else f"cosine {cosine:.4f}")
 
 
 def _norm_fault(vector: np.ndarray[Any, Any], dimension: int, normalize: bool) -> str:
     if vector.shape != (dimension,):
         return f"{vector.size} numbers, not {dimension}"
-    if not np.isfinite(vector).all() or not vector.any():
+    if not is_usable(vector):
         return "zero or not finite"
     length = float(np.linalg.norm(vector))
     return f"length {length:.4f}" if normalize and abs(length - 1) > _NORM else ""

@@ -13,13 +13,12 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from osembed.embed.encoders import Encoders
+from osembed.embed.passage_vectors import BAD_VECTOR, PassageVectors
 from osembed.errors import CollectionError
 from osembed.migrate.copy.level_copy import OWN, PAGE
+from osembed.migrate.copy.window import derived_fields
 from osembed.migrate.proof import integrity
-from osembed.models.identity import text_hash
 from osembed.opensearch import changes, operation, reads, scan, sight
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.checkpoints import whole_checkpoints
@@ -27,12 +26,12 @@ from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.fence import FenceWait, wait_writable
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import migration_key, read_state
+from osembed.opensearch.documents import StoredDocument
 from osembed.opensearch.indexes import resolve
 from osembed.opensearch.patience import settled
-from osembed.opensearch.scan import Found
 from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import LEVELS, Level
-from osembed.passages.passage import stored_passage
+from osembed.passages.passage import Passage, stored_passage
 
 if TYPE_CHECKING:
     from osembed.embed.native.encoder import Encoder
@@ -151,7 +150,7 @@ class _Level:
                 self._keep()
             marks[str(shard)] = max(point.safe, marks.get(str(shard), -1))
 
-    def _mend(self, page: Sequence[Found]) -> None:
+    def _mend(self, page: Sequence[StoredDocument]) -> None:
         """Embed what has to be; whatever is refused is noted, and what somebody changed meanwhile is read again."""
         for _ in range(_ROUNDS):
             stale = list(_stale(self._target, self._level, self._encoder.model.spec, page))
@@ -169,21 +168,18 @@ class _Level:
             changed = [(key, by_id[key].routing) for key in outcome.conflicts]
             page = list(scan.read_now(self._client, self._target.index, changed, fields=()).values()) if changed else []
 
-    def _mended(self, stale: Sequence[tuple[Found, str]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _mended(self, stale: Sequence[tuple[StoredDocument, Passage | None]]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield documents as they should be: the user's fields as they are, those that osembed derives anew."""
-        tokens = self._encoder.tokeniser.tokenise(list(dict.fromkeys(text for _, text in stale if text)))
-        vectors = dict(zip(tokens.texts, self._encoder.embed(tokens), strict=True)) if len(tokens) else {}
-        counts = dict(zip(tokens.texts, tokens.counts, strict=True))
-        for doc, text in stale:
+        vectors = PassageVectors()
+        vectors.tokenise(self._encoder.tokeniser, (passage for _, passage in stale if passage))
+        vectors.embed(self._encoder)
+        for doc, passage in stale:
             fields = {name: value for name, value in doc.fields.items() if name not in OWN or name == "origin"}
-            if text:
-                if not (np.isfinite(vectors[text]).all() and vectors[text].any()):
-                    self._refuse({doc.id: (doc.routing, "its vector is zero or not finite")})
+            if passage:
+                if not vectors.is_usable(passage):
+                    self._refuse({doc.id: (doc.routing, BAD_VECTOR)})
                     continue
-                fields.update(identity=self._target.meta.identity.hash, text_hash=text_hash(text))
-                fields["embedding"] = self._target.on_wire(vectors[text])
-                if self._level == "chunks":
-                    fields["token_count"] = counts[text]
+                fields.update(derived_fields(self._target, passage, vectors))
             yield doc.id, fields
 
     def _refuse(self, refused: dict[str, tuple[str | None, str]]) -> None:
@@ -199,16 +195,16 @@ class _Level:
         self._journal.change(self._key, lambda _: {"marks": dict(self._kept.marks), "refused": dict(self._kept.refused)})
 
 
-def _stale(target: Target, level: Level, spec: Any, page: Sequence[Found]) -> Iterator[tuple[Found, str]]:
-    """Yield the documents whose vector is missing or not of their text, with that text ('' where a vector has no words to stand for)."""
+def _stale(target: Target, level: Level, spec: Any, page: Sequence[StoredDocument]) -> Iterator[tuple[StoredDocument, Passage | None]]:
+    """Yield the documents whose vector is missing or not of their text, with its passage (None where a vector has no words to stand for)."""
     mine = target.meta.identity
     for doc in page:
-        text, stored = stored_passage(spec, level, doc.fields), doc.fields.get("embedding")
-        right = bool(stored) and doc.fields.get("identity") == mine.hash and doc.fields.get("text_hash") == text_hash(text)
-        if text and not right:
-            yield doc, text
-        elif not text and stored:
-            yield doc, ""
+        passage, stored = stored_passage(spec, level, doc.fields), doc.fields.get("embedding")
+        if not passage:
+            if stored:
+                yield doc, None
+        elif not stored or doc.fields.get("identity") != mine.hash or doc.fields.get("text_hash") != passage.key:
+            yield doc, passage
 
 
 def _orphans(client: OpenSearch, targets: Targets, loop: BulkLoop, done: Repair) -> None:
@@ -232,7 +228,7 @@ def _orphans(client: OpenSearch, targets: Targets, loop: BulkLoop, done: Repair)
                 raise _Fenced
 
 
-def _written(doc: Found) -> float:
+def _written(doc: StoredDocument) -> float:
     """Return when a chunk was ingested, in seconds; long ago for one that does not say."""
     try:
         return datetime.fromisoformat(doc.fields["ingested_at"]).timestamp()

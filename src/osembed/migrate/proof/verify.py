@@ -19,8 +19,8 @@ from osembed.migrate.proof.report import EXAMPLES, Check, Report, Verdict
 from osembed.migrate.proof.sides import Pair, Side
 from osembed.opensearch import answers, changes, reads, scan
 from osembed.opensearch.client import OpenSearch
+from osembed.opensearch.documents import StoredDocument
 from osembed.opensearch.patience import settled
-from osembed.opensearch.scan import Found
 from osembed.opensearch.target import Target
 from osembed.passages.passage import stored_passage
 
@@ -113,7 +113,7 @@ def _ids(client: OpenSearch, pair: Pair) -> Check:
     return Check("ids and origins", level_copy.level, verdict, seen, 0, f"{seen:,} documents{note}")
 
 
-def _now(client: OpenSearch, level_copy: LevelCopy, keys: Mapping[pairs.Key, str | None]) -> dict[str, Found]:
+def _now(client: OpenSearch, level_copy: LevelCopy, keys: Mapping[pairs.Key, str | None]) -> dict[str, StoredDocument]:
     return scan.read_now(client, level_copy.source.index, [(key, routing) for (key, _), routing in keys.items()])
 
 

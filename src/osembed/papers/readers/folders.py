@@ -19,7 +19,7 @@ Skip = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A file that is to be read.
 
     Attributes:
@@ -84,7 +84,7 @@ def shown(root: Path, file: Path) -> str:
     return printable(str(Path(name, file.relative_to(root))))
 
 
-def find(path: str, skip: Skip) -> Iterator[Found | Rejected]:
+def find(path: str, skip: Skip) -> Iterator[FoundFile | Rejected]:
     """Find the files of a path.
 
     Args:
@@ -96,7 +96,7 @@ def find(path: str, skip: Skip) -> Iterator[Found | Rejected]:
     """
     root = Path(path)
     if root == STANDARD_INPUT:
-        yield Found(root, root)
+        yield FoundFile(root, root)
     elif os.path.isdir(root):
         corpus = root / "corpus.jsonl"
         beir = os.path.isfile(corpus) and os.path.isfile(root / "queries.jsonl")  # its queries are no papers
@@ -113,7 +113,7 @@ def find(path: str, skip: Skip) -> Iterator[Found | Rejected]:
         raise InputError(f"There is no {printable(path)}.", "", "Check the path.")
 
 
-def _walk(root: Path, skip: Skip) -> Iterator[Found | Rejected]:
+def _walk(root: Path, skip: Skip) -> Iterator[FoundFile | Rejected]:
     """Find the files below a folder. Links to folders are not followed, so that none is met twice."""
     real, closed = Path(os.path.realpath(root)), list[OSError]()
     for folder, subfolders, names in os.walk(root, onerror=closed.append):
@@ -134,10 +134,10 @@ def _walk(root: Path, skip: Skip) -> Iterator[Found | Rejected]:
         yield _lost(root, Path(fault.filename), fault)
 
 
-def _look(root: Path, file: Path) -> Found | Rejected:
+def _look(root: Path, file: Path) -> FoundFile | Rejected:
     try:
         status = file.stat()
-        return Found(root, file, status.st_size, (status.st_mtime_ns, status.st_ctime_ns))
+        return FoundFile(root, file, status.st_size, (status.st_mtime_ns, status.st_ctime_ns))
     except OSError as error:
         return _lost(root, file, error)
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from osembed.errors import InputError, NoPapersError
-from osembed.papers.readers.folders import STANDARD_INPUT, Found, Root, find
+from osembed.papers.readers.folders import STANDARD_INPUT, FoundFile, Root, find
 from osembed.papers.readers.jsonl import read_lines
 from osembed.papers.readers.kinds import READERS, kind_of, stem_of
 from osembed.papers.readers.packed import FAULTS, explain, open_file, unpacked
@@ -58,10 +58,10 @@ class Reader:
         self._looked = list(zip(self.paths, found, strict=True))
         self._found = [(root, one) for root, several in found for one in several]
         self.roots = [root for root, _ in found if root.has_several]
-        files = [found for _, found in self._found if isinstance(found, Found)]
+        files = [found for _, found in self._found if isinstance(found, FoundFile)]
         self._names = {"stdin" if found.file == STANDARD_INPUT else found.name for found in files}
         if self.only is not None:
-            self._found = [(root, one) for root, one in self._found if isinstance(one, Found) and one.file in self.only]
+            self._found = [(root, one) for root, one in self._found if isinstance(one, FoundFile) and one.file in self.only]
             files = [found for found in files if found.file in self.only]
         endless = any(found.file == STANDARD_INPUT for found in files)
         self.bytes_total = 0 if endless else sum(found.size for found in files)
@@ -107,7 +107,7 @@ class Reader:
         """Whether a place (file and line) belongs to this input."""
         return source.rpartition(":")[0] in self._names or source in self._names
 
-    def _read_file(self, found: Found) -> Read:
+    def _read_file(self, found: FoundFile) -> Read:
         place, before = Place(found.name, printable(stem_of(found.inside)), self.names), self.bytes_read
         with open_file(found.file) as raw:
             for record in READERS[kind_of(found.file)](unpacked(raw, found.file), place):
@@ -121,8 +121,8 @@ class Reader:
             names.append(name)
 
 
-def _files(found: Iterable[Found | Rejected]) -> set[Found]:
-    return {one for one in found if isinstance(one, Found)}
+def _files(found: Iterable[FoundFile | Rejected]) -> set[FoundFile]:
+    return {one for one in found if isinstance(one, FoundFile)}
 
 
 def _guarded(name: str, read: Callable[[], Iterable[Record | Rejected]]) -> Read:
