@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from common import quantile, questions, save
 
 from osembed import Collection
-from osembed.embed.native.encoder import Encoder
+from osembed.embed.protocol import Encoder
 from osembed.search import bodies
 from osembed.search.options import SearchOptions
 

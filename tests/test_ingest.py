@@ -223,9 +223,9 @@ def test_a_title_alone_is_a_paper(collection, client, small, write):
 
 def test_vectors_that_are_not_finite_are_dead_letters(collection, small, write, monkeypatch):
     """A NaN costs its paper, is caught here and never reaches the server (F40)."""
-    from osembed.embed.native.encoder import Encoder
+    from osembed.embed.native.encoder import NativeEncoder
 
-    real = Encoder.embed
+    real = NativeEncoder.embed
 
     def broken(self, tokens, *rest):
         vectors = real(self, tokens, *rest)
@@ -234,7 +234,7 @@ def test_vectors_that_are_not_finite_are_dead_letters(collection, small, write, 
                 vectors[row] = np.nan
         return vectors
 
-    monkeypatch.setattr(Encoder, "embed", broken)
+    monkeypatch.setattr(NativeEncoder, "embed", broken)
     summary = ingest(collection, [paper(n) for n in range(4)], write, small)
     assert (summary.indexed, summary.rejected) == (3, 1)
     assert dict(summary.reasons) == {"its vector is zero or not finite": 1}
@@ -296,11 +296,11 @@ def test_faiss_is_refused_by_the_embedded_node(collection, client, server, small
 
 def test_backends_must_reproduce_the_witness_vectors(collection, client, small, write, monkeypatch):
     """A backend that makes other vectors is not admitted to an existing collection."""
-    from osembed.embed.native.encoder import Encoder
+    from osembed.embed.native.encoder import NativeEncoder
 
     ingest(collection, [paper(1)], write, small)
-    real = Encoder.embed
-    monkeypatch.setattr(Encoder, "embed", lambda self, tokens: real(self, tokens)[:, ::-1])
+    real = NativeEncoder.embed
+    monkeypatch.setattr(NativeEncoder, "embed", lambda self, tokens: real(self, tokens)[:, ::-1])
     other = Collection(collection.name, collection._url)
     for _ in range(2):  # a second try in the same process is no way in
         with pytest.raises(IdentityError, match="witness vectors with cosine"):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from osembed.collection import Collection
-from osembed.embed.native.encoder import Encoder
+from osembed.embed.native.encoder import NativeEncoder
 from osembed.errors import OsembedError, UnavailableError
 from osembed.migrate import direction
 from osembed.migrate.copy.copier import Copier
@@ -38,14 +38,14 @@ def started(collection, small, write) -> Collection:
 @pytest.mark.parametrize(("noise", "phase"), [(1e-3, "swapped"), (0.3, "verify")])
 def test_f10_noise_of_the_arithmetic_is_no_fault(noise, phase, started, models, monkeypatch):
     """Vectors are compared with a tolerance: half precision's noise passes, another vector does not."""
-    genuine, chooser = Encoder.embed, np.random.default_rng(3)
+    genuine, chooser = NativeEncoder.embed, np.random.default_rng(3)
 
     def noisy(self, tokens):
         vectors = genuine(self, tokens)
         return (vectors + chooser.normal(0, noise / vectors.shape[1] ** 0.5, vectors.shape)).astype(np.float32)
 
-    before_first(monkeypatch, Copier, "catch_up", lambda: monkeypatch.setattr(Encoder, "embed", noisy))
-    before_first(monkeypatch, direction, "verify", lambda: monkeypatch.setattr(Encoder, "embed", genuine))
+    before_first(monkeypatch, Copier, "catch_up", lambda: monkeypatch.setattr(NativeEncoder, "embed", noisy))
+    before_first(monkeypatch, direction, "verify", lambda: monkeypatch.setattr(NativeEncoder, "embed", genuine))
     assert started.migrate(str(models.mirror), **OPTIONS).phase == phase
 
 

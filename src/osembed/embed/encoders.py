@@ -5,15 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from osembed.embed.protocol import Encoder, Vectors
 from osembed.errors import IdentityError, ModelError
 from osembed.models.folder import Model, ModelSpec
 from osembed.models.identity import WITNESS_TEXTS, Identity, StoredModel, admit, identify
 from osembed.models.registry import find_model
-
-if TYPE_CHECKING:
-    from osembed.embed.native.encoder import Encoder, Vectors
 
 
 class Encoders:

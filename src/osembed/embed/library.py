@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from osembed.embed.native.encoder import Encoder, Vectors
+from osembed.embed.protocol import LocalEncoder, Vectors
 from osembed.errors import ModelError
 from osembed.models.folder import Model
 from osembed.passages.tokens import Tokens
 
 
-class LibraryEncoder(Encoder):
+class LibraryEncoder(LocalEncoder):
     """A model of any other architecture, run by sentence-transformers."""
 
     def __init__(self, model: Model, device: str) -> None:
         from sentence_transformers import SentenceTransformer
 
-        self._set_up(model, device, "fp32")
+        super().__init__(model, device, "fp32")
         self._lock = threading.Lock()
         try:
             self._transformer: Any = SentenceTransformer(

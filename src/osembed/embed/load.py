@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 from osembed.embed.library import LibraryEncoder
-from osembed.embed.native.encoder import DTYPES, Encoder
+from osembed.embed.native.encoder import DTYPES, NativeEncoder
 from osembed.embed.native.linear import ACTIVATIONS
 from osembed.embed.native.weights import FAMILIES, activation_of
 from osembed.embed.openvino import OpenvinoEncoder
+from osembed.embed.protocol import Encoder
 from osembed.errors import InputError
 from osembed.models.folder import Model
 
@@ -31,7 +32,7 @@ def load_encoder(model: Model, *, device: str = "auto", precision: str = "auto")
     chosen = choose_device(device)
     if not is_native(model):
         return LibraryEncoder(model, chosen)
-    return Encoder(model, chosen, _choose_precision(precision, chosen))
+    return NativeEncoder(model, chosen, _choose_precision(precision, chosen))
 
 
 def is_native(model: Model) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osembed.embed.native.encoder import Encoder
+from osembed.embed.native.encoder import BatchEncoder
 from osembed.embed.native.layout import Block, Layout, padded
 from osembed.errors import ModelError
 from osembed.models.folder import Model
@@ -21,7 +21,7 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
-class OpenvinoEncoder(Encoder):
+class OpenvinoEncoder(BatchEncoder):
     """A model whose weights are an OpenVINO graph. Raises ModelError where OpenVINO is missing or cannot read it."""
 
     def __init__(self, model: Model, precision: str) -> None:
@@ -29,7 +29,7 @@ class OpenvinoEncoder(Encoder):
         quantised = b"FakeQuantize" in model.graph.read_bytes()
         # With the rest of an int8 graph in bf16, OpenVINO 2026.4 computes texts of 32 tokens wrongly (cosine 0.9 and less).
         self._graph = Graph(model.graph, "f32" if quantised else _HINTS[precision], torch.get_num_threads())
-        self._set_up(model, "cpu", "int8" if quantised else precision)
+        super().__init__(model, "cpu", "int8" if quantised else precision)
 
     @property
     def backend(self) -> str:

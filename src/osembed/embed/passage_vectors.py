@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from osembed.embed.protocol import Encoder
 from osembed.passages.passage import Passage
 from osembed.passages.tokens import Tokeniser, Tokens
-
-if TYPE_CHECKING:
-    from osembed.embed.native.encoder import Encoder
 
 Vector = NDArray[np.float32]
 BAD_VECTOR = "its vector is zero or not finite"

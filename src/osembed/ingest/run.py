@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import orjson
 
 from osembed.embed.encoders import Encoders
 from osembed.embed.passage_vectors import BAD_VECTOR
+from osembed.embed.protocol import Encoder
 from osembed.errors import MissingError
 from osembed.ingest.delete import require_writes
 from osembed.ingest.intake import Batch, Intake
@@ -38,9 +39,6 @@ from osembed.papers.metadata import drop
 from osembed.papers.paper import Paper
 from osembed.papers.records import Rejected
 from osembed.stream import staged
-
-if TYPE_CHECKING:
-    from osembed.embed.native.encoder import Encoder
 
 T = TypeVar("T")
 _REDOS = 12

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from osembed.embed.encoders import spec_of, witness_passages
+from osembed.embed.protocol import Encoder
 from osembed.errors import ModelError
 from osembed.migrate.route import LevelPlan, Route
 from osembed.models.folder import ModelSpec
@@ -18,9 +19,6 @@ from osembed.opensearch.doctor import forecast_bytes
 from osembed.opensearch.schema import IndexMeta, index_name
 from osembed.papers.levels import Level
 from osembed.passages.passage import stored_passage
-
-if TYPE_CHECKING:
-    from osembed.embed.native.encoder import Encoder
 
 _SAMPLE = 96
 _SPACE_FACTOR = 1.2

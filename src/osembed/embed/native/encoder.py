@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,20 +13,17 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from osembed.embed.batching import QueryBatcher
 from osembed.embed.native.forward import forward
 from osembed.embed.native.graphs import Graphs
 from osembed.embed.native.layout import Attention, Block, Groups, Layout, Varlen, bucket_of, varlen_kernel
 from osembed.embed.native.threads import worker_threads
 from osembed.embed.native.weights import read_weights
+from osembed.embed.protocol import LocalEncoder, Vectors
 from osembed.models.folder import Model
-from osembed.passages.tokens import Tokeniser, Tokens
-from osembed.stream import staged
+from osembed.passages.tokens import Tokens
 
-Vectors = NDArray[np.float32]
 Rows = list[list[int]]
 Result = TypeVar("Result")
 
@@ -33,7 +31,6 @@ _CPU_BUDGET = 1536  # tokens per forward: activations stay in cache
 _LEAST = 256  # tokens below which a batch is not parted among cores
 _LARGE = 64 * 2**20  # bytes of weights that no cache holds: all cores read them for a batch that is alone
 _GPU_BUDGET = 65536
-_PIECE = 8192  # texts that are tokenised at once, ahead of the forward
 _GPU_FLIGHTS = 2  # batches between launch and landing
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -53,43 +50,28 @@ class _Flight:
         return np.asarray(vectors.numpy())
 
 
-class Encoder:
-    """A loaded model. Thread-safe: between calls it holds no state but its token budget and the queries that wait."""
+class BatchEncoder(LocalEncoder):
+    """Cuts tokenised texts into batches and runs them side by side; how a batch is laid out and computed is said by its children.
 
-    _varlen: Attention | None = None
+    Between calls it holds no state but its token budget and the queries that wait.
+    """
+
     _graphs: Graphs | None = None
     _blocks = False
     _is_large = False
 
     def __init__(self, model: Model, device: str, precision: str) -> None:
-        self._set_up(model, device, precision)
-        self._weights = read_weights(model, DTYPES[precision], device)
-        self._is_large = self._weights.layer_bytes > _LARGE
-        if device == "cuda":
-            self._varlen = varlen_kernel() if precision != "fp32" and self._weights.bias is None else None
-            self._blocks, self._graphs = self._varlen is None, Graphs(self._run)
-
-    def _set_up(self, model: Model, device: str, precision: str) -> None:
-        self.model, self.device, self.precision = model, device, precision
-        self.tokeniser, self._batcher = Tokeniser(model), QueryBatcher(self.encode)
+        super().__init__(model, device, precision)
         self._budget = _GPU_BUDGET if device == "cuda" else _CPU_BUDGET
         self._launching = threading.Lock()
 
-    @property
-    def backend(self) -> str:
-        """The backend in words, as provenance and messages name it."""
-        return f"torch {self.precision} on {self.device}"
+    @abstractmethod
+    def _lay_out(self, rows: Rows) -> Layout:
+        """Lay a batch out in memory."""
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Tokenise and embed texts: float32 [texts, dimension]. Long lists are tokenised ahead of the forward."""
-        if len(texts) <= _PIECE:
-            return self.embed(self.tokeniser.tokenise(texts))
-        pieces = (texts[start : start + _PIECE] for start in range(0, len(texts), _PIECE))
-        return np.concatenate([self.embed(tokens) for tokens in staged(map(self.tokeniser.tokenise, pieces))])
-
-    def encode_query(self, query: str) -> Vectors:
-        """Embed a query: float32 [dimension]. Concurrent calls share forwards."""
-        return self._batcher.vector(self.model.spec.query(query))
+    @abstractmethod
+    def _hidden(self, layout: Layout) -> Tensor:
+        """Return the hidden states of a batch: [tokens, hidden]."""
 
     def embed(self, tokens: Tokens, stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """Embed tokenised texts: float32 [texts, dimension], in their order, normalised where the model says so.
@@ -148,18 +130,36 @@ class Encoder:
             landed.record()
             return vectors, landed
 
+    def _run(self, layout: Layout) -> Tensor:
+        """Return the vectors of a batch, where it is: float32 [texts, dimension]."""
+        spec = self.model.spec
+        pooled = layout.pool(self._hidden(layout), spec.pooling)
+        return torch.nn.functional.normalize(pooled, dim=-1) if spec.normalize else pooled
+
+
+class NativeEncoder(BatchEncoder):
+    """A model whose forward osembed computes itself, on a CPU or a GPU."""
+
+    def __init__(self, model: Model, device: str, precision: str) -> None:
+        super().__init__(model, device, precision)
+        self._weights = read_weights(model, DTYPES[precision], device)
+        self._is_large = self._weights.layer_bytes > _LARGE
+        self._varlen: Attention | None = None
+        if device == "cuda":
+            self._varlen = varlen_kernel() if precision != "fp32" and self._weights.bias is None else None
+            self._blocks, self._graphs = self._varlen is None, Graphs(self._run)
+
+    @property
+    def backend(self) -> str:
+        """The backend in words, as provenance and messages name it."""
+        return f"torch {self.precision} on {self.device}"
+
     def _lay_out(self, rows: Rows) -> Layout:
         if self._varlen:
             return Varlen(rows, self.device, self._varlen)
         if self._blocks:
             return Block(rows, self.device, bucket_of(max(map(len, rows)), self.model.spec.max_length))
         return Groups(rows, pad=self.precision == "bf16")
-
-    def _run(self, layout: Layout) -> Tensor:
-        """Return the vectors of a batch, where it is: float32 [texts, dimension]."""
-        spec = self.model.spec
-        pooled = layout.pool(self._hidden(layout), spec.pooling)
-        return torch.nn.functional.normalize(pooled, dim=-1) if spec.normalize else pooled
 
     def _hidden(self, layout: Layout) -> Tensor:
         return forward(self._weights, layout)

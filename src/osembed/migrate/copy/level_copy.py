@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from osembed.embed.encoders import Encoders
+from osembed.embed.protocol import Encoder
 from osembed.errors import CollectionError
 from osembed.opensearch import indexes
 from osembed.opensearch.client import OpenSearch
@@ -16,9 +16,6 @@ from osembed.opensearch.documents import StoredDocument
 from osembed.opensearch.schema import staging_alias
 from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
-
-if TYPE_CHECKING:
-    from osembed.embed.native.encoder import Encoder
 
 Marks = Mapping[Level, Mapping[str, int]]
 # Fields that osembed derives for the index it writes to; everything else is the user's and is copied as it is.

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from osembed.embed.encoders import Encoders
 from osembed.embed.passage_vectors import BAD_VECTOR, PassageVectors
+from osembed.embed.protocol import Encoder
 from osembed.errors import CollectionError
 from osembed.migrate.copy.level_copy import OWN, PAGE
 from osembed.migrate.copy.window import derived_fields
@@ -32,9 +33,6 @@ from osembed.opensearch.patience import settled
 from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import LEVELS, Level
 from osembed.passages.passage import Passage, stored_passage
-
-if TYPE_CHECKING:
-    from osembed.embed.native.encoder import Encoder
 
 _YOUNG_S = 900  # an ingest writes chunks before their paper: younger orphans may be its
 _MOST_REFUSED = 5000  # in one journal entry; more is no matter of single documents

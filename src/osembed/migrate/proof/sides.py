@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from osembed.embed.protocol import Encoder
 from osembed.migrate.copy.level_copy import LevelCopy
 from osembed.opensearch.coordination.migration_state import MigrationState
 from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
-
-if TYPE_CHECKING:
-    from osembed.embed.native.encoder import Encoder
 
 
 @dataclass(frozen=True)
