@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from osembed.embed import protocol
 from osembed.embed.library import LibraryEncoder
 from osembed.embed.load import load_encoder
 from osembed.embed.native import encoder as encoders
@@ -192,8 +194,8 @@ def test_a_longest_text_of_any_length(models, precision):
 
 
 def test_forwards_share_the_cores(monkeypatch):
-    """As many threads as torch may use, each of which uses one; everybody else keeps what they had; fewer when gentle."""
-    monkeypatch.setattr(threads, "_crews", {})
+    """As many threads as torch may use, each of which uses one; others keep what they had; fewer, of low priority, while it is gentle."""
+    monkeypatch.setattr(threads, "_pools", {})
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
@@ -204,10 +206,20 @@ def test_forwards_share_the_cores(monkeypatch):
         with ThreadPoolExecutor(1) as other:
             assert other.submit(torch.get_num_threads).result() == 3
         assert threads.worker_threads(together=True).submit(torch.get_num_threads).result() == 3
-        threads.be_fewer()
-        assert (threads.worker_threads()._max_workers, threads.worker_threads(together=True)._max_workers) == (2, 1)
+        with threads.gently():
+            yielding = threads.worker_threads()
+            assert (yielding._max_workers, threads.worker_threads(together=True)._max_workers) == (2, 1)
+            assert yielding.submit(_nice).result() > _nice()
+            assert threads.worker_threads(together=True).submit(torch.get_num_threads).result() == 2
+        assert threads.worker_threads()._max_workers == 3
+        assert threads.worker_threads().submit(_nice).result() == _nice()
+        assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def _nice() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 def test_embedding_stops_between_batches(models):
@@ -223,7 +235,7 @@ def test_long_lists_are_tokenised_ahead(models, monkeypatch):
     """Beyond one piece, texts are tokenised in a thread of its own; values and order stay."""
     encoder = load_encoder(read_model(models.bert), device="cpu", precision="fp32")
     expected = encoder.encode(TEXTS)
-    monkeypatch.setattr(encoders, "_PIECE", 5)
+    monkeypatch.setattr(protocol, "_PIECE", 5)
     np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=2e-5)
 
 

@@ -257,7 +257,7 @@ class Collection:
             raise InputError("A model or a spec is needed, not both.", "", 'Like migrate("all-mpnet-base-v2").')
         wanted = make_spec(spec or model)
         self._reach()
-        return self.migration(progress).run(wanted, self._migrate_options(options))
+        return self.migration(progress).run(wanted, build_options(MigrateOptions, options))
 
     def migration(self, progress: Callable[[Progress], None] = lambda _: None) -> Migration:
         """Return the collection's migration, for its single steps: plan, swap, rollback, finish, abort, control, state."""
@@ -267,12 +267,12 @@ class Collection:
     def swap(self, progress: Callable[[Progress], None] = lambda _: None, **options: Any) -> MigrateResult:
         """Move readers and writers to the new model of a migration that is ready; `options` as for `migrate`."""
         self._reach()
-        return self.migration(progress).swap(self._migrate_options(options))
+        return self.migration(progress).swap(build_options(MigrateOptions, options))
 
     def rollback(self, progress: Callable[[Progress], None] = lambda _: None, **options: Any) -> MigrateResult:
         """Bring the old model back, with the writes and deletes made since the swap; `options` as for `migrate`."""
         self._reach()
-        return self.migration(progress).rollback(self._migrate_options(options))
+        return self.migration(progress).rollback(build_options(MigrateOptions, options))
 
     def verify(self, *, full: bool = False, progress: Callable[[Progress], None] = lambda _: None) -> VerifyReport:
         """Prove the collection: while a migration is under way both sides, else its vectors against its texts.
@@ -348,13 +348,6 @@ class Collection:
     def _telling(self) -> AbstractContextManager[None]:
         """Say so where something fails because the collection was dropped."""
         return telling(lambda: self.client, self.name)
-
-    def _migrate_options(self, options: dict[str, Any]) -> MigrateOptions:
-        """Make the options of a migration's step; a gentle one yields from here on."""
-        chosen: MigrateOptions = build_options(MigrateOptions, options)
-        if chosen.gentle:
-            self._encoders.be_gentle()
-        return chosen
 
     @cached_property
     def _feed(self) -> Feed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from osembed.embed.protocol import Encoder, Vectors
@@ -29,11 +30,11 @@ class Encoders:
 
         return choose_device(self._device) == "cpu"
 
-    def be_gentle(self) -> None:
-        """Leave room for others on this machine: embed with one thread less, at the lowest urgency that still moves."""
-        from osembed.embed.native.threads import be_gentle
+    def gently(self) -> AbstractContextManager[None]:
+        """Leave room for others on this machine while a block runs: embed with one thread less, at a low priority."""
+        from osembed.embed.native.threads import gently
 
-        be_gentle()
+        return gently()
 
     def load(self, model: Model) -> Encoder:
         """Return the encoder of a model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -109,7 +109,8 @@ class Direction:
         loop = BulkLoop(client, report=self._report)
         try:
             copier = Copier(client, level_copies, loop, self._settle, self._between)
-            yield SwapContext(client, self._lease, level_copies, copier, loop, self._options.allow_failed)
+            with self._work.encoders.gently() if self._options.gentle else nullcontext():
+                yield SwapContext(client, self._lease, level_copies, copier, loop, self._options.allow_failed)
         except Outdated as error:
             self._lease.check()
             raise BusyError(

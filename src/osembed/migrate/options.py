@@ -17,7 +17,7 @@ class MigrateOptions:
     Attributes:
         swap: whether to swap at the end, or stop when ready.
         rate: documents per second at most; 0 for no limit.
-        gentle: leave room for searches on the same machine: this process gets a lower urgency, and keeps it until it ends.
+        gentle: leave room for searches on the same machine: the threads that embed get a low priority.
         allow_failed: how many documents that cannot be copied a swap may leave behind.
         full: verify every document instead of a sample.
         gate: how the new model is judged before the swap.

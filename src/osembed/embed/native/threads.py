@@ -11,46 +11,52 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import torch
 
-_GENTLE_NICE = 10
-_crews: dict[tuple[int, bool], ThreadPoolExecutor] = {}
+_GENTLE = 10  # on the scale of `nice`, on which 19 is the lowest priority
+_pools: dict[tuple[int, bool, bool], ThreadPoolExecutor] = {}
 _guard = threading.Lock()
+_gentle = 0  # works that asked for it and are not done
 
 
 def worker_threads(*, together: bool = False) -> ThreadPoolExecutor:
     """Return this process's threads for forwards: as many as torch may use, each on one core; or one on all of them `together`."""
-    size = torch.get_num_threads()
-    key = (size, together)
+    most = torch.get_num_threads()
     with _guard:
-        if key not in _crews:
-            _crews[key] = (
-                ThreadPoolExecutor(1, "osembed-query") if together else ThreadPoolExecutor(size, "osembed-forward", _be_alone, (size,))
-            )
-        return _crews[key]
+        gentle = _gentle > 0
+        size = max(1, most - 1) if gentle else most
+        key = (size, together, gentle)
+        if key not in _pools:
+            cores, name = (size, "osembed-query") if together else (1, "osembed-forward")
+            _pools[key] = ThreadPoolExecutor(1 if together else size, name, _begin, (cores, most, gentle))
+        return _pools[key]
 
 
-def be_gentle() -> None:
-    """Give this process one thread less and a low priority; threads that exist keep theirs."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), _GENTLE_NICE))
-    be_fewer()
-
-
-def be_fewer() -> None:
-    """Let torch use one thread less, and start anew with threads of the urgency that the process has now."""
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+@contextmanager
+def gently() -> Iterator[None]:
+    """Compute with one thread less, and with threads of a low priority, until the block ends; other threads keep theirs."""
+    global _gentle
     with _guard:
-        _crews.clear()  # their threads end when what they work on is done
+        _gentle += 1
+    try:
+        yield
+    finally:
+        with _guard:
+            _gentle -= 1
 
 
-def _be_alone(others: int) -> None:
-    """Let this thread use no other. The setting is at the same time what later threads start with, which another thread puts right."""
+def _begin(cores: int, others: int, gentle: bool) -> None:
+    """Let this thread use so many cores. The setting is at the same time what later threads start with, which another thread puts right."""
+    if gentle:
+        with suppress(OSError, AttributeError):  # on Linux a thread has a priority of its own, which can be lowered but not raised again
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _GENTLE))
     torch.get_num_threads()  # torch's first look sets a thread to what threads start with: it must not come later
-    torch.set_num_threads(1)
+    torch.set_num_threads(cores)
     restorer = threading.Thread(target=torch.set_num_threads, args=(others,))
     restorer.start()
     restorer.join()
