@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osembed.embed.passage_vectors import PassageVectors
+from osembed.ingest.summary import Counts
 from osembed.models.folder import ModelSpec
-from osembed.opensearch import documents, operation
+from osembed.opensearch import documents
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.documents import StoredDocument, Tally, chunk_id
+from osembed.opensearch.documents import StoredDocument, Tally
 from osembed.opensearch.meta_fields import add_meta_fields
-from osembed.opensearch.operation import Operation
 from osembed.opensearch.target import Targets
 from osembed.papers.levels import LEVELS, Level
-from osembed.papers.metadata import TOO_DEEP, Dropped, drop, fit, new_types
+from osembed.papers.metadata import TOO_DEEP, drop, fit, new_types
 from osembed.papers.paper import Paper
 from osembed.passages.chunk import Chunk, cut
 from osembed.passages.passage import Passage, chunk_passage, paper_passage
@@ -66,8 +66,8 @@ class Window:
         unchanged: ids of papers that are stored just so.
         waiting: changed papers that are not to be written yet.
         bytes_read: of the input, up to the end of this window.
-        unseen: tokens of chunks beyond the model's window. (What a paper's vector misses, its chunks see.)
         vectors: identity → the vectors of the passages that it embeds; stored ones first, the others once they are embedded.
+        counts: what the stages that it has passed counted.
     """
 
     targets: Targets
@@ -76,10 +76,7 @@ class Window:
     waiting: list[Paper] = field(default_factory=list)
     bytes_read: int = 0
     vectors: dict[str, PassageVectors] = field(default_factory=dict)
-    dropped: Dropped = field(default_factory=dict)
-    words_beyond: int = 0
-    unseen: int = 0
-    tokenise_s: float = 0.0
+    counts: Counts = field(default_factory=Counts)
 
     def vectors_of(self, level: Level) -> PassageVectors:
         """Return the vectors of a level; both levels share them where they have one model."""
@@ -114,67 +111,14 @@ def prepare(
     window = Window(targets, unchanged=sorted(unchanged), waiting=waiting)
     started = time.perf_counter()
     cuts = cut(changed, targets["chunks"].meta.chunking, readings["chunks"].spec, readings["chunks"].tokeniser)
-    window.tokenise_s += time.perf_counter() - started
+    window.counts.seconds["tokenise"] += time.perf_counter() - started
     for paper, (chunks, beyond) in zip(changed, cuts, strict=True):
-        window.words_beyond += beyond
+        window.counts.beyond += beyond
         window.works.append(_work(paper, chunks, readings, stored.get(paper.id), window))
     _keep_vectors(client, window, tallies, stored)
     _tokenise_missing(window, readings)
-    window.unseen = window.unseen_tokens(readings["chunks"].spec.max_length)
+    window.counts.unseen = window.unseen_tokens(readings["chunks"].spec.max_length)
     return window
-
-
-def chunk_operations(window: Window, now: str) -> Iterator[Operation]:
-    """Yield the operations on chunks: each new one is written, each of a longer old version is deleted."""
-    target, vectors = window.targets["chunks"], window.vectors_of("chunks")
-    for work in window.works:
-        common = {
-            "paper_id": work.paper.id,
-            "title": work.paper.title,
-            "meta": work.meta,
-            "input_hash": work.paper.input_hash,
-            "identity": target.meta.identity.hash,
-            "ingested_at": now,
-        }
-        for number, (chunk, passage) in enumerate(zip(work.chunks, work.passages, strict=True)):
-            document = {
-                **common,
-                "text": chunk.text,
-                "chunk_index": number,
-                "word_count": chunk.word_count,
-                "start_char": chunk.start,
-                "end_char": chunk.end,
-                "token_count": vectors.token_count(passage),
-                "text_hash": passage.key,
-                "embedding": target.on_wire(vectors.vector(passage)),
-            }
-            key = chunk_id(work.paper.id, number)
-            yield operation.put(target.write_alias, key, document, routing=work.routings.get(key))
-        for key, old in work.tail.items():
-            yield operation.delete(target.write_alias, key, old.seen, old.routing)
-
-
-def paper_operation(window: Window, work: Work, now: str) -> Operation:
-    """Return the operation that commits a paper."""
-    target, paper = window.targets["papers"], work.paper
-    document = {
-        "paper_id": paper.id,
-        "title": paper.title,
-        "abstract": paper.abstract,
-        "body": paper.body,
-        "meta": work.meta,
-        "source": paper.source,
-        "word_count": paper.word_count,
-        "chunk_count": len(work.chunks),
-        "input_hash": paper.input_hash,
-        "text_hash": work.passage.key,
-        "identity": target.meta.identity.hash,
-        "ingested_at": now,
-        "embedding": target.on_wire(window.vectors_of("papers").vector(work.passage)),
-    }
-    if work.seen is None:
-        return operation.create(target.write_alias, paper.id, document)
-    return operation.put(target.write_alias, paper.id, document, work.seen, work.routings.get(paper.id))
 
 
 def _is_unchanged(paper: Paper, stored: StoredDocument | None, tally: Tally | None, targets: Targets) -> bool:
@@ -206,11 +150,11 @@ def _agreed_types(targets: Targets) -> dict[str, str]:
 
 def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], stored: StoredDocument | None, window: Window) -> Work:
     for name in paper.deep:
-        drop(window.dropped, TOO_DEEP, name)
+        drop(window.counts.dropped, TOO_DEEP, name)
     whole, parts = readings["papers"].spec, readings["chunks"].spec
     return Work(
         paper=paper,
-        meta=fit(paper.meta, _agreed_types(window.targets), window.dropped),
+        meta=fit(paper.meta, _agreed_types(window.targets), window.counts.dropped),
         seen=stored.seen if stored else None,
         chunks=chunks,
         passage=paper_passage(whole, paper.title, paper.abstract, paper.body),
@@ -261,7 +205,7 @@ def _tokenise_missing(window: Window, readings: Mapping[Level, Reading]) -> None
         window.vectors_of(level)
     for identity, tokeniser in tokenisers.items():
         window.vectors[identity].tokenise(tokeniser, passages[identity])
-    window.tokenise_s += time.perf_counter() - started
+    window.counts.seconds["tokenise"] += time.perf_counter() - started
 
 
 def without(window: Window, failed: set[str]) -> Window:

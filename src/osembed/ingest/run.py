@@ -5,37 +5,31 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-import orjson
-
 from osembed.embed.encoders import Encoders
-from osembed.embed.passage_vectors import BAD_VECTOR
 from osembed.embed.protocol import Encoder
 from osembed.errors import MissingError
 from osembed.ingest.delete import require_writes
 from osembed.ingest.intake import Batch, Intake
 from osembed.ingest.loading import Opened
-from osembed.ingest.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
+from osembed.ingest.prepare import Reading, Window, prepare
 from osembed.ingest.prune import Pruner
 from osembed.ingest.summary import Summary
+from osembed.ingest.write import Writer
 from osembed.opensearch import changes, indexes, sight
-from osembed.opensearch.bulk import BulkLoop, Outcome
+from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.fence import FenceWait
 from osembed.opensearch.coordination.journal import Journal
-from osembed.opensearch.documents import chunk_id, paper_of, read_documents
-from osembed.opensearch.operation import Operation
+from osembed.opensearch.documents import read_documents
 from osembed.opensearch.patience import settled
 from osembed.opensearch.sight import Witnesses
 from osembed.opensearch.target import Targets
 from osembed.papers.levels import LEVELS, Level
-from osembed.papers.metadata import drop
 from osembed.papers.paper import Paper
 from osembed.papers.records import Rejected
 from osembed.stream import staged
@@ -54,12 +48,8 @@ class Ingest:
         self._collection = opened.targets["papers"].meta.collection
         self._targets, self._entry = opened.targets, opened.entry
         self._journal = Journal(client)
-        self._redo: dict[str, Paper] = {}
-        self._tries: Counter[str] = Counter()
-        self._blocked: set[str] = set()
         self._ended = threading.Event()
         self._report: Callable[[str], None] = lambda _: None
-        self._witnesses = Witnesses(client)
         self._late = self._warned = False
         self._pruner = Pruner(client, self._collection, intake.inventory, lambda text: self._report(text))
         self.summary = intake.summary
@@ -74,11 +64,12 @@ class Ingest:
         self._prove_sight()
         self._pruner.load()
         loop = BulkLoop(self._client, report=report)
+        self._writer = Writer(loop, self._intake, Witnesses(self._client), self._settled)
         try:
             require_writes(self._client, self._targets, loop)
-            self._stream(self._intake.windows(), loop, progress)
+            self._stream(self._intake.windows(), progress)
             self._late = True
-            self._stream(self._intake.late_windows(), loop, progress)
+            self._stream(self._intake.late_windows(), progress)
             self._refresh()
             if summary.indexed:
                 self._prove_sight()  # a rule may hide just what was written now
@@ -92,14 +83,13 @@ class Ingest:
         summary.seconds["wall"] = time.monotonic() - self._started
         return summary
 
-    def _stream(self, batches: Iterator[Batch], loop: BulkLoop, progress: Progress) -> None:
+    def _stream(self, batches: Iterator[Batch], progress: Progress) -> None:
         """Let batches pass through all stages."""
         prepared = staged(map(self._prepare_batch, staged(batches)))
         embedded = staged(map(self._embed, prepared))
         try:
             for window in embedded:
-                self._write(window, loop)
-                self._write_again(loop)
+                self._write(window)
                 self.summary.done = self._intake.share(window.bytes_read)
                 self.summary.seconds["wall"] = time.monotonic() - self._started
                 progress(self.summary)
@@ -172,114 +162,49 @@ class Ingest:
             tokens = window.vectors_of(level).embed(encoder, self._ended.is_set)
             if tokens is None:
                 continue
-            self.summary.embedded += len(tokens)
-            self.summary.tokens += tokens.read
-            self._count_unknown(tokens.unknown, meta.model)
-        self.summary.seconds["forward"] += time.perf_counter() - started
-        self.summary.seconds["tokenise"] += window.tokenise_s
+            window.counts.embedded += len(tokens)
+            window.counts.tokens += tokens.read
+            window.counts.unknown += tokens.unknown
+        window.counts.seconds["forward"] += time.perf_counter() - started
         return window
 
-    def _count_losses(self, window: Window) -> None:
-        summary = self.summary
-        summary.beyond += window.words_beyond
-        summary.unseen += window.unseen
-        for why, names in window.dropped.items():
-            for name, count in names.items():
-                drop(summary.dropped, why, name, count)
+    def _write(self, window: Window) -> None:
+        """Write a window, and what has to be written again, from the read on."""
+        self._writer.write(window)
+        self._write_again()
+        self._warn_unknown()
 
-    def _count_unknown(self, unknown: int, model: str) -> None:
-        """Warn, as soon as it is seen, of a model that cannot read the papers' script."""
+    def _warn_unknown(self) -> None:
+        """Warn, as soon as it is seen, of models that cannot read the papers' script."""
         summary = self.summary
-        summary.unknown += unknown
         if not self._warned and summary.unknown > _UNREADABLE * summary.tokens:
             self._warned = True
+            models = " and ".join(dict.fromkeys(summary.models.values()))
             self._report(
-                f"{summary.unknown / summary.tokens:.0%} of the tokens are unknown to {model}: it was not made for this script, and its vectors "
-                "will find little. A multilingual model, such as paraphrase-multilingual-MiniLM-L12-v2, reads it (`osembed models`)."
+                f"{summary.unknown / summary.tokens:.0%} of the tokens are unknown to {models}, which cannot read this script: searches by "
+                "meaning will find little. A multilingual model reads it, such as paraphrase-multilingual-MiniLM-L12-v2 (`osembed models`)."
             )
 
-    def _write(self, window: Window, loop: BulkLoop, *, again: bool = False) -> None:
-        """Write chunks, then commit their papers; what conflicts or is blocked is kept for another try."""
-        summary = self.summary
-        if not again:  # what these papers lose was counted at their first try
-            self._count_losses(window)
-        self._intake.settle(window.unchanged, "unchanged")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        window = self._without_bad_vectors(window)
-        started = time.perf_counter()
-        operations = list(chunk_operations(window, now))
-        summary.seconds["serialise"] += time.perf_counter() - started
-        by_id = {work.paper.id: work.paper for work in window.works}
-        outcome = self._send(loop, operations)
-        window = without(window, self._sort_out(outcome, by_id, paper_of))
-        self._leave(window, "chunks", operations, outcome)
-        started = time.perf_counter()
-        commits = [paper_operation(window, work, now) for work in window.works]
-        summary.seconds["serialise"] += time.perf_counter() - started
-        outcome = self._send(loop, commits)
-        window = without(window, self._sort_out(outcome, by_id, lambda key: key))
-        self._leave(window, "papers", commits, outcome)
-        self._intake.settle([work.paper.id for work in window.works], "indexed")
-        summary.chunks += sum(len(work.chunks) for work in window.works)
-
-    def _leave(self, window: Window, level: Level, operations: Sequence[Operation], outcome: Outcome) -> None:
-        """Leave witnesses of what was written: whoever comes next can see by them whether fields are hidden from it."""
-        place = window.targets[level].place
-        shown = {
-            work.paper.id if level == "papers" else chunk_id(work.paper.id, 0): {"paper_id": work.paper.id, "meta": work.meta}
-            for work in window.works
-            if level == "papers" or work.chunks
-        }
-        chosen = set(self._settled(lambda: self._witnesses.choose(place, shown)))
-        sent = {operation.id: orjson.loads(operation.document) for operation in operations if operation.id in chosen and operation.document}
-        if sent:
-            self._settled(lambda: self._witnesses.leave(place, sent, outcome.versions))
-
-    def _send(self, loop: BulkLoop, operations: list[Operation]) -> Outcome:
-        started = time.perf_counter()
-        outcome = loop.send(operations)
-        self.summary.seconds["server"] += time.perf_counter() - started
-        return outcome
-
-    def _sort_out(self, outcome: Outcome, papers: Mapping[str, Paper], owner: Callable[[str], str]) -> set[str]:
-        """Put papers whose operations failed where they belong: another try, or the dead letters. Return their ids."""
-        failed: set[str] = set()
-        self._blocked.update(owner(key) for key in outcome.blocked)
-        for key in (*outcome.conflicts, *outcome.blocked):
-            self._redo[owner(key)] = papers[owner(key)]
-            failed.add(owner(key))
-        for key, reason in outcome.rejected.items():
-            paper = papers[owner(key)]
-            if paper.id in failed:
-                continue
-            failed.add(paper.id)
-            if "failed to parse" in reason and self._tries[paper.id] == 0:
-                self._redo[paper.id] = paper  # another writer mapped a metadata field first: try with their mapping
-            else:
-                self._intake.reject(Rejected(f"refused by the server: {reason}", paper.source, paper.fields))
-        return failed
-
-    def _write_again(self, loop: BulkLoop) -> None:
-        """Redo papers that somebody else changed meanwhile, or whose index was fenced, from the read on."""
-        turn, fence_wait = 0, FenceWait(self._client, self._collection, self._report)
-        while self._redo:
-            papers, self._redo = list(self._redo.values()), {}
-            if self._blocked:  # a migration is swapping: wait, then write where the collection is then, with the model it has then
-                self._blocked.clear()
+    def _write_again(self) -> None:
+        """Redo papers that somebody else changed meanwhile, or whose index was fenced."""
+        turn, fence_wait, redo = 0, FenceWait(self._client, self._collection, self._report), self._writer.redo
+        while redo.papers:
+            papers, blocked = redo.take()
+            if blocked:  # a migration is swapping: wait, then write where the collection is then, with the model it has then
                 settled(lambda: self._entry.check(surely=True))  # or its indexes are gone
                 fence_wait.wait()
             else:
-                self._tries.update(paper.id for paper in papers)
+                redo.tries.update(paper.id for paper in papers)
                 time.sleep(random.uniform(0, min(3.0, 0.05 * 2**turn)))
                 turn += 1
             for paper in papers:
-                if self._tries[paper.id] > _REDOS:
+                if redo.tries[paper.id] > _REDOS:
                     self._intake.reject(Rejected("kept changing under this ingest", paper.source, paper.fields))
-            papers = [paper for paper in papers if self._tries[paper.id] <= _REDOS]
+            papers = [paper for paper in papers if redo.tries[paper.id] <= _REDOS]
             self._targets = self._now()
             self._refresh()
             if papers:
-                self._write(self._embed(self._prepare(papers)), loop, again=True)
+                self._writer.write(self._embed(self._prepare(papers)), again=True)
 
     def _now(self) -> Targets:
         """Return the indexes that the collection consists of at this moment: a migration may have moved it.
@@ -292,13 +217,3 @@ class Ingest:
             return published
         now = {level: target.index for level, target in self._targets.items()}
         return self._settled(lambda: indexes.resolve_indexes(self._client, now))
-
-    def _without_bad_vectors(self, window: Window) -> Window:
-        """Reject papers of which a vector is zero or not finite; the server would refuse or, worse, rank them."""
-        whole, parts = window.vectors_of("papers"), window.vectors_of("chunks")
-        failed = set()
-        for work in window.works:
-            if not (whole.is_usable(work.passage) and all(map(parts.is_usable, work.passages))):
-                failed.add(work.paper.id)
-                self._intake.reject(Rejected(BAD_VECTOR, work.paper.source, work.paper.fields))
-        return without(window, failed) if failed else window

@@ -5,7 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from osembed.papers.metadata import Dropped
+from osembed.papers.metadata import Dropped, drop
+
+
+@dataclass
+class Counts:
+    """What the stages counted of one window. Each stage adds to the window that it has; the totals are summed where windows are written.
+
+    Attributes:
+        embedded, tokens, unknown, unseen, beyond, dropped: as in Summary.
+        seconds: per stage.
+    """
+
+    embedded: int = 0
+    tokens: int = 0
+    unknown: int = 0
+    unseen: int = 0
+    beyond: int = 0
+    dropped: Dropped = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("tokenise", "forward"), 0.0))
 
 
 @dataclass
@@ -62,3 +80,18 @@ class Summary:
     spared_ids: dict[str, list[str]] = field(default_factory=dict)
     unpruned: list[str] = field(default_factory=list)
     done: float | None = None
+
+    def add(self, counts: Counts, *, losses: bool) -> None:
+        """Take in what was counted of a window; its `losses`, which are the papers' own, only at their first try."""
+        self.embedded += counts.embedded
+        self.tokens += counts.tokens
+        self.unknown += counts.unknown
+        for stage, seconds in counts.seconds.items():
+            self.seconds[stage] += seconds
+        if not losses:
+            return
+        self.unseen += counts.unseen
+        self.beyond += counts.beyond
+        for why, names in counts.dropped.items():
+            for name, count in names.items():
+                drop(self.dropped, why, name, count)
