@@ -15,9 +15,9 @@ from osembed.evaluate.judged import read_judged
 from osembed.ingest.spec import CollectionSpec
 from osembed.migrate.copy.copier import Copier
 from osembed.migrate.proof.gate import judge
-from osembed.migrate.proof.pinned import PinnedSearcher
 from osembed.migrate.proof.verdict import GateOptions
 from osembed.search.options import SearchOptions
+from osembed.search.searcher import Searcher
 from tests.conftest import EXAMPLES, paper, run
 from tests.killing import before_first
 
@@ -57,8 +57,8 @@ def forget(monkeypatch, target) -> None:
     monkeypatch.setattr(encoders, "find_model", lambda wanted, name: None if wanted == weights else genuine(wanted, name))
 
 
-def pinned(collection, targets) -> PinnedSearcher:
-    return PinnedSearcher(collection.client, collection.server, targets, collection._query_encoders)
+def pinned(collection, targets) -> Searcher:
+    return Searcher(collection.client, collection.server, collection.name, collection._query_encoders, resolve=lambda: targets)
 
 
 def test_without_the_old_model_it_is_said_before_anything_is_copied(filled, name, url, models, judgments, monkeypatch):

@@ -21,7 +21,6 @@ from osembed.migrate.progress import Progress
 from osembed.migrate.proof import gate as gates
 from osembed.migrate.proof import verdict
 from osembed.migrate.proof.gate import judge
-from osembed.migrate.proof.pinned import PinnedSearcher
 from osembed.migrate.proof.report import kept_report
 from osembed.migrate.proof.sides import Side, pair_of
 from osembed.migrate.proof.verify import verify
@@ -37,6 +36,7 @@ from osembed.opensearch.coordination.migration_state import MigrationState
 from osembed.opensearch.patience import settled
 from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
+from osembed.search.searcher import Searcher
 
 _FENCE_TRIES = 12
 _LAG_S = 1.0  # a fence is raised when what is left takes less than this
@@ -215,9 +215,8 @@ class Direction:
         self._show("judging")
         self._lease.note("judging", phase="gate")
         after = {**published, **{level_copy.level: level_copy.target for level_copy in at.level_copies}}
-        query = self._work.query_encoders
-        blue = PinnedSearcher(self._client, self._work.server, published, query)
-        green = PinnedSearcher(self._client, self._work.server, after, query)
+        here = (self._client, self._work.server, self._lease.state.collection, self._work.query_encoders)
+        blue, green = Searcher(*here, resolve=lambda: published), Searcher(*here, resolve=lambda: after)
         moving = list(self._lease.state.moves)
         gate = self._result.gate = self._settled(lambda: judge(self._client, blue, green, options, self._lease.check, moving))
         self._keep("gate", {**asdict(gate), "passed": gate.passed})

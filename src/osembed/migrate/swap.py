@@ -26,7 +26,7 @@ from osembed.opensearch.coordination import fence
 from osembed.opensearch.coordination.lease import Lease, foreign, settle, swapped
 from osembed.opensearch.coordination.migration_state import MigrationState
 from osembed.opensearch.patience import settled
-from osembed.opensearch.schema import alias_name, staging_alias, write_alias
+from osembed.opensearch.schema import alias_name, staging_alias, staging_stem, write_alias
 from osembed.papers.levels import Level
 
 FENCE_S = 5.0
@@ -237,7 +237,7 @@ def _in_time(began: float) -> None:
 
 
 def _is_ours(state: MigrationState, level: Level, name: str) -> bool:
-    move, stem = state.moves[level], staging_alias(state.collection, level, 0)[:-1]
+    move, stem = state.moves[level], staging_stem(state.collection, level)
     own = (alias_name(state.collection, level), write_alias(move.blue), write_alias(move.green))
     return name in own or name.startswith(stem)
 

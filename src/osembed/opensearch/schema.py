@@ -81,7 +81,12 @@ def write_alias(index: str) -> str:
 
 def staging_alias(collection: str, level: Level, attempt: int = 1) -> str:
     """Return the alias that marks an index which readers do not see, and through which the holder of this attempt works on it."""
-    return f"staging-{alias_name(collection, level)}-{attempt}"
+    return f"{staging_stem(collection, level)}{attempt}"
+
+
+def staging_stem(collection: str, level: Level) -> str:
+    """Return what the staging aliases of all attempts begin with."""
+    return f"staging-{alias_name(collection, level)}-"
 
 
 def index_body(meta: IndexMeta, aliases: list[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from osembed.opensearch.coordination.journal import OF_INDEX, Journal, State
 from osembed.opensearch.coordination.migration_state import OVER, MigrationState, migration_key, read_state
 from osembed.opensearch.coordination.registration import KINDS, collection_key
 from osembed.opensearch.manifests import manifest_keys
-from osembed.opensearch.schema import IndexMeta, alias_name, index_name, staging_alias
+from osembed.opensearch.schema import IndexMeta, alias_name, index_name, staging_stem
 from osembed.papers.levels import LEVELS
 
 SEE = "*.aliases,*.mappings._meta,*.settings.index.uuid"
@@ -165,4 +165,4 @@ def _is_staging(name: str, collection: str) -> bool:
 
 
 def _stems(collection: str) -> Iterator[str]:
-    yield from (staging_alias(collection, level, 0)[:-1] for level in LEVELS)
+    yield from (staging_stem(collection, level) for level in LEVELS)

@@ -28,11 +28,13 @@ from osembed.errors import (
 from osembed.limits import checked
 from osembed.opensearch import documents, indexes, reads, sight
 from osembed.opensearch.client import Access, OpenSearch, Server
+from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.names import missing
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
 from osembed.opensearch.stored_papers import StoredPaper, read_paper
 from osembed.opensearch.target import Target, Targets
+from osembed.papers.levels import Level
 from osembed.papers.paper import clean
 from osembed.search import bodies, filter_hints, filters, refine
 from osembed.search.fetch import fetch_page
@@ -54,7 +56,11 @@ _RESOLVE_S = 1.0  # how long a resolved alias is believed; within it a swapped-o
 class Searcher:
     """Searches one collection. Safe to share between threads."""
 
-    def __init__(self, client: OpenSearch, server: Server, collection: str, encoders: Encoders) -> None:
+    def __init__(
+        self, client: OpenSearch, server: Server, collection: str, encoders: Encoders, resolve: Callable[[], Targets] | None = None
+    ) -> None:
+        """Search a collection where its aliases point, or the indexes that `resolve` returns, published or not."""
+        self._find = resolve or self._find_published
         self._client, self._server, self._collection, self._encoders = client, server, collection, encoders
         self._resolved: tuple[float, Targets] | None = None
         self._vectors: dict[tuple[str, str], NDArray[np.float32]] = {}
@@ -205,10 +211,18 @@ class Searcher:
 
     def resolve(self) -> Targets:
         """Return the collection's indexes as they are now."""
-        now, targets = time.monotonic(), indexes.resolve(self._client, self._collection)
+        now = time.monotonic()
+        self._resolved = (now, self._find())
+        return self._resolved[1]
+
+    def admit(self, level: Level) -> None:
+        """Load the model of a level, and test it against the witness vectors. Raises ModelError where this machine lacks it."""
+        self._encoders.of(self.targets()[level].meta.stored_model, Journal(self._client).recall_witness)
+
+    def _find_published(self) -> Targets:
+        targets = indexes.resolve(self._client, self._collection)
         if targets is None:
             raise missing(self._client, self._collection)
-        self._resolved = (now, targets)
         return targets
 
     def _on_targets(self, attempt: Callable[[Targets], T]) -> T:

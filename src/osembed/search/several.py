@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,16 +25,15 @@ class SeveralSearcher(Searcher):
         super().__init__(client, server, collections[0], encoders)
         self._collections = tuple(collections)
 
-    def resolve(self) -> Targets:
+    def _find_published(self) -> Targets:
         """Return the indexes of all collections as they are now. Raises CollectionError for the first that is missing."""
-        now, found = time.monotonic(), []
+        found = []
         for name in self._collections:
             targets = indexes.resolve(self._client, name)
             if targets is None:
                 raise missing(self._client, name)
             found.append(targets)
-        self._resolved = (now, joint.join(found))
-        return self._resolved[1]
+        return joint.join(found)
 
     def _ask(self, text: str, options: SearchOptions, targets: Targets) -> tuple[Question, tuple[str, ...]]:
         conditions = [condition.field for condition in filters.parse(options.where) if condition.field != "id"]

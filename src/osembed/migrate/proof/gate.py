@@ -18,7 +18,6 @@ from osembed.evaluate.judged import Judged, read_judged
 from osembed.evaluate.metrics import METRICS
 from osembed.evaluate.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
 from osembed.limits import Mode
-from osembed.migrate.proof.pinned import PinnedSearcher
 from osembed.migrate.proof.verdict import Gate, GateOptions, MetricVerdict, Worst
 from osembed.opensearch import scan
 from osembed.opensearch.client import OpenSearch
@@ -26,6 +25,7 @@ from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import LEVELS, Level
 from osembed.papers.paper import to_text
 from osembed.search.options import WINDOW, SearchOptions
+from osembed.search.searcher import Searcher
 
 ENOUGH = 50
 _KNOWN_ITEMS = 400
@@ -51,8 +51,8 @@ class _Answers:
 
 def judge(
     client: OpenSearch,
-    blue: PinnedSearcher,
-    green: PinnedSearcher,
+    blue: Searcher,
+    green: Searcher,
     options: GateOptions,
     between: Callable[[], None] = lambda: None,
     moving: Collection[Level] = LEVELS,
@@ -106,7 +106,7 @@ def foresee(published: Targets, moving: Collection[Level]) -> str:
     return ""
 
 
-def _ask(client: OpenSearch, blue: PinnedSearcher, green: PinnedSearcher, options: GateOptions, level: Level) -> _Answers:
+def _ask(client: OpenSearch, blue: Searcher, green: Searcher, options: GateOptions, level: Level) -> _Answers:
     """Collect the queries, and see which of the papers that they should find are in both collections."""
     judged = read_judged(Path(options.qrels)) if options.qrels else known_items(client, blue.targets()["papers"], level)
     wanted = {key: {paper for paper, grade in judgments.items() if grade > 0} for key, judgments in judged.judgments.items()}

@@ -25,7 +25,7 @@ from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import MigrationState, migration_key, read_state, write_state
 from osembed.opensearch.patience import patience_seconds, settled
-from osembed.opensearch.schema import alias_name, staging_alias
+from osembed.opensearch.schema import alias_name, staging_alias, staging_stem
 from osembed.papers.levels import Level
 
 _DEAD_S = 10.0  # a fence that stands unchanged for so long has lost its owner: owners give up after five seconds
@@ -231,7 +231,7 @@ def _is_blocked(settings: Mapping[str, Any]) -> bool:
 
 
 def _tokens(aliases: Mapping[str, Mapping[str, Any]], collection: str, level: Level) -> Iterator[tuple[str, str, int]]:
-    stem = staging_alias(collection, level, 0)[:-1]
+    stem = staging_stem(collection, level)
     for index, names in aliases.items():
         for name in names:
             if name.startswith(stem) and name[len(stem) :].isdigit():
