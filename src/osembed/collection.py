@@ -285,7 +285,7 @@ class Collection:
         return self.migration(progress).verify(full=full)
 
     def repair(self) -> Repair:
-        """Embed what by-passing writers left without a vector or with a stale one, and delete orphaned chunks."""
+        """Embed what bypassing writers left without a vector or with a stale one, and delete orphaned chunks."""
         self._reach()
         with self._telling():
             return repair(self.client, self.name, settled(self._searcher.resolve), self._encoders)

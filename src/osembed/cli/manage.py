@@ -58,7 +58,7 @@ def status(as_json: bool, **given: Any) -> None:
 @click.command()
 @options.connection
 @options.option("--full", is_flag=True, help="Look at every document instead of a sample.")
-@options.option("--repair", is_flag=True, help="First embed what by-passing writers left stale, delete orphaned chunks, lift write blocks.")
+@options.option("--repair", is_flag=True, help="First embed what bypassing writers left stale, delete orphaned chunks, lift write blocks.")
 @options.compute
 @options.progress
 @options.as_json

@@ -309,7 +309,7 @@ class Direction:
         return result
 
     def _lost_notice(self, level_copy: LevelCopy) -> str:
-        """Return what is to be said of writes that by-passed the fence of a swap; "" for nothing. The swap is done, and stays so."""
+        """Return what is to be said of writes that bypassed the fence of a swap; "" for nothing. The swap is done, and stays so."""
         try:
             lost = lost_writes(self._client, level_copy, self._lease.state.moves[level_copy.level].bases)
         except ClusterError as error:
