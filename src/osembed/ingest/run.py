@@ -22,7 +22,7 @@ from osembed.ingest.intake import Batch, Intake
 from osembed.ingest.loading import Opened
 from osembed.ingest.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
 from osembed.ingest.prune import Pruner
-from osembed.ingest.summary import Summary
+from osembed.ingest.summary import ProgressCallback, Summary
 from osembed.models.identity import text_hash
 from osembed.opensearch import changes, indexes, sight
 from osembed.opensearch.bulk import BulkLoop, Outcome
@@ -31,7 +31,7 @@ from osembed.opensearch.coordination.fence import FenceWait
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.documents import chunk_id, paper_of, read_documents
 from osembed.opensearch.operation import Operation
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import Report, settled
 from osembed.opensearch.sight import Witnesses
 from osembed.opensearch.target import Targets
 from osembed.papers.levels import LEVELS, Level
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _REDOS = 12
 _UNREADABLE = 0.1  # of the tokens; papers in a script that a model knows have some per thousand
-Progress = Callable[[Summary], None]
 
 
 class Ingest:
@@ -61,13 +60,13 @@ class Ingest:
         self._tries: Counter[str] = Counter()
         self._blocked: set[str] = set()
         self._ended = threading.Event()
-        self._report: Callable[[str], None] = lambda _: None
+        self._report: Report = lambda _: None
         self._witnesses = Witnesses(client)
         self._late = self._warned = False
         self._pruner = Pruner(client, self._collection, intake.inventory, lambda text: self._report(text))
         self.summary = intake.summary
 
-    def run(self, progress: Progress, report: Callable[[str], None]) -> Summary:
+    def run(self, progress: ProgressCallback, report: Report) -> Summary:
         """Read, embed and write; return when every paper is settled. Does not publish."""
         self._report, self._started = report, time.monotonic()
         summary = self.summary
@@ -95,7 +94,7 @@ class Ingest:
         summary.seconds["wall"] = time.monotonic() - self._started
         return summary
 
-    def _stream(self, batches: Iterator[Batch], loop: BulkLoop, progress: Progress) -> None:
+    def _stream(self, batches: Iterator[Batch], loop: BulkLoop, progress: ProgressCallback) -> None:
         """Let batches pass through all stages."""
         prepared = staged(map(self._prepare_batch, staged(batches)))
         embedded = staged(map(self._embed, prepared))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from osembed.papers.metadata import Dropped
@@ -62,3 +63,6 @@ class Summary:
     spared_ids: dict[str, list[str]] = field(default_factory=dict)
     unpruned: list[str] = field(default_factory=list)
     done: float | None = None
+
+
+ProgressCallback = Callable[[Summary], None]
