@@ -60,7 +60,7 @@ def report(began, cpu):
 
 OWN = """
 from osembed import Collection, choose_models
-from osembed.models import open_model
+from osembed.models.registry import open_model
 collection = Collection(index, url)
 collection._encoders.load(open_model("all-MiniLM-L6-v2"))
 began, cpu = time.perf_counter(), time.process_time()

@@ -206,7 +206,7 @@ def migrate_part(figures: dict) -> str:
     lines.append(table(("searches of another process meanwhile", "p50", "p99", "searches", "documents/s copied"), *rows))
     lines.append(f"`--gentle` against idle, in the same run: p50 {gentle['p50_ratio']:.2f} times, p99 {gentle['p99_ratio']:.2f} times.\n")
     lines.append(
-        f"{fences['swaps']} swaps and rollbacks under writers (library, by-passing, 250 a second in bulk): "
+        f"{fences['swaps']} swaps and rollbacks under writers (library, bypassing, 250 a second in bulk): "
         f"fence p50 {fences['fence_p50_ms']:.0f} ms, longest {fences['fence_max_ms']:.0f} ms; "
         f"{fences['given_up']} fences given up and tried again. "
         f"{fences['acknowledged_operations']:,} acknowledged operations looked for at the end: {fences['lost']} lost. "

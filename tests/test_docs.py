@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 from osembed.cli.main import cli
 from tests.conftest import EXAMPLES, ROOT
+from tests.test_layers import HOUSE, SOURCE
 
 README = (ROOT / "README.md").read_text()
+DESIGN = (ROOT / "docs" / "design.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -58,6 +61,49 @@ def test_links_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
     for script in ("demo", "test", "check", "setup"):
         assert (ROOT / "scripts" / script).stat().st_mode & 0o111
+
+
+def test_every_module_named_exists():
+    """Source files that the design names stand where it says, tests and benchmarks too."""
+    for name in re.findall(r"`([\w./-]+\.py)`", DESIGN):
+        place = ROOT / "tests" if name.startswith("test_") else ROOT if name.startswith(("tests/", "benchmarks/")) else SOURCE
+        assert (place / name).is_file(), name
+    for name in re.findall(r"[\w./-]+\.py\b", re.sub(r"```.*?```", "", DESIGN, flags=re.DOTALL)):
+        assert f"`{name}`" in DESIGN, f"{name} is not marked as a file"
+    for name in re.findall(r"[\w./-]+\.py\b", "".join(re.findall(r"```.*?```", DESIGN, re.DOTALL))):
+        assert (SOURCE / name).is_file(), name
+
+
+def test_imports_that_are_written_down_can_be_made():
+    """Pages, and programs that tests and benchmarks hand to other processes, import what there is."""
+    files = [*PAGES, *(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    lines = {line for file in files for line in re.findall(r"from (osembed[\w.]*) import (\w+)", file.read_text())}
+    assert len(lines) > 100
+    for module, name in lines:
+        found = importlib.import_module(module)
+        assert hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}"), f"{module} {name}"
+
+
+def test_every_folder_named_exists():
+    """The same of folders of the source."""
+    for name in re.findall(r"`([a-z_]+(?:/[a-z_]+)*)/`", DESIGN):
+        assert (SOURCE / name).is_dir() or (ROOT / name).is_dir(), name
+
+
+def test_the_map_names_every_room_in_its_order():
+    """The rooms of the map are those that the test of the layers orders, top to bottom."""
+    table = DESIGN.split("## The map")[1].split("\n## ")[0]
+    rows = [re.findall(r"`(\w+)(?:/|\.py)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")]
+    assert [set(row) for row in rows] == HOUSE
+
+
+def test_the_glossary_explains_each_word_once():
+    """One line per term, one sentence each."""
+    entries = re.findall(r"^- \*\*(.+?)\*\*: (.+)$", DESIGN.split("## Glossary")[1], re.MULTILINE)
+    terms = [term for term, _ in entries]
+    assert len(terms) == len(set(terms)) > 40
+    for term, text in entries:
+        assert re.fullmatch(r"(?:(?!\. ).)+\.", text), term
 
 
 def test_the_readme_is_a_door():

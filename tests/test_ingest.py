@@ -248,7 +248,7 @@ def test_truncation_is_audited(collection, small, write):
     assert summary.beyond == 300
 
 
-def test_a_contradicting_wish_is_refused(collection, small, write, models):
+def test_a_contradicting_spec_is_refused(collection, small, write, models):
     """Another model, another rule: refused before anything is written, naming the difference."""
     ingest(collection, [paper(1)], write, small)
     with pytest.raises(IdentityError, match="tiny-mirror differs in weights"):

@@ -79,7 +79,7 @@ def test_two_starts_at_once_and_a_taken_port_and_a_stale_file(own):
         port = squatter.getsockname()[1]
         (own / "node.json").write_text(json.dumps({"pid": os.getpid(), "port": port, "url": f"http://127.0.0.1:{port}"}))
         processes = [
-            subprocess.Popen([sys.executable, "-c", "from osembed import node; print(node.ensure())"], stdout=subprocess.PIPE)
+            subprocess.Popen([sys.executable, "-c", "from osembed.opensearch import node; print(node.ensure())"], stdout=subprocess.PIPE)
             for _ in range(2)
         ]
         urls = {process.communicate(timeout=120)[0].decode().strip() for process in processes}

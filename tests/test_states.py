@@ -1,4 +1,4 @@
-"""A state machine: writes, deletes, by-passing writes, migrations, crashes, takeovers and theft of the alias in random order, on the real node.
+"""A state machine: writes, deletes, bypassing writes, migrations, crashes, takeovers and theft of the alias in random order, on the real node.
 
 A process dies here by losing the server for good at one request, in the middle of the test's own process: to the server that is kill -9, and
 it takes a second instead of ten. `test_migrate_kill.py` kills real processes.

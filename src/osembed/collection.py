@@ -28,17 +28,17 @@ from osembed.migrate.migration import Migration
 from osembed.migrate.options import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
 from osembed.migrate.proof.repair import Repair, repair
-from osembed.migrate.proof.report import Report as VerifyReport
+from osembed.migrate.proof.verification import Verification
 from osembed.migrate.readiness import Announcer
 from osembed.opensearch import changes, drop, indexes, node
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import Access, OpenSearch, Server, connect, handshake
 from osembed.opensearch.coordination.registration import telling
-from osembed.opensearch.doctor import Check, examine
+from osembed.opensearch.doctor import Finding, examine
 from osembed.opensearch.drop import DropPlan, DropResult
 from osembed.opensearch.export import Export, Exported
 from osembed.opensearch.names import missing
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import Report, settled
 from osembed.opensearch.schema import check_name
 from osembed.opensearch.status import LevelStatus, read_status
 from osembed.opensearch.stored_papers import StoredPaper
@@ -50,8 +50,6 @@ from osembed.search.results import SearchResult
 from osembed.search.searcher import Searcher
 from osembed.search.several import SeveralSearcher
 from osembed.search.similar import read_text
-
-Report = Callable[[str], None]
 
 
 class Collection:
@@ -274,7 +272,7 @@ class Collection:
         self._reach()
         return self.migration(progress).rollback(build_options(MigrateOptions, options))
 
-    def verify(self, *, full: bool = False, progress: Callable[[Progress], None] = lambda _: None) -> VerifyReport:
+    def verify(self, *, full: bool = False, progress: Callable[[Progress], None] = lambda _: None) -> Verification:
         """Prove the collection: while a migration is under way both sides, else its vectors against its texts.
 
         Args:
@@ -285,7 +283,7 @@ class Collection:
         return self.migration(progress).verify(full=full)
 
     def repair(self) -> Repair:
-        """Embed what by-passing writers left without a vector or with a stale one, and delete orphaned chunks."""
+        """Embed what bypassing writers left without a vector or with a stale one, and delete orphaned chunks."""
         self._reach()
         with self._telling():
             return repair(self.client, self.name, settled(self._searcher.resolve), self._encoders)
@@ -318,7 +316,7 @@ class Collection:
         """
         return drop.drop(self.client, plan or self.plan_drop())
 
-    def doctor(self) -> list[Check]:
+    def doctor(self) -> list[Finding]:
         """Check server and collection; creates the search pipeline where it is missing."""
         return examine(self.client, self.server, self.name)
 

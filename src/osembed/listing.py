@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from osembed.collection import Collection, Report
+from osembed.collection import Collection
 from osembed.errors import UnavailableError
 from osembed.opensearch.collections import PARTIAL, CollectionInfo, find_collections, is_partial
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import Report, settled
 
 
 def collections(

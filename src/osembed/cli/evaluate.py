@@ -12,7 +12,7 @@ from osembed.cli.meter import Meter
 from osembed.cli.output import print_evaluation, print_json
 
 if TYPE_CHECKING:
-    from osembed.evaluate.evaluation import Row
+    from osembed.evaluate.evaluation import EvaluationRow
 
 
 @click.command("eval")
@@ -41,6 +41,6 @@ def evaluate(folder: str, split: str, as_json: bool, **given: Any) -> None:
         print_evaluation(evaluation)
 
 
-def _without_queries(row: Row) -> dict[str, Any]:
+def _without_queries(row: EvaluationRow) -> dict[str, Any]:
     """Return a row's means; the values of each query are for Python callers."""
     return {key: value for key, value in asdict(row).items() if key != "per_query"}

@@ -8,7 +8,7 @@ import click
 
 from osembed.cli import options
 from osembed.cli.meter import Meter
-from osembed.cli.output import notice, print_checks, print_json, print_repair, print_table, safe
+from osembed.cli.output import notice, print_findings, print_json, print_repair, print_table, safe
 
 
 @click.command()
@@ -58,7 +58,7 @@ def status(as_json: bool, **given: Any) -> None:
 @click.command()
 @options.connection
 @options.option("--full", is_flag=True, help="Look at every document instead of a sample.")
-@options.option("--repair", is_flag=True, help="First embed what by-passing writers left stale, delete orphaned chunks, lift write blocks.")
+@options.option("--repair", is_flag=True, help="First embed what bypassing writers left stale, delete orphaned chunks, lift write blocks.")
 @options.compute
 @options.progress
 @options.as_json
@@ -71,7 +71,7 @@ def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
     """
     from dataclasses import asdict
 
-    from osembed.migrate.proof.report import page_of
+    from osembed.migrate.proof.verification import page_of
 
     collection = options.open_collection(given)
     mended = collection.repair() if repair else None
@@ -92,10 +92,10 @@ def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
 @options.as_json
 def doctor(as_json: bool, **given: Any) -> None:
     """Check the server and the collection: versions, traps, memory, what interrupted work left. Mends the search pipeline."""
-    checks = options.open_collection(given).doctor()
+    findings = options.open_collection(given).doctor()
     if as_json:
-        print_json(checks)
+        print_json(findings)
     else:
-        print_checks(checks)
-    if any(check.verdict == "problem" for check in checks):
+        print_findings(findings)
+    if any(finding.verdict == "problem" for finding in findings):
         raise click.exceptions.Exit(1)

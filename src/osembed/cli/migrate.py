@@ -64,7 +64,7 @@ def plan(as_json: bool, **given: Any) -> int:
     spec = _spec(given)
     found = options.open_collection(given).migration().plan(spec)
     if found is None:
-        click.echo("{}" if as_json else "Nothing to do: the collection is as wished.")
+        click.echo("{}" if as_json else "Nothing to do: the collection is what was asked for.")
         return 0
     if as_json:
         print_json({**asdict(found), "fits": found.fits})

@@ -11,7 +11,7 @@ from osembed.cli.output import print_table, safe
 
 if TYPE_CHECKING:
     from osembed.migrate.proof.verdict import Gate
-    from osembed.migrate.route import Plan
+    from osembed.migrate.route import MigrationPlan
     from osembed.opensearch.coordination.migration_state import MigrationState
 
 where_text = options.stacked(
@@ -41,7 +41,7 @@ proof_text = options.stacked(
 )
 
 
-def print_plan(found: Plan) -> None:
+def print_plan(found: MigrationPlan) -> None:
     """Print a forecast."""
     columns = ["level", "from", "to", "documents", "tokens", "time", "graphs MB", "disk MB", "unseen"]
     rows = [

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from osembed.evaluate.evaluation import Evaluation
     from osembed.ingest.summary import Summary
     from osembed.migrate.proof.repair import Repair
-    from osembed.opensearch.doctor import Check
+    from osembed.opensearch.doctor import Finding
 
 # C0 and C1 controls, and the characters that reorder text for the reader but not for the program.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f]")
@@ -150,10 +150,10 @@ def print_repair(done: Repair) -> None:
         click.echo(f"  {safe(key)}: {safe(why)}")
 
 
-def print_checks(checks: Sequence[Check]) -> None:
+def print_findings(findings: Sequence[Finding]) -> None:
     """Print doctor's findings."""
     colours = {"ok": "green", "mended": "cyan", "warning": "yellow", "problem": "red"}
-    for check in checks:
-        click.echo(f"{click.style(f'{check.verdict:8}', fg=colours[check.verdict])} {check.name}: {safe(check.found)}")
-        if check.advice:
-            click.echo(f"         {safe(check.advice)}")
+    for finding in findings:
+        click.echo(f"{click.style(f'{finding.verdict:8}', fg=colours[finding.verdict])} {finding.name}: {safe(finding.found)}")
+        if finding.advice:
+            click.echo(f"         {safe(finding.advice)}")

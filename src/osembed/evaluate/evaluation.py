@@ -12,11 +12,9 @@ from osembed.limits import FUSIONS, SEARCH_LEVELS
 from osembed.search.options import WINDOW, SearchOptions
 from osembed.search.searcher import Searcher
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
-class Row:
+class EvaluationRow:
     """The means of one way to search; `per_query` holds each query's values in the order of METRICS."""
 
     mode: str
@@ -40,7 +38,7 @@ class Evaluation:
     judged_papers: int
     missing_papers: int
     models: dict[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[EvaluationRow, ...]
     notices: tuple[str, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -50,7 +48,7 @@ def evaluate(
     collection: str,
     judged: Judged,
     ways: list[SearchOptions] | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Evaluation:
     """Search every judged query in every way and average the metrics.
 
@@ -81,7 +79,7 @@ def evaluate(
     return Evaluation(collection, len(judged.queries), len(wanted), missing, models, tuple(rows), notices, left_out)
 
 
-def _measure(searcher: Searcher, judged: Judged, way: SearchOptions, progress: Callable[[int], None]) -> Row:
+def _measure(searcher: Searcher, judged: Judged, way: SearchOptions, progress: Callable[[int], None]) -> EvaluationRow:
     """Search every judged query in one way, and in no other: a model that is missing is an error."""
     per_query: dict[str, tuple[float, ...]] = {}
     for place, (key, text) in enumerate(judged.queries.items(), 1):
@@ -90,7 +88,7 @@ def _measure(searcher: Searcher, judged: Judged, way: SearchOptions, progress: C
         progress(place)
     columns = zip(METRICS, zip(*per_query.values(), strict=True), strict=True)
     means = {name: sum(values) / len(values) for name, values in columns}
-    return Row(way.mode, way.fusion if way.mode == "hybrid" else "-", way.level, means, per_query)
+    return EvaluationRow(way.mode, way.fusion if way.mode == "hybrid" else "-", way.level, means, per_query)
 
 
 def all_ways() -> Iterator[SearchOptions]:

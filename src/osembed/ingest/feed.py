@@ -13,16 +13,13 @@ from osembed.ingest.loading import Opened, finish_loading, leave, open_collectio
 from osembed.ingest.options import IngestOptions
 from osembed.ingest.run import Ingest
 from osembed.ingest.spec import CollectionSpec
-from osembed.ingest.summary import Summary
+from osembed.ingest.summary import ProgressCallback, Summary
 from osembed.opensearch import indexes
 from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.coordination.registration import dropped_error, telling
 from osembed.opensearch.names import missing
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import Report, settled
 from osembed.papers.readers.dicts import Dicts
-
-Report = Callable[[str], None]
-Progress = Callable[[Summary], None]
 
 
 class Feed:
@@ -44,7 +41,7 @@ class Feed:
         papers: Sequence[str] | Dicts,
         spec: CollectionSpec,
         options: IngestOptions,
-        progress: Progress,
+        progress: ProgressCallback,
         only: Container[Path] | None = None,
         *,
         again: bool = False,

@@ -15,7 +15,7 @@ from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import read_documents
 from osembed.opensearch.manifests import Manifests
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import Report, settled
 from osembed.opensearch.target import Targets
 from osembed.papers.inventory import Inventory
 from osembed.papers.readers.folders import Root, is_inside
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _SHARE = 0.1  # of what a root has brought in: more at once is rather a disk that is not mounted
 _NAMED = 10
 _AT_ONCE = 500
-Report = Callable[[str], None]
 
 
 class Pruner:

@@ -18,7 +18,7 @@ from osembed.ingest.intake import Batch, Intake
 from osembed.ingest.loading import Opened
 from osembed.ingest.prepare import Reading, Window, prepare
 from osembed.ingest.prune import Pruner
-from osembed.ingest.summary import Summary
+from osembed.ingest.summary import ProgressCallback, Summary
 from osembed.ingest.write import Writer
 from osembed.opensearch import changes, indexes, sight
 from osembed.opensearch.bulk import BulkLoop
@@ -26,7 +26,7 @@ from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.fence import FenceWait
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.documents import read_documents
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import Report, settled
 from osembed.opensearch.sight import Witnesses
 from osembed.opensearch.target import Targets
 from osembed.papers.levels import LEVELS, Level
@@ -37,7 +37,6 @@ from osembed.stream import staged
 T = TypeVar("T")
 _REDOS = 12
 _UNREADABLE = 0.1  # of the tokens; papers in a script that a model knows have some per thousand
-Progress = Callable[[Summary], None]
 
 
 class Ingest:
@@ -49,12 +48,12 @@ class Ingest:
         self._targets, self._entry = opened.targets, opened.entry
         self._journal = Journal(client)
         self._ended = threading.Event()
-        self._report: Callable[[str], None] = lambda _: None
+        self._report: Report = lambda _: None
         self._late = self._warned = False
         self._pruner = Pruner(client, self._collection, intake.inventory, lambda text: self._report(text))
         self.summary = intake.summary
 
-    def run(self, progress: Progress, report: Callable[[str], None]) -> Summary:
+    def run(self, progress: ProgressCallback, report: Report) -> Summary:
         """Read, embed and write; return when every paper is settled. Does not publish."""
         self._report, self._started = report, time.monotonic()
         summary = self.summary
@@ -83,7 +82,7 @@ class Ingest:
         summary.seconds["wall"] = time.monotonic() - self._started
         return summary
 
-    def _stream(self, batches: Iterator[Batch], progress: Progress) -> None:
+    def _stream(self, batches: Iterator[Batch], progress: ProgressCallback) -> None:
         """Let batches pass through all stages."""
         prepared = staged(map(self._prepare_batch, staged(batches)))
         embedded = staged(map(self._embed, prepared))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from osembed.papers.metadata import Dropped, drop
@@ -95,3 +96,6 @@ class Summary:
         for why, names in counts.dropped.items():
             for name, count in names.items():
                 drop(self.dropped, why, name, count)
+
+
+ProgressCallback = Callable[[Summary], None]

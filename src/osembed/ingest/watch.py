@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from osembed.errors import AuthError, BusyError, ClusterError, InputError, NoPapersError, PruneError, RefusedError
-from osembed.ingest.feed import Feed, Progress, Report
+from osembed.ingest.feed import Feed
 from osembed.ingest.options import IngestOptions
 from osembed.ingest.spec import CollectionSpec
-from osembed.ingest.summary import Summary
+from osembed.ingest.summary import ProgressCallback, Summary
 from osembed.limits import checked
+from osembed.opensearch.patience import Report
 from osembed.papers.readers.folders import FoundFile, find
 from osembed.papers.readers.kinds import ONE_PAPER, kind_of
 from osembed.papers.records import printable
@@ -103,7 +104,7 @@ class Watch:
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting of its own
-        self, feed: Feed, root: str, spec: CollectionSpec, options: IngestOptions, progress: Progress, report: Report, settle: float
+        self, feed: Feed, root: str, spec: CollectionSpec, options: IngestOptions, progress: ProgressCallback, report: Report, settle: float
     ) -> None:
         if not Path(root).is_dir():
             why = f"{printable(root)} is not a folder." if Path(root).exists() else f"There is no {printable(root)}."

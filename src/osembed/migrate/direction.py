@@ -15,14 +15,14 @@ from osembed.errors import BusyError, ClusterError, CollectionError
 from osembed.migrate.copy import pairs
 from osembed.migrate.copy.copier import Copier
 from osembed.migrate.copy.level_copy import LevelCopy, Outdated, make_copies
-from osembed.migrate.copy.window import Copied, Window
+from osembed.migrate.copy.window import CopyCounts, Window
 from osembed.migrate.options import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
 from osembed.migrate.proof import gate as gates
 from osembed.migrate.proof import verdict
 from osembed.migrate.proof.gate import judge
-from osembed.migrate.proof.report import kept_report
 from osembed.migrate.proof.sides import Side, pair_of
+from osembed.migrate.proof.verification import kept_verification
 from osembed.migrate.proof.verify import verify
 from osembed.migrate.readiness import read_clients, unready
 from osembed.migrate.swap import GivenUp, SwapContext, Swapped, base_of, leave_known, lost_writes, swap
@@ -190,7 +190,7 @@ class Direction:
         still = [target for level, target in self._published().items() if level not in moving]
         report = verify(self._client, state.collection, sides, full=self._options.full, still=still, watch=self._verifying)
         self._result.report = report
-        self._keep("report", kept_report(report))
+        self._keep("report", kept_verification(report))
         self._lease.note("verified" if report.passed else "verification refused", verified={"passed": report.passed, "id": state.id})
         if not report.passed:
             self._result.refused = "verification"
@@ -309,7 +309,7 @@ class Direction:
         return result
 
     def _lost_notice(self, level_copy: LevelCopy) -> str:
-        """Return what is to be said of writes that by-passed the fence of a swap; "" for nothing. The swap is done, and stays so."""
+        """Return what is to be said of writes that bypassed the fence of a swap; "" for nothing. The swap is done, and stays so."""
         try:
             lost = lost_writes(self._client, level_copy, self._lease.state.moves[level_copy.level].bases)
         except ClusterError as error:
@@ -321,7 +321,7 @@ class Direction:
         self._result.phase, self._result.failed = state.phase, dict(state.failed or ({} if state.back else state.left))
         return self._result
 
-    def _settle(self, window: Window, copied: Copied) -> None:
+    def _settle(self, window: Window, copied: CopyCounts) -> None:
         """Keep what a window did: failures first, then its mark, in one write."""
         level, progress = window.level_copy.level, self._progress
         self._result.copied.add(copied)

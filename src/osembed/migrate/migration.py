@@ -19,10 +19,10 @@ from osembed.migrate.copy.level_copy import make_copies
 from osembed.migrate.direction import Direction, MigrationContext
 from osembed.migrate.options import MigrateOptions, MigrateResult
 from osembed.migrate.plan import make_plan, new_state
-from osembed.migrate.proof.report import Report, kept_report
 from osembed.migrate.proof.sides import Side, pair_of
+from osembed.migrate.proof.verification import Verification, kept_verification
 from osembed.migrate.proof.verify import verify
-from osembed.migrate.route import Plan, Route, find_route
+from osembed.migrate.route import MigrationPlan, Route, find_route
 from osembed.models.registry import open_model
 from osembed.opensearch import create, indexes, permissions, reads, schema, sight
 from osembed.opensearch.coordination import fence
@@ -59,12 +59,12 @@ class Migration:
         """Return the last verification as the journal keeps it, its readable page under "page"; {} for none."""
         return self._journal.read(f"report:{self._collection}") or {}
 
-    def plan(self, spec: CollectionSpec) -> Plan | None:
+    def plan(self, spec: CollectionSpec) -> MigrationPlan | None:
         """Forecast a migration; None where there is nothing to do. Creates nothing but, on a secured server, a scratch index for a moment."""
         with self._telling():
             return self._plan(spec)
 
-    def _plan(self, spec: CollectionSpec) -> Plan | None:
+    def _plan(self, spec: CollectionSpec) -> MigrationPlan | None:
         lack = permissions.find_lack(self._client, self._collection, "migrator")
         try:
             route = find_route(self._client, self._server, self._collection, spec, self._encoders, self.state)
@@ -186,13 +186,13 @@ class Migration:
             lease.note("aborted", phase="aborted")
             return self._result(lease, state.failed if state.phase == "returned" else {})
 
-    def verify(self, *, full: bool = False) -> Report:
+    def verify(self, *, full: bool = False) -> Verification:
         """Prove what is there: both sides of a migration that is under way, else the live indexes against their own texts."""
         with self._telling():
             sides, still, places = self._settled(self._sides)
             self._settled(lambda: sight.prove(self._client, places))
             report = verify(self._client, self._collection, sides, full=full, still=still, watch=self._work.watch)
-            self._settled(lambda: self._journal.change(f"report:{self._collection}", lambda _: kept_report(report)))
+            self._settled(lambda: self._journal.change(f"report:{self._collection}", lambda _: kept_verification(report)))
             return report
 
     def _sides(self) -> tuple[list[Side], list[Target], list[Place]]:
@@ -304,7 +304,7 @@ class Migration:
         if route is None:
             route = find_route(self._client, self._server, self._collection, spec, self._encoders, lease.state)
             if route is None:
-                raise CollectionError("The collection is already as wished.", "", "osembed migrate abort")
+                raise CollectionError("The collection is already what was asked for.", "", "osembed migrate abort")
         for level in lease.state.moves:
             self._create_level(lease, level, route)
 

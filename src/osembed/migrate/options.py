@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from osembed.limits import check_fields
-from osembed.migrate.copy.window import Copied
-from osembed.migrate.proof.report import Report
+from osembed.migrate.copy.window import CopyCounts
 from osembed.migrate.proof.verdict import Gate, GateOptions
+from osembed.migrate.proof.verification import Verification
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class MigrateResult:
     collection: str
     phase: str
     models: dict[str, str]
-    copied: Copied = field(default_factory=Copied)
+    copied: CopyCounts = field(default_factory=CopyCounts)
     fence_s: float | None = None
     fences: int = 0
-    report: Report | None = None
+    report: Verification | None = None
     gate: Gate | None = None
     refused: str = ""
     failed: dict[str, str] = field(default_factory=dict)

@@ -8,29 +8,29 @@ from osembed.embed.encoders import Encoders
 from osembed.migrate.copy.level_copy import PAGE
 from osembed.migrate.forecast import forecast, forecast_memory, forecast_space
 from osembed.migrate.preflight import find_warnings, preflight, unseen_policies
-from osembed.migrate.route import LevelPlan, Plan, Route
+from osembed.migrate.route import LevelPlan, MigrationPlan, Route
 from osembed.opensearch.client import OpenSearch, Server
-from osembed.opensearch.coordination.migration_state import MigrationState, Move
+from osembed.opensearch.coordination.migration_state import LevelMove, MigrationState
 from osembed.opensearch.schema import alias_name, index_name
 from osembed.papers.levels import Level
 
 
 def new_state(route: Route, token: str, before: MigrationState | None) -> MigrationState:
     """Return the journal's first entry of a migration."""
-    moves: dict[Level, Move] = {}
+    moves: dict[Level, LevelMove] = {}
     for level, meta in route.metas.items():
         source = route.targets[level]
-        moves[level] = Move(source.index, source.uuid, index_name(route.collection, level, meta.identity, route.generation))
+        moves[level] = LevelMove(source.index, source.uuid, index_name(route.collection, level, meta.identity, route.generation))
     attempt = before.attempt if before else 0
     models: dict[str, str] = {level: meta.model for level, meta in route.metas.items()}
     return MigrationState(token, route.collection, models, moves, route.generation, attempt=attempt, begun=attempt)
 
 
-def make_plan(client: OpenSearch, server: Server, route: Route, encoders: Encoders) -> Plan:
+def make_plan(client: OpenSearch, server: Server, route: Route, encoders: Encoders) -> MigrationPlan:
     """Forecast a migration: sample, measure, compare with what the cluster has. Creates nothing."""
     levels = [forecast(client, route, level, encoders.load(route.models[level])) for level in route.metas]
     tokens, seconds = sum(plan.tokens for plan in levels), sum(plan.seconds for plan in levels)
-    plan = Plan(route.collection, levels, tokens / seconds if seconds else 0.0, seconds)
+    plan = MigrationPlan(route.collection, levels, tokens / seconds if seconds else 0.0, seconds)
     plan.problems = [*preflight(client, route), *forecast_space(client, levels), *forecast_memory(client, route, levels)]
     plan.warnings = [*find_warnings(levels, route), *unseen_policies(client, levels)]
     plan.calls = list(_calls(route, levels))

@@ -61,7 +61,7 @@ class LevelPlan:
 
 
 @dataclass
-class Plan:
+class MigrationPlan:
     """The whole forecast: levels, problems that stop the migration, and every kind of request it would send."""
 
     collection: str

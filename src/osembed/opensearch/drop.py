@@ -31,7 +31,7 @@ Dead = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Doomed:
+class DroppedIndex:
     """One index that goes.
 
     Attributes:
@@ -61,7 +61,7 @@ class DropPlan:
     """
 
     collection: str
-    indexes: tuple[Doomed, ...]
+    indexes: tuple[DroppedIndex, ...]
     migration: str = ""
     entries: int = 0
     tokens: tuple[tuple[str, str], ...] = ()
@@ -298,9 +298,9 @@ def _no_migration(collection: str) -> MigrationState:
     return MigrationState(secrets.token_hex(8), collection, {}, {}, 0, phase="aborted")
 
 
-def _doomed(client: OpenSearch, seen: Survey, found: list[SurveyedIndex]) -> tuple[Doomed, ...]:
+def _doomed(client: OpenSearch, seen: Survey, found: list[SurveyedIndex]) -> tuple[DroppedIndex, ...]:
     return tuple(
-        Doomed(
+        DroppedIndex(
             index=one.index,
             uuid=one.uuid,
             role=_role(seen, one),

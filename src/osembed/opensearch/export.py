@@ -17,7 +17,7 @@ import orjson
 from osembed.errors import AuthError, CollectionError, MissingError, OutputError
 from osembed.opensearch import reads, sight
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import Report, settled
 from osembed.opensearch.target import Target
 from osembed.papers.exported import EXPORTED, to_record
 from osembed.papers.paper import Paper, to_paper
@@ -26,7 +26,6 @@ from osembed.papers.records import Record
 _LISTED = 5000
 _READ = 64  # full papers in one answer
 Key = tuple[str, str]  # id and routing, "" for none
-Report = Callable[[str], None]
 
 
 @dataclass

@@ -65,7 +65,7 @@ def check_name(collection: str) -> str:
 
 
 def alias_name(collection: str, level: Level) -> str:
-    """Return the alias that readers and by-passing writers use."""
+    """Return the alias that readers and bypassing writers use."""
     return collection if level == "papers" else f"{collection}-chunks"
 
 

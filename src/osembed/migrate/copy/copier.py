@@ -15,7 +15,7 @@ from typing import Any
 from osembed.embed.passage_vectors import BAD_VECTOR
 from osembed.errors import RefusedError
 from osembed.migrate.copy.level_copy import PAGE, LevelCopy, Marks, Outdated, version_of
-from osembed.migrate.copy.window import Copied, Window, document_of, paths_of, refuse_foreign
+from osembed.migrate.copy.window import CopyCounts, Window, document_of, paths_of, refuse_foreign
 from osembed.opensearch import changes, operation, reads, scan
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.checkpoints import whole_checkpoints
@@ -37,7 +37,7 @@ class Copier:
         client: OpenSearch,
         level_copies: Sequence[LevelCopy],
         loop: BulkLoop,
-        settle: Callable[[Window, Copied], None],
+        settle: Callable[[Window, CopyCounts], None],
         between: Callable[[], None] = lambda: None,
     ) -> None:
         self._client, self._lanes, self._loop, self._settle, self._between = client, level_copies, loop, settle, between
@@ -45,9 +45,9 @@ class Copier:
         self._known: dict[str, set[str]] = {}
         self._witnesses = Witnesses(client)
 
-    def catch_up(self, marks: Callable[[], Marks]) -> Copied:
+    def catch_up(self, marks: Callable[[], Marks]) -> CopyCounts:
         """Copy everything that changed since the marks, up to now. Raises Outdated when this holder was replaced."""
-        total = Copied()
+        total = CopyCounts()
 
         def attempt() -> None:
             total.add(self._pass(marks()))
@@ -55,7 +55,7 @@ class Copier:
         settled(attempt, self._between, progress=lambda: self._done)
         return total
 
-    def copy_now(self, level_copy: LevelCopy, docs: list[StoredDocument]) -> Copied:
+    def copy_now(self, level_copy: LevelCopy, docs: list[StoredDocument]) -> CopyCounts:
         """Copy documents that were just read, over whatever the target has under their ids (a repair: the target strayed)."""
         window = self._embedded(self._prepared(Window(level_copy, -1, -1, docs), trust=False))
         there = scan.read_now(self._client, level_copy.target.index, [(doc.id, doc.routing) for doc in docs])
@@ -70,13 +70,13 @@ class Copier:
         outcome = self._loop.send(operations)
         if outcome.blocked:
             raise Outdated(f"the target refuses writes to {outcome.blocked[0]}")
-        return Copied(len(docs), outcome.done, window.embedded, failed=outcome.rejected)
+        return CopyCounts(len(docs), outcome.done, window.embedded, failed=outcome.rejected)
 
-    def _pass(self, marks: Marks) -> Copied:
-        total = Copied()
+    def _pass(self, marks: Marks) -> CopyCounts:
+        total = CopyCounts()
         prepared = staged(map(self._prepared, staged(self._windows(marks))))
         with ThreadPoolExecutor(1, thread_name_prefix="osembed-copy") as writer:
-            pending: Future[Copied] | None = None
+            pending: Future[CopyCounts] | None = None
             try:
                 for window in prepared:
                     self._between()
@@ -129,9 +129,9 @@ class Copier:
             window.embedded, window.tokens = len(tokens), tokens.read
         return window
 
-    def _write(self, window: Window) -> Copied:
+    def _write(self, window: Window) -> CopyCounts:
         level_copy = window.level_copy
-        copied = Copied(window.seen, embedded=window.embedded, tokens=window.tokens)
+        copied = CopyCounts(window.seen, embedded=window.embedded, tokens=window.tokens)
         copied.carried = sum(not window.vectors.is_fresh(passage) for passage in window.passages.values())
         if window.docs:
             self._map_new_fields(window)

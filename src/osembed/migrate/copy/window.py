@@ -32,7 +32,7 @@ class Window:
 
 
 @dataclass
-class Copied:
+class CopyCounts:
     """What one window or pass did: documents seen, written, embedded, with a carried vector; tokens read; id → why it failed."""
 
     seen: int = 0
@@ -42,7 +42,7 @@ class Copied:
     tokens: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
-    def add(self, other: Copied) -> None:
+    def add(self, other: CopyCounts) -> None:
         """Take in another part."""
         self.seen += other.seen
         self.written += other.written

@@ -9,8 +9,8 @@ import numpy as np
 
 from osembed.embed.passage_vectors import PassageVectors, is_usable
 from osembed.migrate.copy.level_copy import OWN, PAGE, pack
-from osembed.migrate.proof.report import Check, Tally
 from osembed.migrate.proof.sides import Pair, Side
+from osembed.migrate.proof.verification import Check, FaultCount
 from osembed.models.identity import WITNESS_COSINE, cosines
 from osembed.opensearch import reads, scan
 from osembed.opensearch.checkpoints import whole_checkpoints
@@ -27,7 +27,7 @@ _NORM = 0.01  # how far a normalised vector's length may be from 1: bf16 and bas
 def check_documents(client: OpenSearch, side: Side, full: bool, seen: Callable[[int], None]) -> list[Check]:
     """Look at documents one by one: version, fields, text, vector."""
     names = ("versions", "fields") if side.pair else ()
-    tallies = {name: Tally(name, side.level) for name in (*names, "text hashes", "vectors", "norms")}
+    tallies = {name: FaultCount(name, side.level) for name in (*names, "text hashes", "vectors", "norms")}
     looked_at = 0
     for page in _pages(client, side, full):
         looked_at += len(page)
@@ -55,7 +55,7 @@ def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[StoredDo
     yield from scan.sample(client, index, SAMPLE, size)
 
 
-def _against_source(client: OpenSearch, pair: Pair, page: Sequence[StoredDocument], tallies: Mapping[str, Tally]) -> None:
+def _against_source(client: OpenSearch, pair: Pair, page: Sequence[StoredDocument], tallies: Mapping[str, FaultCount]) -> None:
     """Compare copies with the documents they were made of; those that changed since are the next catch-up's."""
     keys = [(doc.id, doc.routing) for doc in page]
     now = settled(lambda: scan.read_now(client, pair.level_copy.source.index, keys, fields=()))
@@ -71,7 +71,7 @@ def _against_source(client: OpenSearch, pair: Pair, page: Sequence[StoredDocumen
         tallies["fields"].see(doc.id, f"{', '.join(names)} differ" if names else "")
 
 
-def _against_text(side: Side, page: Sequence[StoredDocument], tallies: Mapping[str, Tally]) -> None:
+def _against_text(side: Side, page: Sequence[StoredDocument], tallies: Mapping[str, FaultCount]) -> None:
     """Embed texts again and compare with what is stored."""
     spec, meta = side.encoder.model.spec, side.target.meta
     passages = {doc.id: stored_passage(spec, side.level, doc.fields) for doc in page}

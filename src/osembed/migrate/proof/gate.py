@@ -18,7 +18,7 @@ from osembed.evaluate.judged import Judged, read_judged
 from osembed.evaluate.metrics import METRICS
 from osembed.evaluate.significance import lower_bound, overlap, randomisation_p, rank_biased_overlap
 from osembed.limits import Mode
-from osembed.migrate.proof.verdict import Gate, GateOptions, MetricVerdict, Worst
+from osembed.migrate.proof.verdict import Gate, GateOptions, LostQuery, MetricVerdict
 from osembed.opensearch import scan
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.target import Target, Targets
@@ -213,10 +213,10 @@ def _verdict(name: str, pairs: Sequence[tuple[float, float]], margin: float | No
     )
 
 
-def _worst(rankings: Sequence[tuple[str, list[str], list[str]]], values: Sequence[tuple[float, float]]) -> list[Worst]:
+def _worst(rankings: Sequence[tuple[str, list[str], list[str]]], values: Sequence[tuple[float, float]]) -> list[LostQuery]:
     order = sorted(range(len(rankings)), key=lambda place: values[place][1] - values[place][0])[:_WORST]
     return [
-        Worst(rankings[place][0], *values[place], rankings[place][1][:3], rankings[place][2][:3])
+        LostQuery(rankings[place][0], *values[place], rankings[place][1][:3], rankings[place][2][:3])
         for place in order
         if values[place][1] < values[place][0]
     ]

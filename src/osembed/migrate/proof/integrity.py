@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from osembed.migrate.proof.report import Check
 from osembed.migrate.proof.sides import Side
+from osembed.migrate.proof.verification import Check
 from osembed.opensearch import answers, changes, reads, scan
 from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.client import OpenSearch

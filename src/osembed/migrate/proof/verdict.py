@@ -55,7 +55,7 @@ class MetricVerdict:
 
 
 @dataclass(frozen=True)
-class Worst:
+class LostQuery:
     """A query that lost: its value with both models, and the best results of each."""
 
     query: str
@@ -80,7 +80,7 @@ class Gate:
     queries: int
     verdict: str
     metrics: list[MetricVerdict]
-    worst: list[Worst]
+    worst: list[LostQuery]
     overlap: float
     rbo: float
     override: str = ""

@@ -15,8 +15,8 @@ from osembed.migrate.copy.level_copy import LevelCopy
 from osembed.migrate.progress import Progress
 from osembed.migrate.proof import integrity, recall
 from osembed.migrate.proof.documents import SAMPLE, check_documents
-from osembed.migrate.proof.report import EXAMPLES, Check, Report, Verdict
 from osembed.migrate.proof.sides import Pair, Side
+from osembed.migrate.proof.verification import EXAMPLES, Check, Verdict, Verification
 from osembed.opensearch import answers, changes, reads, scan
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import StoredDocument
@@ -37,7 +37,7 @@ def verify(
     full: bool = False,
     still: Sequence[Target] = (),
     watch: Watch = lambda _: None,
-) -> Report:
+) -> Verification:
     """Verify indexes: against their sources where they are targets of a migration, else against their own texts.
 
     Args:
@@ -51,7 +51,7 @@ def verify(
     began = time.monotonic()
     seen = _Watched(watch, sum(_planned(client, side, full) for side in sides))
     kind = "migration" if any(side.pair for side in sides) else "live"
-    report = Report(collection, kind, {side.level: side.target.index for side in sides}, full)
+    report = Verification(collection, kind, {side.level: side.target.index for side in sides}, full)
     for side in sides:
         settled(partial(changes.refresh, client, side.target.index))
         if side.pair:

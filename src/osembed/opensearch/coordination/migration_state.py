@@ -19,7 +19,7 @@ OVER: tuple[Phase, ...] = ("finished", "aborted")
 
 
 @dataclass(frozen=True)
-class Move:
+class LevelMove:
     """One level on its way from one index to another.
 
     Attributes:
@@ -61,7 +61,7 @@ class MigrationState:
     id: str
     collection: str
     models: dict[str, str]
-    moves: dict[Level, Move]
+    moves: dict[Level, LevelMove]
     generation: int
     phase: Phase = "copy"
     attempt: int = 0
@@ -119,6 +119,6 @@ def read_state(stored: Mapping[str, Any] | None) -> MigrationState | None:
     return MigrationState(**{**known, "moves": moves, "history": history})
 
 
-def _read_move(stored: Mapping[str, Any]) -> Move:
+def _read_move(stored: Mapping[str, Any]) -> LevelMove:
     bases = {shard: (int(pair[0]), int(pair[1])) for shard, pair in stored.get("bases", {}).items()}
-    return Move(**{**stored, "marks": dict(stored.get("marks", {})), "bases": bases})
+    return LevelMove(**{**stored, "marks": dict(stored.get("marks", {})), "bases": bases})

@@ -12,7 +12,6 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from osembed.errors import BusyError, NodeError
 from osembed.opensearch.node.install import CLUSTER_NAME, VERSION, installed
 from osembed.opensearch.node.java import find_java
 from osembed.opensearch.node.launch import config_of, launch, log_of
+from osembed.opensearch.patience import Report
 from osembed.paths import cache_folder, data_folder
 
 _FIRST_PORT = 19200
@@ -33,7 +33,6 @@ _STOP_SECONDS = 30
 _PORT_TRIES = 3
 _FREE_MB = 700
 
-Report = Callable[[str], None]
 _LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on 127.0.0.1
 
 

@@ -29,7 +29,7 @@ class Check:
 
 
 @dataclass
-class Report:
+class Verification:
     """All checks of one verification."""
 
     collection: str
@@ -45,7 +45,7 @@ class Report:
         return all(check.verdict != "failed" for check in self.checks)
 
 
-class Tally:
+class FaultCount:
     """Counts the faults of one check and keeps the first few."""
 
     def __init__(self, name: str, level: str) -> None:
@@ -97,7 +97,7 @@ def page_of(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def kept_report(report: Report) -> dict[str, Any]:
+def kept_verification(report: Verification) -> dict[str, Any]:
     """Return a report as the journal keeps it: its fields and a readable page."""
     kept = {**asdict(report), "passed": report.passed}
     return {**kept, "page": page_of(kept)}
