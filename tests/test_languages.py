@@ -82,4 +82,4 @@ def test_a_model_that_cannot_read_the_script_is_warned_of(write, url, name):
     said = []
     summary = Collection(name, url, report=said.append).ingest(write([record("japanese")]), min_words=10)
     assert summary.unknown > 0.1 * summary.tokens
-    assert any("not made for this script" in text for text in said)
+    assert any("not trained for this script" in text for text in said)

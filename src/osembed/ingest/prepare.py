@@ -1,4 +1,4 @@
-"""Papers to work: which are unchanged, how the others are cut, which of their vectors are already there, what is left to embed."""
+"""Prepare papers: find the unchanged ones, cut the others into chunks, reuse stored vectors, collect the passages to embed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WITH_VECTOR = ["input_hash", "text_hash", "identity", "token_count", "embedding
 
 @dataclass(frozen=True)
 class Reading:
-    """How one level is read: the model's settings and its tokeniser."""
+    """The model settings and the tokeniser of one level."""
 
     spec: ModelSpec
     tokeniser: Tokeniser
@@ -42,10 +42,10 @@ class Work:
     """One paper that must be written.
 
     Attributes:
-        seen: version of the stored paper document, None where there is none.
+        seen: version of the stored paper document; None if there is none.
         passage, passages: the exact strings to embed for the paper and for each chunk.
-        tail: stored chunks beyond the last new one, to be deleted.
-        routings: id of the paper or a chunk → the routing that another program gave it: it stays where it is.
+        tail: stored chunks with numbers beyond the new last chunk; they are deleted.
+        routings: id of the paper or a chunk → the routing that another program gave it, so that it stays on its shard.
     """
 
     paper: Paper
@@ -60,16 +60,18 @@ class Work:
 
 @dataclass
 class Window:
-    """Some papers on their way through the stream.
+    """A group of papers that passes through the stages.
 
     Attributes:
-        unchanged: ids of papers that are stored just so.
-        waiting: changed papers that are not to be written yet.
+        unchanged: ids of papers that are already stored with this content.
+        waiting: changed papers that must not be written yet.
         bytes_read: of the input, up to the end of this window.
-        unseen: tokens of chunks beyond the model's window. (What a paper's vector misses, its chunks see.)
-        vectors: identity → hash of the passage → vector; holds kept vectors first, embedded ones later.
-        tokens: identity → the passages that are still to be embedded, tokenised.
+        words_beyond: words after the last allowed chunk.
+        unseen: tokens of chunks beyond the model's window. (Text beyond the window of a paper's vector is covered by its chunks.)
+        vectors: identity → hash of the passage → vector, float32 of shape (dimension,). Reused vectors first, embedded ones later.
+        tokens: identity → the tokenised passages that must be embedded.
         counts: hash of a chunk's passage → its number of tokens.
+        tokenise_s: seconds spent on tokenising.
     """
 
     targets: Targets
@@ -89,12 +91,12 @@ class Window:
 def prepare(
     client: OpenSearch, targets: Targets, readings: Mapping[Level, Reading], papers: Sequence[Paper], waits: Callable[[Paper, str], bool]
 ) -> Window:
-    """Compare papers with what is stored and cut those that differ. Reads only, but for mapping new metadata fields.
+    """Compare papers with the stored ones and cut those that differ into chunks. Writes nothing except mappings of new metadata fields.
 
     Args:
-        client, targets, readings: where, and how it is read.
-        papers: to compare.
-        waits: whether a changed paper is not to be written yet, by where the stored one came from.
+        client, targets, readings: the connection, the indexes, and the model settings of each level.
+        papers: the papers to compare.
+        waits: returns whether a changed paper must not be written yet, given the source of the stored one.
     """
     ids = [paper.id for paper in papers]
     stored = documents.read_documents(client, targets["papers"], ids)
@@ -121,7 +123,7 @@ def prepare(
 
 
 def chunk_operations(window: Window, now: str) -> Iterator[Operation]:
-    """Yield the operations on chunks: each new one is written, each of a longer old version is deleted."""
+    """Yield the operations on chunks: write each new chunk, delete the surplus chunks of a longer old version."""
     target = window.targets["chunks"]
     identity = target.meta.identity.hash
     for work in window.works:
@@ -153,7 +155,7 @@ def chunk_operations(window: Window, now: str) -> Iterator[Operation]:
 
 
 def paper_operation(window: Window, work: Work, now: str) -> Operation:
-    """Return the operation that commits a paper."""
+    """Return the operation that writes a paper's own document, which commits the paper."""
     target, paper = window.targets["papers"], work.paper
     identity, key = target.meta.identity.hash, text_hash(work.passage)
     document = {
@@ -177,7 +179,7 @@ def paper_operation(window: Window, work: Work, now: str) -> Operation:
 
 
 def _is_unchanged(paper: Paper, stored: Stored | None, tally: Tally | None, targets: Targets) -> bool:
-    """Whether a paper is committed with this very input, by this very model, and all its chunks are there and belong to it."""
+    """Return whether a paper is committed with this input and this model, with exactly the chunks that belong to it."""
     if stored is None or stored.fields.get("input_hash") != paper.input_hash:
         return False
     if stored.fields.get("identity") != targets["papers"].meta.identity.hash:
@@ -187,9 +189,9 @@ def _is_unchanged(paper: Paper, stored: Stored | None, tally: Tally | None, targ
 
 
 def _wanted_types(targets: Targets, papers: Sequence[Paper]) -> dict[str, str]:
-    """Return the metadata fields that both levels should map: those of either, and the new ones.
+    """Return the metadata fields that both levels should map: those that either level maps, and the new ones.
 
-    Of either, since a run may have been killed after it mapped a field on one level only.
+    A run may have been killed after it mapped a field on one level only.
     """
     mapped = {**targets["chunks"].meta_types, **targets["papers"].meta_types}
     known = {name: kind for name, kind in mapped.items() if kind != "object"}
@@ -198,7 +200,7 @@ def _wanted_types(targets: Targets, papers: Sequence[Paper]) -> dict[str, str]:
 
 
 def _agreed_types(targets: Targets) -> dict[str, str]:
-    """Return the metadata fields that both levels map alike; another program may have mapped one of them otherwise."""
+    """Return the metadata fields that both levels map to the same type; another program may have mapped one of them differently."""
     chunks = targets["chunks"].meta_types
     return {name: kind for name, kind in targets["papers"].meta_types.items() if chunks.get(name) == kind}
 
@@ -220,7 +222,7 @@ def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], 
 
 
 def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tally], stored: Mapping[str, Stored]) -> None:
-    """Read back the vectors of known papers, keep those of unchanged passages, note the chunks that are to go."""
+    """Read the stored vectors of known papers, reuse those of unchanged passages, and note which chunks to delete."""
     papers, chunks = window.targets["papers"], window.targets["chunks"]
     known = [work for work in window.works if work.seen or work.paper.id in tallies]
     ids = [key for work in known for key in documents.chunk_ids(work.paper.id, stored.get(work.paper.id), tallies.get(work.paper.id))]
@@ -236,7 +238,7 @@ def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tall
         work.routings.update({key: old.routing for key, old in mine.items()})
         last = len(work.chunks)
         work.tail = {key: old for key, old in mine.items() if int(key.rpartition("#")[2]) >= last}
-        # Chunks move when text is inserted: what counts is the passage, not its number.
+        # Match by passage and not by number, because inserted text shifts the chunks after it.
         by_hash = {old.fields.get("text_hash"): old for old in mine.values()}
         for passage in work.passages:
             if text_hash(passage) in by_hash:
@@ -253,7 +255,7 @@ def _keep(window: Window, level: Level, old: Stored, passage: str) -> None:
 
 
 def _tokenise_missing(window: Window, readings: Mapping[Level, Reading]) -> None:
-    """Tokenise each passage that has no vector yet, once per identity however often it occurs."""
+    """Tokenise each passage that has no vector yet, once per identity even if it occurs several times."""
     missing: dict[str, dict[str, str]] = {}
     by_identity: dict[str, Reading] = {}
     for level in LEVELS:
@@ -274,5 +276,5 @@ def _tokenise_missing(window: Window, readings: Mapping[Level, Reading]) -> None
 
 
 def without(window: Window, failed: set[str]) -> Window:
-    """Return the window without some papers."""
+    """Return the window without the works of failed papers."""
     return replace(window, works=[work for work in window.works if work.paper.id not in failed])

@@ -1,4 +1,4 @@
-"""The ingest flow: read → prepare → embed → write, each stage a thread ahead of the next, memory bounded by a few windows."""
+"""The ingest flow: read → prepare → embed → write. Each stage runs in a thread ahead of the next; memory is bounded by a few windows."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from osembed.embed.native.encoder import Encoder
 
 T = TypeVar("T")
-_REDOS = 12
-_UNREADABLE = 0.1  # of the tokens; papers in a script that a model knows have some per thousand
+_REDOS = 12  # attempts to write a paper that others keep changing
+_UNREADABLE = 0.1  # share of unknown tokens that triggers a warning; in a script that the model knows it is a few per thousand
 Progress = Callable[[Summary], None]
 
 
@@ -68,7 +68,7 @@ class Ingest:
         self.summary = intake.summary
 
     def run(self, progress: Progress, report: Callable[[str], None]) -> Summary:
-        """Read, embed and write; return when every paper is settled. Does not publish."""
+        """Read, embed and write; return the summary when every paper is written or rejected. Does not publish."""
         self._report, self._started = report, time.monotonic()
         summary = self.summary
         for level in LEVELS:
@@ -84,7 +84,7 @@ class Ingest:
             self._stream(self._intake.late_windows(), loop, progress)
             self._refresh()
             if summary.indexed:
-                self._prove_sight()  # a rule may hide just what was written now
+                self._prove_sight()  # a security rule may hide exactly what was just written
             if self._intake.options.prune:
                 self._intake.look_again()
                 self._pruner.prune(summary, self._now, loop, self._intake.options.max_delete)
@@ -96,7 +96,7 @@ class Ingest:
         return summary
 
     def _stream(self, batches: Iterator[Batch], loop: BulkLoop, progress: Progress) -> None:
-        """Let batches pass through all stages."""
+        """Pass batches through all stages."""
         prepared = staged(map(self._prepare_batch, staged(batches)))
         embedded = staged(map(self._embed, prepared))
         try:
@@ -107,25 +107,25 @@ class Ingest:
                 self.summary.seconds["wall"] = time.monotonic() - self._started
                 progress(self.summary)
         except BaseException:
-            self._ended.set()  # an interrupted run does not wait for a window to be embedded that nobody will write
+            self._ended.set()  # stop the embedding of a window that will not be written
             raise
         finally:
             for stage in (embedded, prepared):
                 stage.close()
 
     def _prove_sight(self) -> None:
-        """Refuse to compare papers with a collection of which this user sees a part."""
+        """Raise an error if this user sees only part of the collection: comparing papers with a part would be wrong."""
         self._settled(lambda: sight.prove(self._client, [target.place for target in self._now().values()]))
 
     def _settled(self, attempt: Callable[[], T]) -> T:
-        """Wait for a server that is away or short of something, and say so."""
+        """Run an attempt, waiting and reporting while the server is unavailable."""
         return settled(attempt, report=lambda text: self._report(text))
 
     def _encoder(self, level: Level) -> Encoder:
         return self._settled(lambda: self._encoders.of(self._targets[level].meta.stored_model, self._journal.recall_witness))
 
     def _refresh(self) -> None:
-        """Make visible what was written, so that the tallies of chunks see it; an index that is gone needs none."""
+        """Refresh the indexes, so that tallies of chunks see what was written. Indexes deleted by a migration are skipped."""
         for level in LEVELS:
             with suppress(MissingError):
                 self._settled(lambda level=level: changes.refresh(self._client, self._targets[level].index))  # type: ignore[misc]
@@ -143,7 +143,7 @@ class Ingest:
             targets = self._now()  # a migration may have moved the collection since the last window
             try:
                 window = self._settled(partial(self._compare, targets, papers))
-            except MissingError:  # it moved just now, and its old indexes are gone
+            except MissingError:  # a migration has just moved it and deleted its old indexes
                 if last:
                     raise
                 continue
@@ -194,18 +194,18 @@ class Ingest:
                 drop(summary.dropped, why, name, count)
 
     def _count_unknown(self, unknown: int, model: str) -> None:
-        """Warn, as soon as it is seen, of a model that cannot read the papers' script."""
+        """Warn once if the model cannot read the papers' script."""
         summary = self.summary
         summary.unknown += unknown
         if not self._warned and summary.unknown > _UNREADABLE * summary.tokens:
             self._warned = True
             self._report(
-                f"{summary.unknown / summary.tokens:.0%} of the tokens are unknown to {model}: it was not made for this script, and its vectors "
-                "will find little. A multilingual model, such as paraphrase-multilingual-MiniLM-L12-v2, reads it (`osembed models`)."
+                f"{summary.unknown / summary.tokens:.0%} of the tokens are unknown to {model}: it was not trained for this script, and vector search "
+                "will find little. Use a multilingual model, such as paraphrase-multilingual-MiniLM-L12-v2 (`osembed models`)."
             )
 
     def _write(self, window: Window, loop: BulkLoop, *, again: bool = False) -> None:
-        """Write chunks, then commit their papers; what conflicts or is blocked is kept for another try."""
+        """Write chunks, then commit their papers. Papers with conflicts or blocked writes are kept for another try."""
         summary = self.summary
         if not again:  # what these papers lose was counted at their first try
             self._count_losses(window)
@@ -229,7 +229,7 @@ class Ingest:
         summary.chunks += sum(len(work.chunks) for work in window.works)
 
     def _leave(self, window: Window, level: Level, operations: Sequence[Operation], outcome: Outcome) -> None:
-        """Leave witnesses of what was written: whoever comes next can see by them whether fields are hidden from it."""
+        """Store witnesses of what was written, by which later commands detect whether fields are hidden from their user."""
         place = window.targets[level].place
         shown = {
             work.paper.id if level == "papers" else chunk_id(work.paper.id, 0): {"paper_id": work.paper.id, "meta": work.meta}
@@ -248,7 +248,7 @@ class Ingest:
         return outcome
 
     def _sort_out(self, outcome: Outcome, papers: Mapping[str, Paper], owner: Callable[[str], str]) -> set[str]:
-        """Put papers whose operations failed where they belong: another try, or the dead letters. Return their ids."""
+        """Keep papers whose operations failed for another try, or reject them. Returns their ids."""
         failed: set[str] = set()
         self._blocked.update(owner(key) for key in outcome.blocked)
         for key in (*outcome.conflicts, *outcome.blocked):
@@ -260,19 +260,19 @@ class Ingest:
                 continue
             failed.add(paper.id)
             if "failed to parse" in reason and self._tries[paper.id] == 0:
-                self._redo[paper.id] = paper  # another writer mapped a metadata field first: try with their mapping
+                self._redo[paper.id] = paper  # another writer mapped a metadata field first: retry with that mapping
             else:
                 self._intake.reject(Rejected(f"refused by the server: {reason}", paper.source, paper.fields))
         return failed
 
     def _write_again(self, loop: BulkLoop) -> None:
-        """Redo papers that somebody else changed meanwhile, or whose index was fenced, from the read on."""
+        """Process papers again, from reading the stored version on, if another writer changed them or their index was fenced."""
         turn, fence_wait = 0, FenceWait(self._client, self._collection, self._report)
         while self._redo:
             papers, self._redo = list(self._redo.values()), {}
-            if self._blocked:  # a migration is swapping: wait, then write where the collection is then, with the model it has then
+            if self._blocked:  # a migration is swapping: wait, then write to the new indexes with the new model
                 self._blocked.clear()
-                settled(lambda: self._entry.check(surely=True))  # or its indexes are gone
+                settled(lambda: self._entry.check(surely=True))  # raises DroppedError if a drop caused the block
                 fence_wait.wait()
             else:
                 self._tries.update(paper.id for paper in papers)
@@ -288,9 +288,9 @@ class Ingest:
                 self._write(self._embed(self._prepare(papers)), loop, again=True)
 
     def _now(self) -> Targets:
-        """Return the indexes that the collection consists of at this moment: a migration may have moved it.
+        """Return the collection's current indexes: a migration may have moved it.
 
-        Raises DroppedError where it was dropped, even if it was made anew since.
+        Raises DroppedError if it was dropped, even if it has been created again since.
         """
         self._settled(self._entry.check)
         published = self._settled(lambda: indexes.resolve(self._client, self._collection))
@@ -300,7 +300,7 @@ class Ingest:
         return self._settled(lambda: indexes.resolve_indexes(self._client, now))
 
     def _without_bad_vectors(self, window: Window) -> Window:
-        """Reject papers of which a vector is zero or not finite; the server would refuse or, worse, rank them."""
+        """Reject papers with a vector that is zero or not finite. The server would refuse them or, worse, rank them."""
         bad: dict[str, set[str]] = {
             identity: {key for key, vector in vectors.items() if not np.isfinite(vector).all() or not vector.any()}
             for identity, vectors in window.vectors.items()
