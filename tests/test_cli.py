@@ -41,7 +41,7 @@ def test_a_whole_session(name, url, tmp_path):
     assert run("doctor", *base).returncode == 0
     rows = json.loads(run("eval", str(EXAMPLES), *base, "--json").stdout)["rows"]
     assert {row["fusion"] for row in rows} == {"-", "min_max", "l2", "z_score", "rrf"}
-    assert "1 deleted, 1 were not there" in run("delete", "ant-homing", "nobody", *base).stdout
+    assert "1 deleted, 1 not found" in run("delete", "ant-homing", "nobody", *base).stdout
     assert run("search", "HX-3306", *base, "--mode", "lexical", "--where", "id=ant-homing").stdout.startswith("Nothing found")
 
 
@@ -56,7 +56,7 @@ def test_the_exit_code_says_whether_papers_are_there(name, url, tmp_path, write,
     some = run("ingest", str(tmp_path), *base)
     assert some.returncode == 0, some.stderr
     assert "2 read = 1 indexed + 0 unchanged + 1 rejected" in some.stdout
-    assert f"passed over 1 readme, notice or licence files: {tmp_path.name}/README.md" in some.stdout
+    assert f"skipped 1 readme, notice or licence files: {tmp_path.name}/README.md" in some.stdout
 
 
 def test_help_teaches_and_is_quick():
@@ -95,9 +95,9 @@ def test_help_teaches_and_is_quick():
         (["search", "what's", "$new"], 2, "Put it in quotes: osembed search 'what'"),
         (["search", "x", "--collection", "Bad Name"], 2, "cannot be the name of a collection"),
         (["search", "x", "--collection", "nowhere"], 1, "osembed ingest PATH --collection nowhere"),
-        (["search", "x", "--weights", "a,b"], 2, "are not two numbers"),
+        (["search", "x", "--weights", "a,b"], 2, "is not a pair of numbers"),
         (["ingest", "./nowhere"], 2, "There is no ./nowhere"),
-        (["ingest", str(EXAMPLES), "--field", "title"], 2, "is no pair of names"),
+        (["ingest", str(EXAMPLES), "--field", "title"], 2, "is not a pair of names"),
         (["ingest", str(EXAMPLES), "--preset", "best"], 2, "'best' is not minilm or papers"),
         (["ingest", str(EXAMPLES), "--chunk-words", "10", "--chunk-overlap", "10"], 2, "no step"),
         (["ingest", str(EXAMPLES), "--model", "no-such-model", "--collection", "never"], 1, "no known model"),

@@ -56,9 +56,9 @@ def test_a_month_means_all_of_it():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("year", "is no filter"),
-        ("year>=", "is no filter"),
-        ("title:(a OR b)", "is no filter"),
+        ("year", "is not a filter"),
+        ("year>=", "is not a filter"),
+        ("title:(a OR b)", "is not a filter"),
         ("yeer>=2015", "Did you mean year"),
         ("authors=x", "No paper has a field 'authors'"),
         ("year>=two", "holds numbers"),

@@ -110,9 +110,9 @@ def test_json_lines_hold_one_hit_each(title):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--json", "--format", "csv"], "--json is --format json"),
+        (["--json", "--format", "csv"], "--json means --format json"),
         (["--format", "xml"], "'xml' is not table"),
-        (["--format", "csv", "--facet", "year"], "no place for facets"),
+        (["--format", "csv", "--facet", "year"], "cannot show facets"),
     ],
 )
 def test_contradictions_are_usage_errors(words, message):

@@ -321,7 +321,7 @@ def test_an_input_without_papers_says_why(tmp_path):
         intake.look()
     for said in ("2 records read", "2 no text", "Their fields are nr, titel, Volltext", "--field title=titel", "dead.jsonl"):
         assert said in str(refused.value)
-    with pytest.raises(InputError, match="Perhaps title=x"):
+    with pytest.raises(InputError, match="Did you mean title=x"):
         IngestOptions(names={"titel": "x"})
 
 
@@ -438,7 +438,7 @@ def test_dead_letters_that_would_be_read_again_without_end_are_refused(tmp_path)
     file.write_text('{"id": "1", "title": "short"}\n')
     (tmp_path / "link").symlink_to(tmp_path)
     for path, letters in ((file, file), (tmp_path, tmp_path / "dead.jsonl"), (tmp_path / "link", tmp_path / "sub" / "dead.jsonl")):
-        with pytest.raises(InputError, match="among what is read"):
+        with pytest.raises(InputError, match="inside the input"):
             Intake([str(path)], IngestOptions(dead_letters=str(letters)), "x")
     for letters in ("rejected.log", ".dead.jsonl", ".hidden/dead.jsonl"):
         Intake([str(tmp_path)], IngestOptions(dead_letters=str(tmp_path / letters)), "x").close()

@@ -253,7 +253,7 @@ def test_a_contradicting_spec_is_refused(collection, small, write, models):
     ingest(collection, [paper(1)], write, small)
     with pytest.raises(IdentityError, match="tiny-mirror differs in weights"):
         ingest(collection, [paper(2)], write, CollectionSpec(chunk_model=str(models.mirror)))
-    with pytest.raises(InputError, match="is cut by windows that fit the model"):
+    with pytest.raises(InputError, match="has chunks of windows that fit the model"):
         ingest(collection, [paper(2)], write, CollectionSpec(chunk_words=100))
     assert ingest(collection, [paper(2)], write, CollectionSpec(paper_model=str(models.bert))).indexed == 1
 
@@ -289,7 +289,7 @@ def test_faiss_is_refused_by_the_embedded_node(collection, client, server, small
     """Before anything is sent: the first faiss vector would end that node."""
     if not server.embedded:
         pytest.skip("the server under test is not the embedded node")
-    with pytest.raises(InputError, match="carries no native libraries"):
+    with pytest.raises(InputError, match="has no native libraries"):
         ingest(collection, [paper(1)], write, replace(small, profile="faiss"))
     assert client.indices.get(index=f"{collection.name}*", params={"expand_wildcards": "all"}) == {}
 

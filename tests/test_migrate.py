@@ -457,7 +457,7 @@ def test_a_rollback_names_what_it_cannot_bring_back(started, client, name, url, 
     assert list(client.indices.get_alias(name=name)) == [papers.green]
     assert not blocked(client, name)
     shell = run("migrate", "rollback", "--collection", name, "--url", url)
-    assert (shell.returncode, "papers/odd" in shell.stderr, "they have the new model" in shell.stdout) == (4, True, True)
+    assert (shell.returncode, "papers/odd" in shell.stderr, "they use the new model" in shell.stdout) == (4, True, True)
     back = started.rollback(gentle=False, allow_failed=1)
     assert (back.phase, list(back.failed)) == ("returned", ["papers/odd"])
     assert any("could not be brought back" in notice for notice in back.notices)

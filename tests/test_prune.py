@@ -226,7 +226,7 @@ def test_several_roots_are_judged_one_by_one(collection, small, folder, write):
 
 def test_what_has_no_root_is_nothing_to_prune_by(collection, folder):
     for given in ("-", folder / "t0.txt", [paper(1)]):
-        with pytest.raises(InputError, match="nothing to prune by"):
+        with pytest.raises(InputError, match="cannot be used to prune"):
             collection.ingest(given, prune=True)
 
 

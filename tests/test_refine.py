@@ -146,8 +146,8 @@ def test_filters_narrow_what_is_counted_and_sorted(many):
     ("options", "message"),
     [
         ({"sort": "yaer"}, "Did you mean year"),
-        ({"sort": "year:down"}, "not an order"),
-        ({"sort": "score:asc"}, "best first only"),
+        ({"sort": "year:down"}, "not a sort order"),
+        ({"sort": "score:asc"}, "only be sorted best first"),
         ({"sort": "authors"}, "No paper has a field 'authors'"),
         ({"facets": "venues"}, "Did you mean venue"),
         ({"facets": "title"}, "No paper has a field 'title'"),

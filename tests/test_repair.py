@@ -170,7 +170,7 @@ def test_what_the_server_refuses_is_named_and_tried_again(spread, client, url):
         done = spread.repair()
         assert (done.embedded, list(done.refused)) == (1, ["papers/odd"])
         again = run("verify", "--repair", "--collection", spread.name, "--url", url)
-        assert (again.returncode, "not mended 1 documents" in again.stdout, "papers/odd" in again.stdout) == (4, True, True), again.stderr
+        assert (again.returncode, "not repaired 1 documents" in again.stdout, "papers/odd" in again.stdout) == (4, True, True), again.stderr
         assert "embedding" not in client.get(index=spread.name, id="odd")["_source"]
         client.indices.put_settings(index=spread.name, body={"index.default_pipeline": "_none"})
         after = spread.repair()

@@ -356,13 +356,13 @@ def test_missing_collection(url):
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        (['topic="ecology"'], 'No paper meets topic="ecology". Did you mean topic=ecology? Quotes are taken as a part of the value.'),
-        (["topic=Ecology"], "No paper meets topic=Ecology. Did you mean topic=ecology?"),
-        (["topic=ecologie"], "No paper meets topic=ecologie. Did you mean ecology?"),
+        (['topic="ecology"'], 'No paper matches topic="ecology". Did you mean topic=ecology? Quotes count as part of the value.'),
+        (["topic=Ecology"], "No paper matches topic=Ecology. Did you mean topic=ecology?"),
+        (["topic=ecologie"], "No paper matches topic=ecologie. Did you mean ecology?"),
         (["topic=zzz"], "Its values are, for example, "),
-        (["year>=3000"], "No paper meets year>=3000. Its values go from "),
-        (["id=nobody"], "No paper meets id=nobody."),
-        (["topic=ecology", "year<1900"], "No paper meets year<1900."),
+        (["year>=3000"], "No paper matches year>=3000. Its values range from "),
+        (["id=nobody"], "No paper matches id=nobody."),
+        (["topic=ecology", "year<1900"], "No paper matches year<1900."),
     ],
 )
 def test_a_filter_that_no_paper_meets_is_said(small_examples, where, said):
@@ -377,7 +377,7 @@ def test_a_filter_that_no_paper_meets_is_said(small_examples, where, said):
 def test_filters_that_no_paper_meets_together(small_examples):
     """Each alone finds papers."""
     result = small_examples.search("ecology", where=("topic=ecology", "topic=linguistics|animal navigation"), mode="lexical")
-    assert result.notices == ("Each filter is met by some papers, but none meets all of them.",)
+    assert result.notices == ("Each filter matches some papers, but no paper matches all of them.",)
 
 
 def test_what_is_found_costs_no_hint(small_examples, monkeypatch):
@@ -395,12 +395,12 @@ def test_a_long_query_is_cut_and_that_is_said(small_examples, text, level):
     """Words and signs without spaces alike: the server's limit of clauses is never met."""
     result = small_examples.search(text, level=level)
     cut = len(text) != 19_000
-    assert any(f"only its first {MAX_WORDS} different words" in notice for notice in result.notices) == cut
+    assert any(f"only its first {MAX_WORDS} distinct words" in notice for notice in result.notices) == cut
 
 
 def test_a_query_of_a_megabyte_is_refused():
     """With how long it may be."""
-    with pytest.raises(InputError, match="The query has 1,000,000 characters. At most 100,000 are taken"):
+    with pytest.raises(InputError, match="The query has 1,000,000 characters. At most 100,000 are allowed"):
         check_query("x" * 1_000_000)
 
 
@@ -429,7 +429,7 @@ def test_any_text_is_a_query_or_refused(text):
         ({"weights": (0, 0)}, "weights"),
         ({"explain": "yes"}, "explain: 'yes' is not true or false"),
         ({"where": 5}, "where: 5 is not"),
-        ({"where": "year"}, "is no filter"),
+        ({"where": "year"}, "is not a filter"),
         ({"sise": 5}, "no option 'sise'. Did you mean size"),
     ],
 )

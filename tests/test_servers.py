@@ -208,7 +208,7 @@ def journey(place: Place, shards: int, models, write) -> None:
     check_printed(place)
     place.run("verify", "--full")
     check_migration(place, models)
-    assert "1 deleted, 1 were not there" in place.run("delete", "p1", "nobody")
+    assert "1 deleted, 1 not found" in place.run("delete", "p1", "nobody")
     place.run("verify", "--repair")
     found = contents(place.client, place.name)
     assert {key.split("#")[0] for key in found if key.startswith("chunks/p")} == {f"chunks/p{number}" for number in (0, 2, 3, 4, 5)}

@@ -418,7 +418,9 @@ def test_a_fault_of_our_own_goes_to_a_file(said, monkeypatch, tmp_path):
     assert (code, out) == (1, "")
     assert len(err.splitlines()) == 1
     [log] = (tmp_path / "home" / "faults").iterdir()
-    assert f"A fault of osembed: RuntimeError: a wheel has come off. Its traceback is in {log}; please report it with that file." in err
+    assert (
+        f"This is a bug in osembed: RuntimeError: a wheel has come off. The traceback is in {log}; please report it with that file." in err
+    )
     assert log.stat().st_mode & 0o777 == 0o600
     assert "models --json" in log.read_text()
     assert "raise RuntimeError" in log.read_text()
@@ -433,7 +435,7 @@ def test_a_fault_that_cannot_be_kept_is_printed(said, monkeypatch, tmp_path):
     code, _, err = said("models")
     assert code == 1
     assert err.count("Traceback") == 1
-    assert "could not be kept" in err
+    assert "could not be saved" in err
 
 
 def test_a_file_of_this_machine_is_no_fault_of_ours(said, monkeypatch):

@@ -145,4 +145,4 @@ def test_from_the_shell(names, url, known_models):
     table = run("search", "study", "--collection", given, "--url", url, "--format", "csv", "--fields", "year")
     assert table.stdout.startswith("collection,id,score,year\r\n") or table.stdout.startswith("collection,id,score,year\n")
     refused = run("search", "study", "--collection", given, "--url", url, "--print-request")
-    assert (refused.returncode, "for one collection" in refused.stderr) == (2, True)
+    assert (refused.returncode, "one collection only" in refused.stderr) == (2, True)

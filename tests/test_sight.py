@@ -216,7 +216,7 @@ def test_a_reader_searches_a_part(rule, said, world, tmp_path):
     told: list[str] = []
     counting = Collection(world.name, report=told.append)
     assert counting.count() == len(found.hits)
-    assert any("as far as this user sees" in text for text in told)
+    assert any("as far as this user can see" in text for text in told)
     exported = counting.export(tmp_path / "part.jsonl")
     assert exported.papers == len(found.hits)
     assert exported.unproven

@@ -133,7 +133,7 @@ def test_a_paper_is_shown_as_it_is_stored(filled, name, url, client):
     assert shown.returncode == 1
     assert "There is no paper 'P33'" in shown.stderr
     assert "Ids like it: p3" in shown.stderr
-    assert "not complete: see `osembed verify`" in shown.stdout
+    assert "incomplete: see `osembed verify`" in shown.stdout
     assert "Paper 4" in shown.stdout
     papers = json.loads(run("show", "p3", "short", "--collection", name, "--url", url, "--json").stdout)
     assert [one["id"] for one in papers] == ["p3", "short"]

@@ -307,7 +307,7 @@ def test_what_is_wrong_with_a_file_is_not_said_of_the_folder(follow, folder, sai
     (folder / "t30.txt").write_text("short")
     threading.Timer(2.0, place, [folder, 31]).start()
     assert within(60, steps).indexed == 1
-    assert any(text.startswith("What has changed in") for text in said)
+    assert any(text.startswith("The changed part of") for text in said)
 
 
 def test_a_migration_does_not_end_it(follow, folder, collection, models):

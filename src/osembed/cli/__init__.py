@@ -1,1 +1,1 @@
-"""The command line: parse, call one library function, print. Nobody imports it."""
+"""The command line: parse, call one library function, print. No other package imports it."""

@@ -1,4 +1,4 @@
-"""`osembed list`, `osembed count`, `osembed show`, `osembed export`: what there is."""
+"""`osembed list`, `osembed count`, `osembed show`, `osembed export`: read what is stored."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 @options.server
 @options.as_json
 def list_collections(as_json: bool, **given: Any) -> None:
-    """List the collections of a server: papers, chunks, size, models, state.
+    """List the collections on a server with their papers, chunks, size, models and state.
 
     \b
-    live            searched and written to
-    migrating       live; a migration has not swapped yet        migrated   live; after the swap, not finished
-    loading         its first load is under way or was interrupted
-    half dropped    a drop was interrupted: run it again         left over  indexes that nothing shows
-    contradictory   its aliases are not as they should be: osembed doctor says why
+    live            readers and writers use it
+    migrating       live; a migration has not swapped yet        migrated   live; swapped, but not finished
+    loading         the first load is running or was interrupted
+    half dropped    a drop was interrupted: run it again         left over  indexes that no alias points to
+    contradictory   its aliases are inconsistent: osembed doctor explains why
     """
     from osembed.listing import collections
 
@@ -41,7 +41,7 @@ def list_collections(as_json: bool, **given: Any) -> None:
     if rows:
         print_table(["collection", "papers", "chunks", "MB", "models", "state"], rows, right=["papers", "chunks", "MB"])
     else:
-        click.echo("No collections. Fill one: osembed ingest PATH")
+        click.echo("No collections. Create one: osembed ingest PATH")
 
 
 @click.command()
@@ -49,7 +49,7 @@ def list_collections(as_json: bool, **given: Any) -> None:
 @filtered
 @options.as_json
 def count(as_json: bool, where: tuple[str, ...], **given: Any) -> None:
-    """Count the papers of a collection, or those that match all filters: an exact number.
+    """Count the papers in a collection, or those that match every filter. The count is exact.
 
     \b
     osembed count
@@ -68,9 +68,9 @@ def count(as_json: bool, where: tuple[str, ...], **given: Any) -> None:
 @options.connection
 @options.as_json
 def show(ids: tuple[str, ...], as_json: bool, **given: Any) -> int:
-    """Show papers as they are stored: text, metadata, chunks, model and versions.
+    """Show stored papers: text, metadata, chunks, model and versions.
 
-    Exit code 1 where one is missing; the others are shown. With --json one document is printed: a list of papers.
+    If a paper is missing, the others are still shown and the exit code is 1. --json prints one document: a list of papers.
     """
     collection, found, missing = options.open_collection(given), [], []
     for paper_id in ids:
@@ -95,10 +95,10 @@ def show(ids: tuple[str, ...], as_json: bool, **given: Any) -> int:
 @options.progress
 @options.as_json
 def export(file: str, as_json: bool, where: tuple[str, ...], **given: Any) -> None:
-    """Write papers as JSON lines, which `ingest` reads again without loss.
+    """Write papers as JSON lines that `ingest` can read back without loss.
 
-    FILE is named like papers.jsonl or papers.jsonl.gz; it takes its name once it is whole. Without it the lines go to standard output. Papers
-    are ordered by id. A migration may swap meanwhile: what was live at the start is read to the end.
+    FILE is a name like papers.jsonl or papers.jsonl.gz; it appears under that name only when it is complete. Without FILE the lines go to
+    standard output. Papers are sorted by id. A migration may swap during the export: the index that was live at the start is read to the end.
 
     \b
     osembed export backup.jsonl.gz
@@ -106,7 +106,7 @@ def export(file: str, as_json: bool, where: tuple[str, ...], **given: Any) -> No
     """
     to_stdout = file == "-"
     if to_stdout and as_json:
-        raise InputError("--json prints the summary where the papers go.", "", "Name a file, like papers.jsonl.")
+        raise InputError("--json would print the summary into the papers on standard output.", "", "Name a file, like papers.jsonl.")
     collection = options.open_collection(given)
     to: str | IO[bytes] = sys.stdout.buffer if to_stdout else file
     try:
@@ -114,7 +114,7 @@ def export(file: str, as_json: bool, where: tuple[str, ...], **given: Any) -> No
             done = collection.export(to, where=where, progress=lambda read, total: meter.show(read / max(total, 1), f"{read:,} papers"))
     except OsembedError:
         if to_stdout:
-            notice("What was printed is not the whole.")
+            notice("The output is incomplete.")
         raise
     if as_json:
         print_json(done)
@@ -123,12 +123,14 @@ def export(file: str, as_json: bool, where: tuple[str, ...], **given: Any) -> No
 
 
 def _say_exported(done: Exported, file: str) -> None:
-    """Say on stderr what an export did: stdout may be the papers'."""
+    """Report the export on stderr, because the papers may be on stdout."""
     complain(f"{done.papers:,} papers of {done.collection} written to {safe(file)}")
     if done.unproven:
-        notice(f"As far as this user sees: {done.unproven}")
+        notice(f"As far as this user can see: {done.unproven}")
     if done.changed or done.added or done.deleted:
-        notice(f"Meanwhile {done.changed:,} were changed and {done.deleted:,} deleted; {done.added:,} that came later are not among them.")
+        notice(
+            f"During the export {done.changed:,} papers were changed and {done.deleted:,} deleted; {done.added:,} new papers are not included."
+        )
     for what, ids in (("`ingest` will reject", done.unfit), ("left out", done.left_out)):
         shown = ", ".join(f"{key} ({why})" for key, why in list(ids.items())[:5])
         if ids:

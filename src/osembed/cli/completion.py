@@ -1,18 +1,18 @@
-"""`osembed completion`: the shell knows commands and options."""
+"""`osembed completion`: shell completion of commands and options."""
 
 from __future__ import annotations
 
 import click
 
 PROGRAM = "osembed"
-_ASKED_BY = "_OSEMBED_COMPLETE"  # the variable by which the shell asks; click answers it before any command runs
+_ASKED_BY = "_OSEMBED_COMPLETE"  # the shell sets this variable to ask for completions; click answers before any command runs
 
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script that lets a shell complete commands and options.
+    """Print a script that makes a shell complete commands and options.
 
     \b
     bash   osembed completion bash > ~/.local/share/bash-completion/completions/osembed
@@ -22,6 +22,6 @@ def completion(context: click.Context, shell: str) -> None:
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
-    assert kind is not None  # the choice lists only those that click has
+    assert kind is not None  # SHELL can only be one that click supports
     script = kind(context.find_root().command, {}, PROGRAM, _ASKED_BY)
-    click.echo(script.source_template % script.source_vars())  # not `source()`: that starts the shell to ask for its version
+    click.echo(script.source_template % script.source_vars())  # not `source()`, which starts the shell to find out its version

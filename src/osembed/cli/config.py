@@ -1,4 +1,4 @@
-"""`osembed config`."""
+"""`osembed config`: the settings in force and their origin."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ORIGINS = {ParameterSource.DEFAULT: "default", ParameterSource.DEFAULT_MAP: "fi
 @options.as_json
 @click.pass_context
 def config(context: click.Context, as_json: bool) -> None:
-    """Show the settings in force and where each comes from: default, file or environment. Secrets are never shown.
+    """Show the settings in force and the origin of each: default, file or environment. Secrets are never shown.
 
-    The file is osembed.toml in the working folder, or what OSEMBED_CONFIG names. The command line wins over the environment, and that over
-    the file. Where a setting differs between commands, each has its line.
+    The file is osembed.toml in the working folder, or the one that OSEMBED_CONFIG names. The command line overrides the environment, which
+    overrides the file. A setting that differs between commands has one line for each value.
     """
     root = context.find_root()
     rows = [*_joined(row for name, command in _commands(root) for row in _in_force(name, command)), *_variables()]
@@ -44,7 +44,7 @@ def config(context: click.Context, as_json: bool) -> None:
 
 
 def _commands(context: click.Context, prefix: str = "") -> Iterator[tuple[str, click.Context]]:
-    """Yield every command and step by its words, its options taken from file and environment only."""
+    """Yield the full name and the context of every command and step, with options from the file and the environment only."""
     group = context.command
     for name, command in group.commands.items() if isinstance(group, click.Group) else ():
         own = command.make_context(name, [], parent=context, resilient_parsing=True)
@@ -63,7 +63,7 @@ def _in_force(name: str, context: click.Context) -> Iterator[dict[str, Any]]:
 
 
 def _joined(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Join the rows of commands for which a setting is the same."""
+    """Merge the rows of commands that share the same value of a setting."""
     joined: dict[str, dict[str, Any]] = {}
     for row in rows:
         same = joined.setdefault(repr((row["setting"], row["value"], row["from"])), {**row, "commands": []})
@@ -72,7 +72,7 @@ def _joined(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _variables() -> Iterator[dict[str, Any]]:
-    """Yield the variables that have no option; of a secret only whether it is set."""
+    """Yield the variables that have no option. For a secret, yield only whether it is set."""
     for name in VARIABLES:
         text = os.environ.get(name) or None
         value = "set" if text and name in SECRETS else text

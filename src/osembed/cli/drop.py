@@ -1,4 +1,4 @@
-"""`osembed drop`."""
+"""`osembed drop`: show what would be deleted, ask, delete."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 @click.command()
 @options.connection
 @options.option(
-    "--leftovers", is_flag=True, help="Delete only what interrupted work has left (`osembed doctor` lists it); the collection stays."
+    "--leftovers", is_flag=True, help="Delete only what interrupted work left behind (`osembed doctor` lists it); keep the collection."
 )
-@options.option("--yes", is_flag=True, consent=True, help="Do not ask. Counts on the command line only.")
+@options.option("--yes", is_flag=True, consent=True, help="Do not ask. Accepted on the command line only.")
 @options.as_json
 def drop(leftovers: bool, yes: bool, as_json: bool, **given: Any) -> None:
-    """Delete a collection for good, with everything that is provably osembed's.
+    """Delete a collection permanently, with everything that provably belongs to osembed.
 
-    Lists its indexes, those of a migration that nobody works on too, and asks for the collection's name. The index of the journal and the
-    search pipeline, which all collections share, stay. Exit code 3 while an ingest or a migration is at work.
+    Lists the indexes to delete, including those of a migration that no process is running, and asks you to type the collection's name. The
+    journal index and the search pipeline are shared by all collections and are kept. Exit code 3 while an ingest or a migration is running.
     """
     collection = options.open_collection(given)
     plan = collection.plan_drop(leftovers=leftovers)
@@ -39,12 +39,12 @@ def drop(leftovers: bool, yes: bool, as_json: bool, **given: Any) -> None:
     elif result.phase == "nothing to do":
         click.echo("Nothing to do.")
     else:
-        what = "Cleared what was left over of" if leftovers else "Dropped"
+        what = "Deleted the leftovers of" if leftovers else "Dropped"
         click.echo(f"{what} {collection.name}: {len(result.indexes)} indexes deleted.")
 
 
 def print_plan(plan: DropPlan) -> None:
-    """Print what would be deleted, on stderr: stdout is the result's."""
+    """Print what would be deleted, on stderr: stdout is for the result."""
     columns = ["index", "what it is", "model", "documents", "MB"]
     rows = [[one.index, _role(one.role, one.aliases), one.model, _number(one.documents), _number(one.megabytes)] for one in plan.indexes]
     if rows:
@@ -52,9 +52,9 @@ def print_plan(plan: DropPlan) -> None:
     for index, alias in plan.tokens:
         click.echo(safe(f"staging alias {alias} of {index}"), err=True)
     if plan.migration:
-        click.echo(safe(f"With them the migration to {plan.migration}, old model and new."), err=True)
+        click.echo(safe(f"This includes the migration to {plan.migration}: the indexes of the old model and of the new one."), err=True)
     if plan.entries:
-        click.echo(f"{plan.entries:,} entries of the journal", err=True)
+        click.echo(f"{plan.entries:,} journal entries", err=True)
 
 
 def _confirm(plan: DropPlan) -> None:
@@ -62,11 +62,11 @@ def _confirm(plan: DropPlan) -> None:
     if not sys.stdin.isatty():
         more = " --leftovers" if plan.leftovers else ""
         raise InputError(
-            f"Deleting '{name}' has to be confirmed, and there is no terminal to ask at.",
+            f"Deleting '{name}' needs a confirmation, and there is no terminal to ask on.",
             "Nothing was deleted.",
             f"Type: osembed drop{more} --collection {name} --yes",
         )
-    typed = click.prompt(f"It cannot be undone. Type {name} to delete this", default="", show_default=False, err=True)
+    typed = click.prompt(f"This cannot be undone. Type {name} to delete it", default="", show_default=False, err=True)
     if typed.strip() != name:
         raise InputError("That is not the collection's name.", "Nothing was deleted.", "")
 

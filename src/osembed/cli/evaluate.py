@@ -1,4 +1,4 @@
-"""`osembed eval`."""
+"""`osembed eval`: search quality on judged queries."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 @click.command("eval")
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 @options.connection
-@options.option("--split", default="test", show_default=True, metavar="NAME", help="Which judgments: qrels/NAME.tsv.")
+@options.option("--split", default="test", show_default=True, metavar="NAME", help="Which judgments to use: qrels/NAME.tsv.")
 @options.progress
 @options.as_json
 def evaluate(folder: str, split: str, as_json: bool, **given: Any) -> None:
-    """Measure search quality against judged queries in BEIR layout.
+    """Measure search quality on judged queries in BEIR layout.
 
-    DIR holds queries.jsonl and qrels/test.tsv; the papers must be in the collection already. Prints nDCG@10, MRR@10, MAP@100 and recall@100
-    for every mode, fusion and level, side by side.
+    DIR holds queries.jsonl and qrels/test.tsv. The papers must already be in the collection. Prints nDCG@10, MRR@10, MAP@100 and recall@100
+    for every mode, fusion and level.
 
     \b
     osembed ingest scifact/ --min-words 0 --collection scifact
@@ -42,5 +42,5 @@ def evaluate(folder: str, split: str, as_json: bool, **given: Any) -> None:
 
 
 def _without_queries(row: EvaluationRow) -> dict[str, Any]:
-    """Return a row's means; the values of each query are for Python callers."""
+    """Return a row's means without the values of each query, which are for Python callers."""
     return {key: value for key, value in asdict(row).items() if key != "per_query"}

@@ -1,4 +1,4 @@
-"""Our own faults: the traceback goes to a file that only its owner can read, and one line says what happened and where it stands."""
+"""Bugs in osembed: write the traceback to a file that only its owner can read, and print one line that points to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from osembed.paths import data_folder
 
 
 def report_fault(error: BaseException) -> None:
-    """Keep the traceback of an error that nobody expected, and say so in one line; with OSEMBED_DEBUG print it, too."""
+    """Save the traceback of an unexpected error and print one line about it. With OSEMBED_DEBUG, print the traceback too."""
     import traceback
 
     text = "".join(traceback.format_exception(error))
@@ -22,14 +22,15 @@ def report_fault(error: BaseException) -> None:
         complain(text)
     said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     try:
-        where = f"Its traceback is in {_keep(text)}; please report it {_tracker()}"
-    except OSError as full:  # it has to go somewhere
+        where = f"The traceback is in {_keep(text)}; please report it {_tracker()}"
+    except OSError as full:  # without a file the traceback must be printed, or it is lost
         complain("" if os.environ.get("OSEMBED_DEBUG") else text)
-        where = f"Its traceback could not be kept ({full.strerror}); please report it with what is printed above"
-    complain(f"{click.style('Error:', fg='red')} A fault of osembed: {safe(said)}. {safe(where)}.")
+        where = f"The traceback could not be saved ({full.strerror}); please report it with the output above"
+    complain(f"{click.style('Error:', fg='red')} This is a bug in osembed: {safe(said)}. {safe(where)}.")
 
 
 def _keep(text: str) -> Path:
+    """Write a traceback to a new file and return its path. Raises OSError if it cannot be written."""
     import platform
     from importlib.metadata import version
 
@@ -38,7 +39,7 @@ def _keep(text: str) -> Path:
     file = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     head = f"osembed {version('osembed')}, Python {platform.python_version()}, {platform.platform()}\n"
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8", errors="backslashreplace") as opened:
-        # Of the command line only its words and options: values may be secret.
+        # Only the names of commands and options are saved: values may be secret.
         opened.write(f"{head}{' '.join(_bare(argument) for argument in sys.argv[1:])}\n\n{text}")
     return file
 
@@ -48,7 +49,7 @@ def _bare(argument: str) -> str:
 
 
 def _tracker() -> str:
-    """Say where to report, as the package's own metadata names it."""
+    """Return where to report a bug, from the package's own metadata."""
     from importlib.metadata import metadata
 
     links = dict(link.split(", ", 1) for link in metadata("osembed").get_all("Project-URL") or [])

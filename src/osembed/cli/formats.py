@@ -1,4 +1,4 @@
-"""Pages of hits as text for other programs: JSON lines, CSV and BibTeX. Pure."""
+"""Format pages of hits for other programs: JSON lines, CSV and BibTeX. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import orjson
 from osembed.papers.paper import clean
 from osembed.search.results import Hit, SearchResult
 
-# A spreadsheet takes a cell that begins like this for a formula, and runs it. Full-width forms count in some languages.
+# A spreadsheet treats a cell that begins like this as a formula and runs it. In some locales the full-width forms count too.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 _BIBTEX = {
     "\\": r"\textbackslash{}",
-    "{": r"\textbraceleft{}",  # not \{, since BibTeX itself counts braces, also behind a backslash
+    "{": r"\textbraceleft{}",  # not \{, because BibTeX counts braces even after a backslash
     "}": r"\textbraceright{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -31,18 +31,18 @@ _DOI = re.compile(r"10\.\d{4,9}/\S+")
 
 
 def jsonl(result: SearchResult) -> str:
-    """Return one JSON object per line and hit."""
+    """Return one line per hit: a JSON object."""
     return "".join(orjson.dumps(asdict(hit), option=orjson.OPT_NON_STR_KEYS).decode() + "\n" for hit in result)
 
 
 def csv_table(result: SearchResult, fields: Sequence[str]) -> str:
     """Return one row per hit (RFC 4180).
 
-    Text that a spreadsheet would take for a formula gets an apostrophe in front.
+    Text that a spreadsheet would run as a formula is prefixed with an apostrophe.
 
     Args:
-        result: the page.
-        fields: the columns after id and score; () for title, all metadata of the page, source and word_count.
+        result: the page of hits.
+        fields: the columns after id and score. () means title, all metadata on the page, source and word_count.
     """
     cells = [_cells(hit) for hit in result]
     names = fields or ["title", *dict.fromkeys(name for hit in result for name in hit.meta), "source", "word_count"]
@@ -57,9 +57,9 @@ def csv_table(result: SearchResult, fields: Sequence[str]) -> str:
 
 
 def bibtex(result: SearchResult) -> str:
-    """Return one entry per paper: an article where its metadata names a journal or venue."""
+    """Return one entry per paper: @article if its metadata names a journal or venue, else @misc."""
     taken: set[str] = set()
-    papers = {(hit.collection, hit.id): hit for hit in result}  # several chunks are one paper
+    papers = {(hit.collection, hit.id): hit for hit in result}  # several chunks of one paper become one entry
     return "\n".join(_entry(hit, _key(hit.id, taken)) for hit in papers.values())
 
 
@@ -68,14 +68,14 @@ def _cells(hit: Hit) -> dict[str, Any]:
 
 
 def _columns(name: str, cells: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the columns of a field; `authors` may stand for `authors.name` and others."""
+    """Return the columns of a field: `authors` also selects `authors.name` and other subfields."""
     name = name.removeprefix("meta.")
     below = dict.fromkeys(column for row in cells for column in row if column.startswith(f"{name}."))
     return [name] if any(name in row for row in cells) or not below else list(below)
 
 
 def _cell(value: Any) -> str:
-    """Return what stands in a cell. Numbers stay numbers, whatever their sign."""
+    """Return the text of a cell. Numbers stay numbers, even negative ones."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -85,10 +85,10 @@ def _cell(value: Any) -> str:
 
 
 def _key(paper_id: str, taken: set[str]) -> str:
-    """Return an entry's key: the id in the letters that BibTeX takes, numbered where two ids come out alike."""
+    """Return an entry's key: the id in characters that BibTeX accepts, with a number if the key is already taken."""
     plain = re.sub(r"[^A-Za-z0-9:./+-]+", "_", paper_id) or "paper"
     key, number = plain, 1
-    while key.lower() in taken:  # BibTeX tells no upper from lower case
+    while key.lower() in taken:  # BibTeX keys are case-insensitive
         number += 1
         key = f"{plain}-{number}"
     taken.add(key.lower())
@@ -111,7 +111,7 @@ def _entry(hit: Hit, key: str) -> str:
 
 
 def _first(hit: Hit, names: Sequence[str]) -> str:
-    """Return the first value among these metadata fields as text."""
+    """Return the first non-empty value of these metadata fields as text, or ""."""
     for name in names:
         for value in _several(hit.meta.get(name)):
             if value:
@@ -122,7 +122,7 @@ def _first(hit: Hit, names: Sequence[str]) -> str:
 def _names(hit: Hit) -> list[str]:
     for name in _AUTHORS:
         found = _several(hit.meta.get(name))
-        if len(found) == 1:  # one text for all of them
+        if len(found) == 1:  # all authors in one string
             found = re.split(r"\s*;\s*|\s+and\s+", found[0])
         if any(found):
             return [one for one in found if one.strip()]
@@ -130,7 +130,7 @@ def _names(hit: Hit) -> list[str]:
 
 
 def _author(name: str) -> str:
-    """Return a name as BibTeX reads it; one that it would part, into authors or into more than two parts, in braces."""
+    """Return a name for BibTeX. Braces protect a name that BibTeX would split at "and" or at a second comma."""
     text = _latex(name)
     return f"{{{text}}}" if re.search(r"(^|\s)and(\s|$)", text, re.IGNORECASE) or text.count(",") > 1 else text
 
@@ -141,15 +141,15 @@ def _several(value: Any) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """Return a number as people write it: years are stored as 2015.0."""
+    """Return a number as people write it: the index stores the year 2015 as 2015.0."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _latex(text: str) -> str:
-    """Return text in one line that LaTeX prints as it stands."""
+    """Return text on one line, with the characters escaped that LaTeX treats specially."""
     return "".join(_BIBTEX.get(char, char) for char in " ".join(clean(text).split()))
 
 
 def _verbatim(text: str) -> str:
-    """Return an address, which LaTeX does not read as text: only what would end the field is encoded."""
+    """Return a URL or DOI. LaTeX does not parse it as text, so only characters that would end the field are encoded."""
     return re.sub(r"[{}\\\s]", lambda found: f"%{ord(found[0]):02X}", clean(text).strip())

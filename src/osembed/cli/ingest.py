@@ -1,4 +1,4 @@
-"""`osembed ingest`."""
+"""`osembed ingest`, and the options that it shares with `osembed watch`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ reading = options.stacked(
     options.connection,
     options.models,
     options.option("--min-words", default=100, show_default=True, metavar="N", help="Reject papers with fewer words."),
-    options.option("--field", "fields", multiple=True, metavar="OURS=THEIRS", help="Name of a field in your input, like title=name."),
-    options.option("--chunk-words", type=int, metavar="N", help="Fixed windows of N words. Default: what the model sees whole."),
+    options.option("--field", "fields", multiple=True, metavar="OURS=THEIRS", help="Map a field of your input, like title=name."),
+    options.option("--chunk-words", type=int, metavar="N", help="Fixed windows of N words. Default: what fits the model."),
     options.option("--chunk-overlap", type=int, metavar="N", help="Words that neighbouring chunks share (per 512)."),
-    options.option("--max-chunks", type=int, metavar="N", help="Most chunks of a paper."),
+    options.option("--max-chunks", type=int, metavar="N", help="Most chunks per paper."),
     options.option("--profile", metavar="lucene|lucene-sq|faiss", help="The k-NN engine of a new collection."),
-    options.option("--language", metavar="NAME", help="The language of a new collection's words, like german or de."),
+    options.option("--language", metavar="NAME", help="The language of a new collection, like german or de."),
     options.option("--shards", type=int, metavar="N", help="Primary shards of a new collection."),
-    options.option("--replicas", type=int, metavar="N", help="Replicas of a new collection, once it is loaded."),
-    options.option("--dead-letters", metavar="FILE", help="Where rejected records go."),
-    options.option("--prune", is_flag=True, help="Then remove the papers that PATH brought in earlier and does not have any more."),
+    options.option("--replicas", type=int, metavar="N", help="Replicas of a new collection, set after its first load."),
+    options.option("--dead-letters", metavar="FILE", help="Write rejected records to this file."),
+    options.option("--prune", is_flag=True, help="Afterwards remove papers that came from PATH and are no longer in it."),
     options.option(
-        "--max-delete", type=int, consent=True, metavar="N", help="Prune up to N papers, even from an empty PATH. Default: a tenth."
+        "--max-delete", type=int, consent=True, metavar="N", help="Prune at most N papers, even if PATH is empty. Default: a tenth."
     ),
     options.compute,
     options.progress,
@@ -44,11 +44,11 @@ reading = options.stacked(
 @reading
 @options.as_json
 def ingest(paths: tuple[str, ...], as_json: bool, **given: Any) -> int:
-    """Read papers, cut them, embed them, index them.
+    """Read papers, split them into chunks, embed and index them.
 
     PATH is a folder of .txt or .md files (title = first line), a .jsonl or .csv file, any of these as .gz or .zst, a folder in BEIR layout,
-    or - for JSON lines on standard input. Fields are found under their usual names (id, title, abstract, text …); all others become metadata
-    to filter by. Run it again at any time: what is unchanged costs nothing, what was interrupted is completed.
+    or - for JSON lines on standard input. Fields are recognised by their usual names (id, title, abstract, text …); all others become
+    metadata to filter by. You can run it again at any time: unchanged papers are skipped and an interrupted run is completed.
 
     \b
     osembed ingest papers/
@@ -69,7 +69,7 @@ def ingest(paths: tuple[str, ...], as_json: bool, **given: Any) -> int:
 
 
 def take_inputs(given: dict[str, Any]) -> tuple[Collection, CollectionSpec, dict[str, Any]]:
-    """Return what the options of `reading` say: the collection, what is wanted of it, how papers are read."""
+    """Take the options of `reading` out of `given`; return the collection, the requested spec and the ingest options."""
     from dataclasses import replace
 
     from osembed.arguments import choose_models
@@ -86,14 +86,14 @@ def _pairs(fields: tuple[str, ...]) -> dict[str, str]:
     for text in fields:
         ours, equals, theirs = text.partition("=")
         if not (ours and equals and theirs):
-            raise InputError(f"'{text}' is no pair of names.", "", "Write it like --field title=name.")
+            raise InputError(f"'{text}' is not a pair of names.", "", "Write it like --field title=name.")
         pairs[ours] = theirs
     return pairs
 
 
 def show_rates(meter: Meter, summary: Summary) -> None:
-    """Show how far an ingest is."""
+    """Show the progress of an ingest."""
     wall = max(summary.seconds["wall"], 1e-9)
-    settled = summary.indexed + summary.unchanged + summary.rejected
+    settled = summary.indexed + summary.unchanged + summary.rejected  # papers read ahead do not count as progress
     facts = {"papers": settled, "papers_per_s": settled / wall, "tokens_per_s": summary.tokens / wall}
     meter.show(summary.done, f"{settled:,} papers · {settled / wall:.1f} papers/s · {summary.tokens / wall:,.0f} tokens/s", facts)

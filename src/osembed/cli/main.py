@@ -1,4 +1,4 @@
-"""Entry point: the group, the configuration file, and the one place where errors become messages and exit codes."""
+"""Entry point: the command group, the configuration file, and the one place that turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised in the main thread so that everything unwinds as for Ctrl-C.
+    """SIGTERM, raised in the main thread so that everything unwinds as it does for Ctrl-C.
 
     Attributes:
-        raised: whether it was. Libraries that wait in native code make a KeyboardInterrupt of it.
+        raised: whether SIGTERM arrived. Libraries that wait in native code turn this exception into a KeyboardInterrupt.
     """
 
     raised = False
 
 
 class ReaderLeft(Exception):
-    """The reader of our output has closed it."""
+    """The program that reads our output has closed it, like `head`."""
 
 
 class Commands(click.Group):
-    """A group that tells a closed output from a failure: click and rich both end the process as if the command had failed."""
+    """A group that distinguishes closed output from a failure: click and rich exit with a failure in both cases."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Parse the command line; may print help."""
@@ -45,9 +45,9 @@ class Commands(click.Group):
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, with the defaults of osembed.toml."""
+        """Run the command, with the defaults from osembed.toml."""
         with _leaving():
-            if not set(ctx.help_option_names) & set(ctx.args):  # help is given however wrong the settings are
+            if not set(ctx.help_option_names) & set(ctx.args):  # --help must work even if the settings are invalid
                 ctx.default_map = check_settings(self)
             return super().invoke(ctx)
 
@@ -70,12 +70,12 @@ def cli() -> None:
     """Turn papers into a hybrid (BM25 + vector) search index on OpenSearch.
 
     \b
-    osembed ingest papers/            read, cut, embed and index a folder of papers
-    osembed search "how do ants …"    words and meaning together, best passages shown
-    osembed migrate --model M         move to another model while it is searched and written to
+    osembed ingest papers/            read, split, embed and index a folder of papers
+    osembed search "how do ants …"    search by words and meaning, show the best passages
+    osembed migrate --model M         move to another model while readers and writers continue
 
-    Without --url a real OpenSearch is installed and started on this machine. Every option can also be set as an environment variable
-    (--min-words as OSEMBED_MIN_WORDS) or in osembed.toml (`osembed config` shows what is in force); credentials only as OSEMBED_USER and
+    Without --url, a real OpenSearch is installed and started on this machine. Every option can also be set as an environment variable
+    (--min-words as OSEMBED_MIN_WORDS) or in osembed.toml (`osembed config` shows what is in force). Set credentials only as OSEMBED_USER and
     OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE).
     """
 
@@ -125,9 +125,9 @@ def _run() -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort, Terminated):
         what, code = ("Terminated", 143) if Terminated.raised else ("Interrupted", 130)
-        complain(f"{what}. What was acknowledged is kept; the same command goes on from here.")
+        complain(f"{what}. All acknowledged work is kept; run the same command again to continue.")
         return code
-    except (ReaderLeft, BrokenPipeError):  # that is the reader's right
+    except (ReaderLeft, BrokenPipeError):  # the reader wants no more output: not an error
         _drop_output()
         return 0
     except OSError as error:
@@ -135,7 +135,7 @@ def _run() -> int:
             return _unexpected(error)
         _drop_output()
         what = f"{error.filename} cannot be written" if error.filename else "The output cannot be written"
-        complain(f"{click.style('Error:', fg='red')} {safe(what)}: {error.strerror}. Make room there, then run the same command again.")
+        complain(f"{click.style('Error:', fg='red')} {safe(what)}: {error.strerror}. Free some space, then run the same command again.")
         return 1
     except Exception as error:
         report_fault(error)
@@ -144,7 +144,7 @@ def _run() -> int:
 
 
 def _unexpected(error: OSError) -> int:
-    """Say which file of this machine cannot be used; what names none is a fault of ours."""
+    """Report which local file cannot be used. An error that names no file is a bug in osembed."""
     if error.filename is None or not error.strerror:
         report_fault(error)
     else:
@@ -153,7 +153,7 @@ def _unexpected(error: OSError) -> int:
 
 
 def _drop_output() -> None:
-    """Let what is still buffered for stdout go nowhere: the interpreter would fail at it as it ends."""
+    """Send what is still buffered for stdout to /dev/null: flushing it at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

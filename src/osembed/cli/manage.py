@@ -26,14 +26,14 @@ def delete(ids: tuple[str, ...], as_json: bool, **given: Any) -> None:
             }
         )
         return
-    click.echo(f"{sum(found.values()):,} deleted, {len(found) - sum(found.values()):,} were not there")
+    click.echo(f"{sum(found.values()):,} deleted, {len(found) - sum(found.values()):,} not found")
 
 
 @click.command()
 @options.connection
 @options.as_json
 def status(as_json: bool, **given: Any) -> None:
-    """Show what is live: indexes, models, sizes."""
+    """Show the live indexes with their models and sizes."""
     rows = options.open_collection(given).status()
     if as_json:
         print_json(rows)
@@ -52,22 +52,22 @@ def status(as_json: bool, **given: Any) -> None:
     ]
     print_table(columns, table, right=["documents", "graph MB"])
     if rows[0].limits:
-        notice(f"As far as this user sees: {rows[0].limits} limits it.")
+        notice(f"As far as this user can see: {rows[0].limits} limits it.")
 
 
 @click.command()
 @options.connection
-@options.option("--full", is_flag=True, help="Look at every document instead of a sample.")
-@options.option("--repair", is_flag=True, help="First embed what bypassing writers left stale, delete orphaned chunks, lift write blocks.")
+@options.option("--full", is_flag=True, help="Check every document instead of a sample.")
+@options.option("--repair", is_flag=True, help="First re-embed stale documents, delete orphaned chunks and lift write blocks.")
 @options.compute
 @options.progress
 @options.as_json
 def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
-    """Prove the collection: every vector belongs to its text, every chunk to its paper.
+    """Verify the collection: every vector matches its text, every chunk belongs to its paper.
 
-    While a migration is under way it compares the new indexes with the old. With --repair it first mends what programs that write to the
-    aliases directly have left behind, from where the last repair ended: cheap enough for cron. Exit code 4 where a check fails, or where
-    something could not be mended: that is named, and tried again the next time.
+    During a migration it compares the new indexes with the old ones. With --repair it first repairs what programs that write to the aliases
+    directly left behind. Each repair continues where the last one ended, so it is cheap enough for cron. Exit code 4 if a check fails or a
+    document could not be repaired; such documents are listed, and the next repair tries them again.
     """
     from dataclasses import asdict
 
@@ -91,7 +91,7 @@ def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
 @options.connection
 @options.as_json
 def doctor(as_json: bool, **given: Any) -> None:
-    """Check the server and the collection: versions, traps, memory, what interrupted work left. Mends the search pipeline."""
+    """Check the server and the collection: versions, known pitfalls, memory, leftovers. Recreates a missing search pipeline."""
     findings = options.open_collection(given).doctor()
     if as_json:
         print_json(findings)

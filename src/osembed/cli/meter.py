@@ -1,4 +1,4 @@
-"""Progress, always on stderr: a bar on a terminal, silence elsewhere; lines or JSON events where they are asked for."""
+"""Progress on stderr: a bar on a terminal, nothing elsewhere; lines or JSON events on request."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from osembed.migrate.progress import Progress
 
 _EVERY_S = {"lines": 15.0, "json": 1.0}
-_RECENT_S = 60.0  # what a forecast rests on: a run that is resumed flies over what is done, then works
-_FIRST_S = 5.0  # before that a forecast would be a guess
+_RECENT_S = 60.0  # forecasts use this window only: a resumed run first skips finished work much faster than it can continue
+_FIRST_S = 5.0  # an earlier forecast would be a guess
 
 
 class Forecast:
-    """How long work will take, by how fast it has been in the last minute."""
+    """Estimates the remaining time from the speed in the last minute."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, float]] = deque()
 
     def left_s(self, done: float, now: float) -> float | None:
-        """Return the seconds that are left, or None where that is not known yet.
+        """Return the remaining seconds, or None if it is too early to tell.
 
         Args:
-            done: share of the work, from 0 to 1.
+            done: share of the work that is done, from 0 to 1.
             now: seconds on any clock.
         """
         self._seen.append((now, done))
@@ -42,10 +42,10 @@ class Forecast:
 
 
 class Meter:
-    """Shows a share of the work that is done, and what is said about it.
+    """Shows the share of work that is done, with a line of text.
 
     Args:
-        label: what is shown until there is something to say.
+        label: shown until the first call of `show`.
         kind: auto (a bar on a terminal, else nothing), lines, json, or off.
     """
 
@@ -57,7 +57,7 @@ class Meter:
         self._task: Any = None
 
     def __enter__(self) -> Meter:
-        self._forecast.left_s(0.0, time.monotonic())  # where windows are long, the first report can tell already
+        self._forecast.left_s(0.0, time.monotonic())  # so that the first report after a long window can already give a forecast
         if self._kind == "auto" and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
@@ -73,13 +73,13 @@ class Meter:
             self._live.stop()
 
     def show(self, done: float | None, text: str, facts: dict[str, Any] | None = None, left_s: float | None = None) -> None:
-        """Show how far it is.
+        """Show the progress.
 
         Args:
-            done: from 0 to 1; None where nobody knows how much there is.
-            text: for people.
-            facts: the same for programs.
-            left_s: seconds that are left, where that is known better than by the time so far.
+            done: from 0 to 1; None if the total is unknown.
+            text: the progress for people.
+            facts: the same for programs (`--progress json`).
+            left_s: remaining seconds, if the caller knows better than a forecast from the time so far.
         """
         now = time.monotonic()
         if left_s is None and done is not None:
@@ -95,7 +95,7 @@ class Meter:
                 complain(_line(done, text, left_s))
 
     def show_progress(self, progress: Progress) -> None:
-        """Show where a migration or a verification is."""
+        """Show the progress of a migration or a verification."""
         done = min(1.0, progress.done / progress.total) if progress.total else None
         behind = "" if progress.converging else f" · not converging, {progress.lag:,} behind"
         text = f"{progress.phase} · {progress.done:,} of {progress.total:,} documents · {progress.rate:,.0f}/s{behind}"
@@ -109,7 +109,7 @@ def _line(done: float | None, text: str, left_s: float | None) -> str:
 
 
 def _span(seconds: float) -> str:
-    """Return a time in the two units that matter."""
+    """Return a duration in seconds, minutes, or hours and minutes."""
     whole = round(seconds)
     if whole < 100:
         return f"{whole} s"

@@ -31,20 +31,20 @@ REFUSED, WAITING = 4, 5
 @options.as_json
 @click.pass_context
 def migrate(context: click.Context, /, no_swap: bool, as_json: bool, **given: Any) -> int | None:
-    """Move a collection to another model while it is searched and written to.
+    """Move a collection to another model while readers and writers continue to use it.
 
-    Copies every document to new indexes with vectors of the new model, keeps up with all writes and deletes, verifies the result, judges it,
-    then moves readers and writers in one step. Run it again after any interruption: it goes on. Until `finish` the old model is one
-    `rollback` away, with all writes made since.
+    Copies every document to new indexes with vectors of the new model, keeps up with writes and deletes, verifies the copy, compares search
+    quality (the gate), then moves readers and writers in one step. After an interruption, run it again: it continues. Until `finish`,
+    `rollback` brings the old model back without losing later writes.
 
     \b
-    osembed migrate plan --model all-mpnet-base-v2      what it would do, cost and need
-    osembed migrate --model all-mpnet-base-v2           all of it
-    osembed migrate status                              from another terminal
-    osembed migrate rollback                            back to the old model, keeping later writes
+    osembed migrate plan --model all-mpnet-base-v2      show what it would do and need
+    osembed migrate --model all-mpnet-base-v2           run all of it
+    osembed migrate status                              show progress, from another terminal
+    osembed migrate rollback                            return to the old model, keep later writes
     osembed migrate finish                              delete the old indexes
 
-    Exit codes: 0 done, 3 somebody else is at it, 4 verification or gate refused, 5 ready and waiting for `swap`.
+    Exit codes: 0 done, 3 another process is running it, 4 refused by verification or gate, 5 ready and waiting for `swap`.
     """
     if context.invoked_subcommand:
         return None
@@ -60,11 +60,11 @@ def migrate(context: click.Context, /, no_swap: bool, as_json: bool, **given: An
 @options.compute
 @options.as_json
 def plan(as_json: bool, **given: Any) -> int:
-    """Forecast it: time, tokens, memory, disk, what the model would see. Creates nothing."""
+    """Estimate time, tokens, memory, disk and how much text the model would not see. Creates nothing."""
     spec = _spec(given)
     found = options.open_collection(given).migration().plan(spec)
     if found is None:
-        click.echo("{}" if as_json else "Nothing to do: the collection is what was asked for.")
+        click.echo("{}" if as_json else "Nothing to do: the collection is already as requested.")
         return 0
     if as_json:
         print_json({**asdict(found), "fits": found.fits})
@@ -75,10 +75,10 @@ def plan(as_json: bool, **given: Any) -> int:
 
 @migrate.command()
 @options.connection
-@options.option("--report", is_flag=True, help="Print the last verification as a page.")
+@options.option("--report", is_flag=True, help="Print the report of the last verification.")
 @options.as_json
 def status(report: bool, as_json: bool, **given: Any) -> None:
-    """Show where a migration stands."""
+    """Show the state of a migration."""
     migration = options.open_collection(given).migration()
     state = migration.state
     if report:
@@ -95,19 +95,19 @@ def status(report: bool, as_json: bool, **given: Any) -> None:
 @migrate.command()
 @options.connection
 def pause(**given: Any) -> None:
-    """Let a running migration wait, from another terminal."""
+    """Pause a running migration, from another terminal."""
     options.open_collection(given).migration().control(paused=True)
-    click.echo("Pausing after the window that is under way.")
+    click.echo("Pausing after the current window.")
 
 
 @migrate.command()
 @options.connection
-@options.option("--rate", type=float, metavar="N", help="From now on at most N documents per second; 0 for no limit.")
+@options.option("--rate", type=float, metavar="N", help="Change the limit to N documents per second; 0 for no limit.")
 def resume(rate: float | None, **given: Any) -> None:
-    """Let it go on, or change its pace. (One that was interrupted goes on with `osembed migrate`.)"""
+    """Resume a paused migration, or change its pace. (To continue an interrupted one, run `osembed migrate`.)"""
     changes: dict[str, Any] = {"paused": False} if rate is None else {"paused": False, "rate": rate}
     state = options.open_collection(given).migration().control(**changes)
-    click.echo("Going on." if state.lease else "No process works on it now: run `osembed migrate --model …` to go on.")
+    click.echo("Resumed." if state.lease else "No process is running it: run `osembed migrate --model …` to continue.")
 
 
 @migrate.command()
@@ -117,7 +117,7 @@ def resume(rate: float | None, **given: Any) -> None:
 @options.compute
 @options.as_json
 def swap(as_json: bool, **given: Any) -> int:
-    """Move readers and writers to the new model, once it is ready."""
+    """Move readers and writers to the new model. The migration must be ready."""
     return _step(given, as_json, "swap")
 
 
@@ -130,7 +130,7 @@ def swap(as_json: bool, **given: Any) -> int:
 def rollback(as_json: bool, **given: Any) -> int:
     """Bring the old model back, with the writes and deletes made since the swap.
 
-    Documents that cannot be copied back are named and stop it (exit code 4), unless --allow-failed leaves them behind.
+    Documents that cannot be copied back are listed and stop it (exit code 4), unless --allow-failed permits leaving them behind.
     """
     return _step(given, as_json, "rollback")
 
@@ -140,7 +140,7 @@ def rollback(as_json: bool, **given: Any) -> int:
 @options.option("--grace", default=600.0, show_default=True, metavar="S", help="Seconds that must have passed since the swap.")
 @options.as_json
 def finish(grace: float, as_json: bool, **given: Any) -> int:
-    """Delete the replaced indexes. There is no way back after it."""
+    """Delete the replaced indexes. After this, `rollback` is no longer possible."""
     return _conclude(options.open_collection(given).migration().finish(grace), as_json)
 
 
@@ -148,7 +148,7 @@ def finish(grace: float, as_json: bool, **given: Any) -> int:
 @options.connection
 @options.as_json
 def abort(as_json: bool, **given: Any) -> int:
-    """Give it up before the swap (or after a rollback): delete the new model's indexes."""
+    """Cancel the migration before the swap (or after a rollback): delete the new model's indexes."""
     return _conclude(options.open_collection(given).migration().abort(), as_json)
 
 
@@ -169,7 +169,7 @@ def _spec(given: dict[str, Any]) -> Any:
 
 
 def _open(given: dict[str, Any]) -> tuple[Collection, MigrateOptions]:
-    """Open the collection; leave room for searches where they share its cores, unless the command line decides that."""
+    """Return the collection and the options. Embedding is gentle by default if it shares the server's cores."""
     eased, chosen = given.pop("gentle", None), _options(given)
     collection: Collection = options.open_collection(given)
     return collection, replace(chosen, gentle=collection.shares_cores if eased is None else eased)
@@ -202,7 +202,7 @@ def _margins(pairs: Sequence[str]) -> dict[str, float]:
         try:
             margins[metric] = float(number)
         except ValueError:
-            raise InputError(f"'{pair}' is no margin.", "", "Write it like --max-drop ndcg@10=0.01.") from None
+            raise InputError(f"'{pair}' is not a margin.", "", "Write it like --max-drop ndcg@10=0.01.") from None
     return margins
 
 
@@ -232,16 +232,16 @@ def _outcome(result: MigrateResult) -> str:
     if result.refused:
         kept = "Nothing has changed for readers; the new indexes are kept for inspection (`osembed migrate abort` deletes them)."
         if result.phase == "return":
-            kept = "Nothing has changed for readers: they have the new model. Mend these documents, then: osembed migrate rollback"
+            kept = "Nothing has changed for readers: they use the new model. Fix these documents, then run: osembed migrate rollback"
         return f"Refused by {safe(result.refused)}. {kept}"
     if result.phase == "ready":
         return "Ready. Swap with: osembed migrate swap"
     if result.phase == "swapped":
         waited = f" Writers waited {result.fence_s:.2f} s." if result.fence_s is not None else ""
-        return f"The collection answers with {models}.{waited} Back: osembed migrate rollback. For good: osembed migrate finish"
+        return f"The collection now uses {models}.{waited} To go back: osembed migrate rollback. To finish: osembed migrate finish"
     texts = {
         "nothing to do": "Nothing to do.",
-        "returned": "The old model is back, with all writes made since. `osembed migrate abort` deletes the new one's indexes.",
+        "returned": "The old model is back, with all writes made since. `osembed migrate abort` deletes the new model's indexes.",
         "finished": "Finished: the replaced indexes are deleted.",
         "aborted": "Aborted: the new indexes are deleted; the collection is as it was.",
     }

@@ -1,4 +1,4 @@
-"""Plans, states and verdicts of migrations, as people read them."""
+"""Options of `osembed migrate` that steps share, and its plans, states and verdicts for people."""
 
 from __future__ import annotations
 
@@ -16,33 +16,31 @@ if TYPE_CHECKING:
 
 where_text = options.stacked(
     options.models,
-    options.option(
-        "--profile", metavar="lucene|lucene-sq|faiss", help="Another mapping profile; vectors of the same model are carried over."
-    ),
-    options.option("--language", metavar="NAME", help="Another language, like german or de; vectors are carried over likewise."),
+    options.option("--profile", metavar="lucene|lucene-sq|faiss", help="Another mapping profile; vectors of the same model are copied."),
+    options.option("--language", metavar="NAME", help="Another language, like german or de; vectors are copied."),
 )
 pace_text = options.stacked(
     options.progress,
     options.option("--rate", default=0.0, metavar="N", help="At most N documents per second."),
     options.option(
-        "--gentle/--full-speed", default=None, help="Leave room for searches. Default: gentle where the server is on this machine."
+        "--gentle/--full-speed", default=None, help="Leave CPU time for searches. Default: gentle if the server is on this machine."
     ),
 )
-behind = options.option("--allow-failed", default=0, consent=True, metavar="N", help="Swap though N documents could not be copied.")
+behind = options.option("--allow-failed", default=0, consent=True, metavar="N", help="Swap even if up to N documents could not be copied.")
 proof_text = options.stacked(
     options.option("--full", is_flag=True, help="Verify every document instead of a sample."),
     behind,
-    options.option("--gate-qrels", metavar="DIR", help="Judge by these judgments (BEIR layout) instead of known items."),
+    options.option("--gate-qrels", metavar="DIR", help="Use these judgments (BEIR layout) instead of known items."),
     options.option("--max-drop", multiple=True, metavar="METRIC=X", help="How much worse the new model may be, like ndcg@10=0.01."),
     options.option("--gate-mode", metavar="MODE", help="hybrid (default with judgments) or vector (default without)."),
-    options.option("--gate-queries", metavar="FILE", help="Queries, one per line, to compare results of both models."),
-    options.option("--override", default="", consent=True, metavar="REASON", help="Swap though the gate refuses; the reason is recorded."),
-    options.option("--no-gate", is_flag=True, consent=True, help="Do not judge; recorded."),
+    options.option("--gate-queries", metavar="FILE", help="A file of queries, one per line, to compare the results of both models."),
+    options.option("--override", default="", consent=True, metavar="REASON", help="Swap even if the gate refuses; the reason is recorded."),
+    options.option("--no-gate", is_flag=True, consent=True, help="Skip the gate; this is recorded."),
 )
 
 
 def print_plan(found: MigrationPlan) -> None:
-    """Print a forecast."""
+    """Print the estimate of a migration."""
     columns = ["level", "from", "to", "documents", "tokens", "time", "graphs MB", "disk MB", "unseen"]
     rows = [
         [
@@ -59,20 +57,20 @@ def print_plan(found: MigrationPlan) -> None:
         for level in found.levels
     ]
     print_table(columns, rows, right=["documents", "tokens", "time"])
-    click.echo(f"About {_duration(found.seconds)} at {found.tokens_per_s:,.0f} tokens/s, measured on a sample just now.")
+    click.echo(f"About {_duration(found.seconds)} at {found.tokens_per_s:,.0f} tokens/s, measured now on a sample.")
     for text in found.warnings:
         click.echo(f"{click.style('warning', fg='yellow')} {safe(text)}")
-    click.echo("It would send:")
+    click.echo("Requests it would send:")
     for text in found.calls:
         click.echo(f"  {safe(text)}")
     for text in found.problems:
-        click.echo(f"{click.style('stops it', fg='red')} {safe(text)}")
+        click.echo(f"{click.style('problem', fg='red')} {safe(text)}")
 
 
 def print_state(state: MigrationState) -> None:
-    """Print where a migration stands."""
+    """Print the state of a migration."""
     models = ", ".join(f"{level} → {model}" for level, model in state.models.items())
-    holder = f"process {state.lease['pid']} on {state.lease['host']}" if state.lease else "no process works on it"
+    holder = f"process {state.lease['pid']} on {state.lease['host']}" if state.lease else "no process is running it"
     click.echo(f"{state.phase}{' (paused)' if state.paused else ''}: {models}; {holder}")
     if state.progress:
         progress = state.progress
@@ -80,19 +78,21 @@ def print_state(state: MigrationState) -> None:
         pace = f"{progress['rate']:,.0f}/s{eta}, {progress['lag']:,} behind"
         click.echo(f"{progress['done']:,} of {progress['total']:,} documents in this pass, {pace}")
         if not progress["converging"]:
-            click.echo(f"{click.style('not converging', fg='red')}: writes come as fast as they are embedded; no swap until they slow down")
+            click.echo(
+                f"{click.style('not converging', fg='red')}: writes arrive as fast as they are embedded; no swap until they slow down"
+            )
     if state.failed:
-        click.echo(f"{len(state.failed):,} documents could not be copied, like {safe(next(iter(state.failed.items())))}")
+        click.echo(f"{len(state.failed):,} documents could not be copied, for example {safe(next(iter(state.failed.items())))}")
     for when, what in state.history[-8:]:
         click.echo(f"  {when} {safe(what)}")
 
 
 def print_gate(gate: Gate) -> None:
-    """Print a judgment."""
+    """Print the verdict of the gate with its metrics."""
     overridden = f" (overridden: {safe(gate.override)})" if gate.override else ""
     click.echo(f"  gate by {gate.kind}, {gate.mode}, {gate.queries:,} queries: {gate.verdict}{overridden}")
     if gate.reason:
-        click.echo(f"  because {safe(gate.reason)}")
+        click.echo(f"  reason: {safe(gate.reason)}")
     if gate.alone:
         click.echo(f"  the new model alone: {', '.join(f'{name} {value:.4f}' for name, value in gate.alone.items())}")
         return
@@ -109,8 +109,8 @@ def print_gate(gate: Gate) -> None:
         for metric in gate.metrics
     ]
     if rows:
-        print_table(["metric", "old", "new", "difference", "lower 95 %", "may be", "p"], rows)
-    click.echo(f"  the first ten results agree by {gate.overlap:.0%}, rank-biased overlap {gate.rbo:.2f}")
+        print_table(["metric", "old", "new", "difference", "lower 95 %", "allowed", "p"], rows)
+    click.echo(f"  overlap of the first ten results {gate.overlap:.0%}, rank-biased overlap {gate.rbo:.2f}")
     for worst in gate.worst:
         click.echo(f"  {worst.blue:.2f} → {worst.green:.2f}  {safe(worst.query)[:100]}")
         click.echo(safe(f"      old: {', '.join(worst.blue_top)}\n      new: {', '.join(worst.green_top)}"))

@@ -1,4 +1,4 @@
-"""`osembed models`."""
+"""`osembed models`: the known models, and int8 quantisation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from osembed.cli.output import notice, print_json, print_table
 @options.as_json
 @click.pass_context
 def models(context: click.Context, as_json: bool) -> None:
-    """List the known models and which of them are on this machine.
+    """List the known models and show which of them are on this machine.
 
-    Any other hub id or local folder works too, with the settings that its own files state.
+    Any other hub id or local folder works too, with the settings in its own files.
     """
     if context.invoked_subcommand:
         return
@@ -39,20 +39,20 @@ def models(context: click.Context, as_json: bool) -> None:
         ]
         for spec, folder in found
     ]
-    print_table(["name", "dimension", "tokens", "pooling", "similarity", "licence", "here"], rows, right=["dimension", "tokens"])
+    print_table(["name", "dimension", "tokens", "pooling", "similarity", "licence", "local"], rows, right=["dimension", "tokens"])
 
 
 @models.command()
 @click.argument("model", metavar="MODEL")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…")
-@options.option("--to", "target", required=True, metavar="FOLDER", help="Where the int8 model goes; must not exist.")
+@options.option("--to", "target", required=True, metavar="FOLDER", help="Where to write the int8 model; must not exist yet.")
 @options.as_json
 def quantise(model: str, paths: tuple[str, ...], target: str, as_json: bool) -> None:
-    """Make an int8 model, faster on CPUs without bf16, and tell what it costs.
+    """Make an int8 model, which is faster on CPUs without bf16, and measure how much it differs.
 
-    Its vectors differ a little (cosine about 0.99), so it is a model of its own: a collection moves to it with `osembed migrate`, whose gate
-    says whether search stays as good. PATH is papers as `osembed ingest` reads them; running them shows how large the model's activations get.
-    Use others than you judge with.
+    Its vectors differ slightly (cosine about 0.99), so it counts as a different model: move a collection to it with `osembed migrate`, whose
+    gate checks that search stays as good. PATH holds papers as `osembed ingest` reads them; they are used to measure the range of the
+    model's activations. Do not use the papers that you evaluate with.
 
     \b
     osembed models quantise all-MiniLM-L6-v2 papers/ --to ./minilm-int8
@@ -72,6 +72,8 @@ def quantise(model: str, paths: tuple[str, ...], target: str, as_json: bool) -> 
         print_json({**asdict(made), "pays": made.pays})
         return
     click.echo(f"{source.spec.name} in int8: {made.folder}")
-    click.echo(f"cosine to its own vectors: {made.cosine_mean:.4f} on average, {made.cosine_min:.4f} at least")
+    click.echo(f"cosine to the original vectors: {made.cosine_mean:.4f} on average, {made.cosine_min:.4f} at least")
     click.echo("texts/s on this machine: " + ", ".join(f"{rate:,.1f} {backend}" for backend, rate in made.texts_per_s.items()))
-    click.echo(f"Move to it: osembed migrate --model {target}" if made.pays else "It is not faster here: this CPU does well without it.")
+    click.echo(
+        f"Move to it: osembed migrate --model {target}" if made.pays else "It is not faster on this machine: keep the original model."
+    )

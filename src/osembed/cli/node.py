@@ -1,4 +1,4 @@
-"""`osembed node start|stop|status|logs`."""
+"""`osembed node start|stop|status|logs`: the embedded OpenSearch."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from osembed.cli.output import notice, print_json, safe
 
 @click.group()
 def node() -> None:
-    """The embedded OpenSearch: a real one, on this machine only, started by itself when no --url is given.
+    """Manage the embedded OpenSearch: a real server that only this machine can reach, started automatically if no --url is given.
 
-    Its data lies in your user data folder (OSEMBED_HOME changes that) and is kept between runs. OSEMBED_NODE_HEAP sets its memory (1g).
+    Its data is kept in your user data folder (set OSEMBED_HOME to change that). OSEMBED_NODE_HEAP sets its heap size (1g).
     """
 
 
 @node.command()
 @options.as_json
 def start(as_json: bool) -> None:
-    """Start it, installing it first if need be."""
+    """Start it; install it first if needed."""
     from osembed.opensearch import node as embedded
 
     state = embedded.start(notice)
     if as_json:
         print_json(state)
     else:
-        click.echo(f"OpenSearch {state.version} answers on {state.url} (process {state.pid})")
+        click.echo(f"OpenSearch {state.version} is running on {state.url} (process {state.pid})")
 
 
 @node.command()
 def stop() -> None:
-    """Stop it; its data stays."""
+    """Stop it; its data is kept."""
     from osembed.opensearch import node as embedded
 
-    click.echo("stopped" if embedded.stop() else "it was not running")
+    click.echo("stopped" if embedded.stop() else "was not running")
 
 
 @node.command()
 @options.as_json
 def status(as_json: bool) -> None:
-    """Show whether it runs, and where."""
+    """Show whether it is running, and where."""
     from osembed.opensearch import node as embedded
 
     state = embedded.status()
@@ -52,7 +52,7 @@ def status(as_json: bool) -> None:
 
 
 @node.command()
-@options.option("--lines", default=50, show_default=True, metavar="N", help="How many of the last lines.")
+@options.option("--lines", default=50, show_default=True, metavar="N", help="How many lines to print.")
 def logs(lines: int) -> None:
     """Print the end of its log."""
     from osembed.opensearch import node as embedded

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become a Collection."""
+"""Options that several commands share, and how a Collection is made from them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _KINDS: dict[object, Any] = {click.BOOL: bool, click.INT: int, click.FLOAT: floa
 
 
 class Limited(click.ParamType):  # type: ignore[type-arg] # a generic type in newer versions of click only
-    """What the table of limits says of an option."""
+    """An option's type, checked against the table of limits."""
 
     def __init__(self, kind: Any) -> None:
         self.kind, self.name = kind, "limited"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value; a usage error where it does not fit."""
+        """Return the converted value. Ends in a usage error if it is not allowed."""
         try:
             return convert(value, self.kind, text=isinstance(value, str))
         except Misfit as error:
@@ -35,21 +35,21 @@ class Limited(click.ParamType):  # type: ignore[type-arg] # a generic type in ne
 
 
 class Several(click.ParamType):  # type: ignore[type-arg]
-    """Texts of an option that may be repeated; in one variable they are parted by semicolons."""
+    """The texts of a repeatable option; in an environment variable they are separated by semicolons."""
 
     name = "several"
     envvar_list_splitter = ";"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the text."""
+        """Return the text without surrounding whitespace."""
         return str(value).strip()
 
 
 class SettingOption(click.Option):
-    """An option with its three ways: the command line, OSEMBED_NAME, osembed.toml.
+    """An option that can be set on the command line, as OSEMBED_NAME or in osembed.toml.
 
     Attributes:
-        setting: what files and the environment may give; consent, by which a person takes a risk, they may not.
+        setting: how files and the environment may set it. Options by which a person accepts a risk (consent) cannot be set there.
     """
 
     def __init__(self, names: Sequence[str], *, consent: bool = False, **settings: Any) -> None:
@@ -68,7 +68,7 @@ option = partial(click.option, cls=SettingOption)
 
 
 def stacked(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Return one decorator that applies several, in reading order."""
+    """Return one decorator that applies several, so that --help lists them in the given order."""
 
     def apply(function: F) -> F:
         for decorator in reversed(decorators):
@@ -79,20 +79,20 @@ def stacked(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 server = stacked(
-    option("--url", metavar="URL", help="An OpenSearch server. Default: the embedded node, started by itself."),
-    option("--ca-cert", metavar="FILE", default="", help="One PEM file with the authorities that may sign the server's certificate."),
+    option("--url", metavar="URL", help="An OpenSearch server. Default: the embedded node, started automatically."),
+    option("--ca-cert", metavar="FILE", default="", help="PEM file of the authorities that may sign the server's certificate."),
     option("--insecure", is_flag=True, consent=True, help="Skip certificate verification; only for a server on this machine."),
 )
 connection = stacked(
-    option("--collection", default="papers", show_default=True, metavar="NAME", help="The collection."),
+    option("--collection", default="papers", show_default=True, metavar="NAME", help="The collection to use."),
     server,
 )
 compute = stacked(
-    option("--device", default="auto", show_default=True, metavar="cpu|cuda|auto", help="Where to embed."),
-    option("--precision", default="auto", show_default=True, metavar="fp32|bf16|fp16|auto", help="How to compute."),
+    option("--device", default="auto", show_default=True, metavar="cpu|cuda|auto", help="Device to embed on."),
+    option("--precision", default="auto", show_default=True, metavar="fp32|bf16|fp16|auto", help="Precision to embed with."),
 )
 models = stacked(
-    option("--model", metavar="MODEL", help="The model of both levels: a name of `osembed models`, a hub id, a folder."),
+    option("--model", metavar="MODEL", help="The model of both levels: a name from `osembed models`, a hub id or a folder."),
     option("--paper-model", metavar="MODEL", help="The model of papers."),
     option("--chunk-model", metavar="MODEL", help="The model of chunks."),
     option(
@@ -104,26 +104,30 @@ models = stacked(
 as_json = option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 progress = option(
-    "--progress", default="auto", show_default=True, metavar="auto|lines|json|off", help="On stderr; auto is a bar on a terminal only."
+    "--progress",
+    default="auto",
+    show_default=True,
+    metavar="auto|lines|json|off",
+    help="Progress on stderr; auto shows a bar, on a terminal only.",
 )
 format_ = option("--format", "format_", metavar="|".join(FORMATS), help="How hits are printed. Default: table.")
 
 
 def chosen_format(context: click.Context, format_: str | None, as_json: bool) -> str:
-    """Return how hits are printed. --json is --format json; what the command line says wins over settings.
+    """Return the output format. --json means --format json; the command line overrides settings.
 
-    Raises UsageError where both are given and contradict each other.
+    Raises UsageError if the command line gives both and they contradict each other.
     """
     typed = {name: context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("format_", "as_json")}
     if not as_json or format_ in (None, "json") or (typed["format_"] and not typed["as_json"]):
         return format_ or ("json" if as_json else "table")
     if typed["as_json"] and not typed["format_"]:
         return "json"
-    raise click.UsageError(f"--json is --format json; with --format {format_} it is a contradiction.", context)
+    raise click.UsageError(f"--json means --format json and contradicts --format {format_}.", context)
 
 
 def open_collection(options: dict[str, Any]) -> Collection:
-    """Take the connection and compute options out of a command's options and return the collection."""
+    """Remove the connection and compute options from a command's options and return the collection that they describe."""
     from osembed.collection import Collection
 
     return Collection(

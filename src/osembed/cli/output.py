@@ -1,4 +1,4 @@
-"""What people see. Text of papers and servers is data: control characters are removed, markup is never interpreted."""
+"""Output for people. Text from papers and servers is data: control characters are removed, markup is never interpreted."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from osembed.migrate.proof.repair import Repair
     from osembed.opensearch.doctor import Finding
 
-# C0 and C1 controls, and the characters that reorder text for the reader but not for the program.
+# C0 and C1 controls, and the bidirectional controls that reorder text on screen.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f]")
 
 
 def safe(text: object) -> str:
-    """Return text that cannot steer a terminal."""
+    """Return text without the characters that control a terminal."""
     return _UNSAFE.sub("", str(text))
 
 
 def notice(text: str) -> None:
-    """Say something to the person, on stderr."""
+    """Print a notice for people on stderr."""
     complain(click.style(safe(text), dim=True))
 
 
 def complain(text: str) -> None:
-    """Write a line to stderr; where nobody can read it any more (closed, full) the work goes on."""
+    """Write a line to stderr. If that fails (closed, disk full), ignore it and carry on."""
     with suppress(OSError):
         click.echo(text, err=True)
 
@@ -46,7 +46,7 @@ def print_json(data: Any, *, in_a_line: bool = False) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), err: bool = False) -> None:
-    """Print a table, on stderr where it is not the result; wide on purpose where that is no terminal, so that nothing is cut."""
+    """Print a table, on stderr with `err`. If the output is not a terminal, the table is 200 columns wide so that nothing is cut."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -78,7 +78,7 @@ def print_summary(summary: Summary) -> None:
 
 
 def print_follow_up(summary: Summary) -> None:
-    """Print in a line what was done with the files of a followed folder that have changed, and what was lost."""
+    """Print one line about the changed files of a watched folder, then what was rejected or left out."""
     counts = {name: getattr(summary, name) for name in ("indexed", "unchanged", "rejected", "pruned")}
     said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "indexed")
     click.echo(f"{time.strftime('%H:%M:%S')}  {said}")
@@ -89,34 +89,32 @@ def _print_losses(summary: Summary) -> None:
     for reason, count in summary.reasons.most_common():
         click.echo(f"  rejected {count:,}: {safe(reason)}")
     if summary.superseded:
-        click.echo(f"  ids of several records, of which the last was taken: {safe(_some(summary.superseded))}")
+        click.echo(f"  ids used by several records (the last record wins): {safe(_some(summary.superseded))}")
     if summary.doubled:
-        click.echo(
-            f"  {summary.doubled_count:,} papers are stored twice, under the id that an earlier version of osembed made of theirs, too."
-        )
-        click.echo(f"  To delete these: osembed delete {safe(shlex.join(summary.doubled))}")
+        click.echo(f"  {summary.doubled_count:,} papers are stored twice: also under the id that an earlier version of osembed gave them.")
+        click.echo(f"  To delete the old copies: osembed delete {safe(shlex.join(summary.doubled))}")
     for why, counts in summary.dropped.items():
         names = ", ".join(f"{safe(name[:80])} ({count:,})" for name, count in counts.most_common(5))
         click.echo(f"  metadata left out, {why}: {names}")
     if summary.pruned:
         click.echo(f"  pruned {summary.pruned:,}: {safe(_some(summary.pruned_ids, summary.pruned))}")
     for why, count in summary.spared.items():
-        click.echo(f"  gone, but kept {count:,}: {safe(why)} ({safe(_some(summary.spared_ids[why], count))})")
+        click.echo(f"  no longer in the input, but kept {count:,}: {safe(why)} ({safe(_some(summary.spared_ids[why], count))})")
     if summary.spared:
-        click.echo("  To remove such papers all the same: osembed delete ID…")
+        click.echo("  To remove such papers anyway: osembed delete ID…")
     for why, count in summary.skipped.items():
-        click.echo(f"  passed over {count:,} {safe(why)}: {safe(_some(summary.skipped_names[why]))}")
+        click.echo(f"  skipped {count:,} {safe(why)}: {safe(_some(summary.skipped_names[why]))}")
     if summary.dead_letters:
-        click.echo(f"  rejected records: {summary.dead_letters} (mend them, then ingest that file)")
+        click.echo(f"  rejected records: {summary.dead_letters} (fix them, then ingest that file)")
 
 
 def _some(names: Sequence[str], count: int = 0) -> str:
-    """Return the first names of a list; of `count` in all, where that is more."""
+    """Return the first five names of a list, with "…" if `count` says that there are more."""
     return ", ".join(name[:80] for name in names[:5]) + (", …" if count > 5 else "")
 
 
 def _audit(summary: Summary) -> str:
-    """Say how much of the text no model ever sees."""
+    """Return a sentence about how much of the text no model sees."""
     if not summary.unseen and not summary.beyond:
         return "The model sees all of the text."
     parts = [f"{summary.unseen:,} tokens of chunks longer than its window"] if summary.unseen else []
@@ -125,7 +123,7 @@ def _audit(summary: Summary) -> str:
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Print the metrics of every way to search, side by side."""
+    """Print a table with the metrics of every mode, fusion and level."""
     for text in evaluation.notices:
         notice(text)
     names = list(evaluation.rows[0].metrics)
@@ -140,12 +138,12 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def print_repair(done: Repair) -> None:
-    """Print what a repair mended, and what it could not."""
+    """Print what a repair fixed, and what it could not fix."""
     young = f", {done.young:,} chunks too young to judge" if done.young else ""
     lifted = f", write block of {', '.join(done.unblocked)} lifted" if done.unblocked else ""
-    click.echo(f"{done.looked_at:,} documents looked at, {done.embedded:,} mended, {done.orphans:,} orphaned chunks deleted{young}{lifted}")
+    click.echo(f"{done.looked_at:,} documents checked, {done.embedded:,} repaired, {done.orphans:,} orphaned chunks deleted{young}{lifted}")
     if done.refused:
-        click.echo(f"{click.style('not mended', fg='red')} {len(done.refused):,} documents, which the next repair tries again:")
+        click.echo(f"{click.style('not repaired', fg='red')} {len(done.refused):,} documents, which the next repair tries again:")
     for key, why in list(done.refused.items())[:10]:
         click.echo(f"  {safe(key)}: {safe(why)}")
 

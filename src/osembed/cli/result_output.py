@@ -1,4 +1,4 @@
-"""Search results and papers, as people read them."""
+"""Search results and stored papers, formatted for people."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from osembed.opensearch.stored_papers import StoredPaper
     from osembed.search.results import Hit, SearchResult
 
-# Columns that a title, a passage and a fact may take: a few lines, whatever a paper holds. --json prints all.
+# Most characters of a title, a passage and a fact, so that each hit takes a few lines only. --json prints everything.
 _TITLE, _PASSAGE, _FACT = 300, 1200, 80
 
 
 def marked(highlight: str, base: str = "") -> Text:
-    """Turn an escaped highlight into styled text: what stands in <em> is shown bold."""
+    """Turn an HTML-escaped highlight into styled text: <em> becomes bold."""
     from rich.text import Text
 
     text = Text(style=base)
@@ -37,7 +37,7 @@ def marked(highlight: str, base: str = "") -> Text:
 
 
 def print_result(result: SearchResult, fields: Sequence[str] = ()) -> None:
-    """Print a page of hits: with the fields that were asked for, else with their first metadata."""
+    """Print a page of hits with the requested fields, or with their first four metadata fields."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
@@ -58,7 +58,7 @@ def print_result(result: SearchResult, fields: Sequence[str] = ()) -> None:
 
 
 def _print_facets(console: Any, result: SearchResult) -> None:
-    """Print how many papers have which value, and of which papers that is said."""
+    """Print how many papers have each value, and which papers were counted."""
     from rich.text import Text
 
     of = "papers that match" if result.scope == "matches" else "best-ranked papers"
@@ -67,7 +67,7 @@ def _print_facets(console: Any, result: SearchResult) -> None:
         for value, count in facet.values.items():
             console.print(Text(safe(f"{count:>8,}  {short(value)}")))
         rest = [f"{facet.other:,} other"] * bool(facet.other) + [f"{facet.missing:,} without"] * bool(facet.missing)
-        inexact = [f"figures may be too small by {facet.error:,}"] * bool(facet.error)
+        inexact = [f"counts may be too low by up to {facet.error:,}"] * bool(facet.error)
         if rest + inexact:
             console.print(Text("  " + " · ".join(rest + inexact), style="dim"))
 
@@ -92,7 +92,7 @@ def _print_hit(console: Any, rank: int, hit: Hit, facts: Sequence[str]) -> None:
 
 
 def _facts(hit: Hit, fields: Sequence[str], several: bool) -> list[str]:
-    """Return what stands below a title: score, where there are several the collection, id and fields."""
+    """Return the line below a title: score, collection (if there are several), id and fields."""
     from_ = [hit.collection] if several else []
     return [f"{hit.score:.3f}", *from_, hit.id, *(f"{name} {short(value)}" for name, value in _shown(hit, fields).items())]
 
@@ -105,7 +105,7 @@ def _shown(hit: Hit, fields: Sequence[str]) -> dict[str, Any]:
 
 
 def _explanation(explain: dict[str, Any]) -> str:
-    if "details" in explain:  # the server's own tree
+    if "details" in explain:  # the explanation tree of OpenSearch, not one of osembed's own
         return orjson.dumps(explain, option=orjson.OPT_INDENT_2).decode()
     return "; ".join(
         f"{leg}: raw {'–' if part['raw'] is None else format(part['raw'], '.3f')}, "
@@ -115,7 +115,7 @@ def _explanation(explain: dict[str, Any]) -> str:
 
 
 def print_paper(paper: StoredPaper) -> None:
-    """Print a stored paper: what it says, then what is known of it."""
+    """Print a stored paper: its text, then its metadata and versions, then its chunks."""
     click.echo(click.style(safe(paper.title or paper.id), bold=True))
     for text in (paper.abstract, paper.body):
         if text:
@@ -135,10 +135,10 @@ def print_paper(paper: StoredPaper) -> None:
     }
     for name, value in facts.items():
         click.echo(safe(f"{name:12} {value}"))
-    state = "" if paper.is_complete else "; not complete: see `osembed verify`"
+    state = "" if paper.is_complete else "; incomplete: see `osembed verify`"
     click.echo(f"{len(paper.chunks):,} of {paper.chunk_count:,} chunks{state}")
     for chunk in paper.chunks:
-        stale = "" if chunk.is_current else "  of an earlier text or another model"
+        stale = "" if chunk.is_current else "  from an earlier text or another model"
         tokens = "?" if chunk.token_count is None else f"{chunk.token_count:,}"
         click.echo(
             f"  #{chunk.number}  characters {chunk.start_char:,}–{chunk.end_char:,}  {chunk.word_count:,} words  {tokens} tokens{stale}"
@@ -147,7 +147,7 @@ def print_paper(paper: StoredPaper) -> None:
 
 
 def short(value: object) -> str:
-    """Return a fact in a few words."""
+    """Return a value as text of at most 80 characters, a list as its first three values."""
     if isinstance(value, list):
         return ", ".join(map(short, value[:3])) + ("…" if len(value) > 3 else "")
     text = f"{value:g}" if isinstance(value, float) else str(value)

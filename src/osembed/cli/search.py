@@ -1,4 +1,4 @@
-"""`osembed search` and `osembed similar`."""
+"""`osembed search` and `osembed similar`: find papers and print them."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ where = options.option("--where", multiple=True, metavar="FILTER", help="Like ye
 size = options.option("--size", default=10, show_default=True, metavar="N", help="Papers per page.")
 
 passages = options.option("--passages", default=2, show_default=True, metavar="N", help="Passages shown per paper.")
-fields = options.option("--fields", default="", metavar="A,B", help="What is shown of a paper: metadata, title, abstract, body, source.")
+fields = options.option("--fields", default="", metavar="A,B", help="Which fields to show: metadata, title, abstract, body, source.")
 
 
 def _one_query(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> str:
-    """Return the query; where the shell made several words of it, show how it is typed."""
+    """Return the query. If the shell split it into several words, raise a usage error that shows how to quote it."""
     text = " ".join(words or ())
     if len(words or ()) > 1:
         quoted = shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
-        raise click.UsageError(f"The query came as {len(words)} words. Put it in quotes: osembed search {quoted}")
+        raise click.UsageError(f"The query was split into {len(words)} words. Put it in quotes: osembed search {quoted}")
     return text
 
 
 @click.command()
 @click.argument("query", nargs=-1, required=True, metavar="QUERY", callback=_one_query)
 @options.connection
-@options.option("--mode", default="hybrid", show_default=True, metavar="hybrid|lexical|vector", help="What to search by.")
-@options.option("--fusion", default="min_max", show_default=True, metavar="min_max|l2|z_score|rrf", help="How to join both.")
-@options.option("--weights", default="0.5,0.5", show_default=True, metavar="W,V", help="Weight of words and of meaning.")
+@options.option("--mode", default="hybrid", show_default=True, metavar="hybrid|lexical|vector", help="How to search.")
+@options.option("--fusion", default="min_max", show_default=True, metavar="min_max|l2|z_score|rrf", help="How to combine both rankings.")
+@options.option("--weights", default="0.5,0.5", show_default=True, metavar="W,V", help="Weights of words and meaning.")
 @where
-@options.option("--level", default="both", show_default=True, metavar="both|papers|chunks", help="Which level answers.")
+@options.option("--level", default="both", show_default=True, metavar="both|papers|chunks", help="Which level to search.")
 @size
 @options.option("--page", default=1, show_default=True, metavar="N", help="Which page of the first 100 papers.")
-@options.option("--hits", default="papers", show_default=True, metavar="papers|chunks", help="Papers with passages, or chunks.")
+@options.option("--hits", default="papers", show_default=True, metavar="papers|chunks", help="Show papers with passages, or single chunks.")
 @passages
-@options.option("--sort", default="", metavar="FIELD[:desc]", help="By words all matches are sorted, else the first 100 papers.")
+@options.option("--sort", default="", metavar="FIELD[:desc]", help="In lexical mode sorts all matches, else the first 100 papers.")
 @options.option("--facet", "facets", multiple=True, metavar="FIELD", help="Count papers by a metadata field; repeat for more.")
 @fields
-@options.option("--explain", is_flag=True, help="Show how each score came about.")
-@options.option("--strict", is_flag=True, help="Fail instead of searching by words only where the model is missing.")
+@options.option("--explain", is_flag=True, help="Show how each score was computed.")
+@options.option("--strict", is_flag=True, help="Fail if the model is missing, instead of searching by words only.")
 @options.option("--print-request", is_flag=True, help="Print the request for other programs instead of sending it.")
 @options.compute
 @options.format_
@@ -58,10 +58,10 @@ def _one_query(_: click.Context, __: click.Parameter, words: tuple[str, ...]) ->
 def search(context: click.Context, /, query: str, print_request: bool, weights: str, **given: Any) -> None:
     """Find papers by words and meaning, with their best passages.
 
-    By default words are looked for in whole papers and meaning in passages, and both rankings are joined. --level papers or --level chunks
-    uses OpenSearch's native hybrid query on one index, where the server has a correct one (3.5 or later, with neural-search).
-    A query has at most 100,000 characters; of its words the first 400 different ones are looked for.
-    --print-request prints for other programs what this server understands, and says where that ranks differently.
+    By default words are searched in whole papers and meaning in passages, and both rankings are combined. --level papers and --level chunks
+    use OpenSearch's native hybrid query on one index if the server has a correct one (3.5 or later, with neural-search).
+    A query has at most 100,000 characters; only its first 400 distinct words are searched.
+    --print-request prints the request that this server understands, for other programs, and says where its ranking would differ.
 
     \b
     osembed search "how do ants find their way home"
@@ -73,11 +73,11 @@ def search(context: click.Context, /, query: str, print_request: bool, weights: 
     how = options.chosen_format(context, given.pop("format_"), given.pop("as_json"))
     given |= {"weights": _weights(weights), "fields": _fields(given["fields"])}
     if given["facets"] and how not in ("table", "json"):
-        raise click.UsageError(f"--format {how} has no place for facets: use table or json.", context)
+        raise click.UsageError(f"--format {how} cannot show facets: use table or json.", context)
     given["collection"], *also = (name.strip() for name in given["collection"].split(","))
     collection = options.open_collection(given)
     if print_request and also:
-        raise click.UsageError("--print-request prints the request for one collection.", context)
+        raise click.UsageError("--print-request works with one collection only.", context)
     if print_request:
         _show_request(collection.request(query, **given), how == "json")
         return
@@ -87,8 +87,8 @@ def search(context: click.Context, /, query: str, print_request: bool, weights: 
 @click.command()
 @click.argument("paper_id", metavar="ID", required=False)
 @options.connection
-@options.option("--text", metavar="TEXT", help="Instead of a stored paper: a text, such as an abstract.")
-@options.option("--file", metavar="FILE", help="Instead of a stored paper: a text file; its first line is the title.")
+@options.option("--text", metavar="TEXT", help="Compare with a text, such as an abstract, instead of a stored paper.")
+@options.option("--file", metavar="FILE", help="Compare with a text file, whose first line is the title.")
 @where
 @size
 @passages
@@ -98,7 +98,7 @@ def search(context: click.Context, /, query: str, print_request: bool, weights: 
 @options.as_json
 @click.pass_context
 def similar(context: click.Context, /, paper_id: str | None, **given: Any) -> None:
-    """Find the papers nearest to a paper or a text, by their vectors.
+    """Find the papers whose vectors are nearest to a paper or a text.
 
     \b
     osembed similar malaria-nets
@@ -111,7 +111,7 @@ def similar(context: click.Context, /, paper_id: str | None, **given: Any) -> No
 
 
 def _print_page(result: SearchResult, how: str, fields: Sequence[str]) -> None:
-    """Print a page of hits; what is to be said of it goes to stderr in every format."""
+    """Print a page of hits. Notices go to stderr in every format."""
     from osembed.cli import formats
 
     if how == "table":
@@ -146,4 +146,4 @@ def _weights(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--weights: '{text[:60]}' are not two numbers.", "", "Write them like 0.3,0.7.") from None
+        raise InputError(f"--weights: '{text[:60]}' is not a pair of numbers.", "", "Write them like 0.3,0.7.") from None

@@ -1,4 +1,4 @@
-"""The settings of all commands, as their own options describe them: files and the environment are checked by these."""
+"""The settings of all commands, derived from their options, and the check of osembed.toml and the environment against them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from osembed.config import Schema, check_environment, config_file, read_defaults
 
 
 def schema_of(command: click.Command) -> Schema:
-    """Return what osembed.toml may hold for a command and its steps."""
+    """Return the settings that osembed.toml may hold for a command and its steps."""
     steps = command.commands if isinstance(command, click.Group) else {}
     settings = [option.setting for option in command.params if isinstance(option, SettingOption)]
     return Schema({setting.name: setting for setting in settings}, {name: schema_of(step) for name, step in steps.items()})
 
 
 def check_settings(command: click.Command) -> dict[str, Any]:
-    """Check file and environment; return the defaults that the file gives.
+    """Check osembed.toml and the environment; return the defaults from the file.
 
-    Raises InputError where anything in them is not what it should be.
+    Raises InputError if either holds an unknown setting, an invalid value or a secret.
     """
     schema = schema_of(command)
     for said in check_environment(schema, os.environ):

@@ -1,4 +1,4 @@
-"""`osembed watch`."""
+"""`osembed watch`: ingest a folder and follow it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("folder", type=click.Path(), metavar="FOLDER")
 @reading
-@options.option("--settle", default=2.0, show_default=True, metavar="SECONDS", help="A file has stopped changing after so long.")
+@options.option("--settle", default=2.0, show_default=True, metavar="SECONDS", help="Ingest a file after it has not changed for this long.")
 @options.as_json
 def watch(folder: str, as_json: bool, settle: float, **given: Any) -> None:
     """Ingest a folder, then follow it: new and changed files are ingested once they stop changing.
 
-    It runs until it is interrupted (Ctrl-C). Papers whose files go are kept, unless it is started with --prune. A server that is away is asked
-    again. With --json each ingest is one line.
+    It runs until you interrupt it (Ctrl-C). Papers whose files disappear are kept unless you start it with --prune. If the server is away, it
+    retries. --json prints one line per ingest.
 
     \b
     osembed watch papers/
@@ -35,7 +35,7 @@ def watch(folder: str, as_json: bool, settle: float, **given: Any) -> None:
     collection, spec, chosen = take_inputs(given)
     first = True
     with ExitStack() as shown:
-        meters: list[Meter] = []
+        meters: list[Meter] = []  # at most one, opened when an ingest reports something, so that no idle bar is shown
 
         def show(summary: Summary) -> None:
             if not meters:

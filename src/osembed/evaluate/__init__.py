@@ -1,1 +1,1 @@
-"""How good the answers are: metrics and their significance on judged queries."""
+"""Search quality on judged queries: metrics and their significance."""

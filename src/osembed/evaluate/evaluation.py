@@ -1,4 +1,4 @@
-"""Measure a collection against judged queries in BEIR layout: every mode, fusion and level, side by side."""
+"""Measure a collection on judged queries in BEIR layout, for every mode, fusion and level."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from osembed.search.searcher import Searcher
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """The means of one way to search; `per_query` holds each query's values in the order of METRICS."""
+    """The mean metrics of one way to search. `per_query` maps a query id to its values in the order of METRICS."""
 
     mode: str
     fusion: str
@@ -26,11 +26,11 @@ class EvaluationRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All rows, with what they rest on: judged papers that the collection lacks lower every number.
+    """The metrics of all ways to search, and what they are based on. Judged papers missing from the collection lower every number.
 
     Attributes:
-        notices: what this server does not do, or what this user does not see.
-        left_out: ways to search that were not measured, and why: a way whose model is missing is never answered by words instead.
+        notices: limits of this server, or of what this user can see.
+        left_out: way to search → why it was not measured. If a model is missing, its ways are left out and never replaced by lexical search.
     """
 
     collection: str
@@ -50,9 +50,10 @@ def evaluate(
     ways: list[SearchOptions] | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Evaluation:
-    """Search every judged query in every way and average the metrics.
+    """Search every judged query in every way and return the averaged metrics.
 
-    Raises ModelError where a way that was asked for needs a model which is not on this machine; of all ways, those are left out and named.
+    If a model is not on this machine, its ways are left out and listed; but if `ways` is given, ModelError is raised. Raises InputError if no
+    judged paper is in the collection.
     """
     given, ways = bool(ways), ways or list(all_ways())
     wanted = sorted({paper for judgments in judged.judgments.values() for paper in judgments})
@@ -80,7 +81,7 @@ def evaluate(
 
 
 def _measure(searcher: Searcher, judged: Judged, way: SearchOptions, progress: Callable[[int], None]) -> EvaluationRow:
-    """Search every judged query in one way, and in no other: a model that is missing is an error."""
+    """Search every judged query in one way. Strict: a missing model raises ModelError."""
     per_query: dict[str, tuple[float, ...]] = {}
     for place, (key, text) in enumerate(judged.queries.items(), 1):
         ranking = searcher.rank(text, replace(way, strict=True))

@@ -1,4 +1,4 @@
-"""Judged queries: which papers answer which question, and how well."""
+"""Judged queries: which papers are relevant to each query, and how relevant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Judged:
 
 
 def read_judged(folder: Path, split: str = "test") -> Judged:
-    """Read queries.jsonl and qrels/SPLIT.tsv. Raises InputError where one is missing or not understood."""
+    """Read queries.jsonl and qrels/SPLIT.tsv. Raises InputError if one is missing or malformed."""
     queries_file, judgments_file = folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv"
     for file in (queries_file, judgments_file):
         if not file.is_file():
@@ -32,14 +32,14 @@ def read_judged(folder: Path, split: str = "test") -> Judged:
     judgments: dict[str, dict[str, int]] = {}
     with judgments_file.open(newline="", encoding="utf-8") as lines:
         for number, row in enumerate(csv.reader(lines, delimiter="\t"), 1):
-            if number == 1 and not row[-1].lstrip("-").isdigit():
+            if number == 1 and not row[-1].lstrip("-").isdigit():  # a header
                 continue
             if len(row) < 3 or not row[-1].lstrip("-").isdigit():
                 raise InputError(f"{judgments_file}:{number} is not query-id, corpus-id, score, separated by tabs.")
             judgments.setdefault(row[0], {})[row[-2]] = int(row[-1])
     texts = {str(entry["_id"]): str(entry["text"]) for entry in map(orjson.loads, queries_file.read_bytes().splitlines())}
     if blank := next((query for query in judgments if query in texts and not texts[query].strip()), None):
-        raise InputError(f"Query {blank} in {queries_file} has no text.", "It would find nothing, whatever the model.", "Take it out.")
+        raise InputError(f"Query {blank} in {queries_file} has no text.", "It finds nothing with any model.", "Remove it.")
     relevant = {query for query, judged in judgments.items() if any(grade > 0 for grade in judged.values())}
     usable = {query: text for query, text in texts.items() if query in relevant}
     if not usable:

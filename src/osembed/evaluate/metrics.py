@@ -1,7 +1,7 @@
-"""Retrieval metrics over judgments. Pure; tests compare them with ir-measures.
+"""Retrieval metrics over judgments. Pure functions; tests compare them with ir-measures.
 
-Conventions of trec_eval: a judgment above 0 is relevant, gain is the judgment itself, the discount of rank r is log2(r + 1)
-(Järvelin and Kekäläinen, 2002), queries without a relevant judgment are left out.
+They follow trec_eval: a judgment above 0 is relevant, the gain is the judgment itself, the discount of rank r is log2(r + 1) (Järvelin and
+Kekäläinen, 2002), and queries without a relevant judgment are left out. All values are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def reciprocal_rank(ranking: Sequence[str], judged: Judgments, depth: int = 10) 
 
 
 def average_precision(ranking: Sequence[str], judged: Judgments, depth: int = 100) -> float:
-    """Return the mean of the precisions at each relevant result among the first `depth`, over all relevant ones."""
+    """Return the sum of the precisions at each relevant result among the first `depth`, divided by the number of relevant papers."""
     relevant = sum(grade > 0 for grade in judged.values())
     hits, total = 0, 0.0
     for rank, key in enumerate(ranking[:depth], 1):
@@ -36,7 +36,7 @@ def average_precision(ranking: Sequence[str], judged: Judgments, depth: int = 10
 
 
 def recall(ranking: Sequence[str], judged: Judgments, depth: int = 100) -> float:
-    """Return the share of the relevant results that is among the first `depth`."""
+    """Return the share of the relevant papers that are among the first `depth` results."""
     relevant = sum(grade > 0 for grade in judged.values())
     return sum(judged.get(key, 0) > 0 for key in ranking[:depth]) / relevant if relevant else 0.0
 

@@ -1,4 +1,4 @@
-"""Paired statistics over queries. Pure.
+"""Paired statistics over queries. Pure functions.
 
 Bootstrap: Efron and Tibshirani (1993), percentile bound of the mean of paired differences. Randomisation: Smucker, Allan and Carterette
 (CIKM 2007), two-sided, signs of the differences flipped at random. Overlap at depth: Webber, Moffat and Zobel (2010), rank-biased.
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_ROUNDS = 10_000
-_CHUNK = 500
+_ROUNDS = 10_000  # resamples
+_CHUNK = 500  # resamples computed at once, to bound memory
 
 
 def lower_bound(differences: Sequence[float], confidence: float = 0.95, seed: int = 7) -> float:

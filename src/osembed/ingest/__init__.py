@@ -1,1 +1,1 @@
-"""From an input to documents: read and look, prepare, embed, write; prune what is gone; follow a folder."""
+"""From an input to documents: read, prepare, embed, write; prune removed papers; watch a folder."""

@@ -15,13 +15,14 @@ from osembed.opensearch.patience import settled
 from osembed.opensearch.schema import JOURNAL
 from osembed.opensearch.target import Target, Targets
 
-_NOBODY, _NEVER = "osembed-scratch", (9_000_000_000_000_000, 1)  # an id that nobody has, a version that no document reaches
+_NOBODY, _NEVER = "osembed-scratch", (9_000_000_000_000_000, 1)  # an id that no document has, and a version that no document reaches
 
 
 def require_writes(client: OpenSearch, targets: Targets, loop: BulkLoop) -> None:
-    """Raise AuthError unless this user may write and delete documents and journal entries, before a paper is written in part.
+    """Raise AuthError unless this user may write and delete documents and journal entries. Called before any paper is written.
 
-    One request, whose conditions hold for no document; what an ingest reads is asked by reading it.
+    This sends one bulk request with version conditions that no document meets, so that only permissions are tested. Read permissions are
+    tested by reading.
     """
     if not permissions.is_secured(client):
         return
@@ -33,16 +34,16 @@ def require_writes(client: OpenSearch, targets: Targets, loop: BulkLoop) -> None
 
 
 def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: BulkLoop, ids: Sequence[str]) -> dict[str, bool]:
-    """Delete papers, their chunks first; return for each id whether the paper was there.
+    """Delete papers, their chunks first. Returns for each id whether the paper existed.
 
-    Killed half-way, the paper still stands and the next delete (or ingest) completes the work. A paper that changes meanwhile is read again;
-    a fence is waited for.
+    If it is killed half-way, the paper is still there, and the next delete (or ingest) completes the work. A paper that another process
+    changes is read again. A fence (a write block during a swap) is waited for.
 
     Args:
         client: the connection.
-        targets: asked before each round for the indexes that the collection consists of now.
+        targets: called before each round for the collection's current indexes.
         loop: sends the deletes.
-        ids: of papers.
+        ids: ids of papers.
     """
     settled(lambda: sight.prove(client, [target.place for target in targets().values()]))
     found: dict[str, bool] = {}
@@ -63,7 +64,7 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
 
 
 def _look_up(client: OpenSearch, now: Targets, ids: Sequence[str]) -> tuple[Targets, dict[str, list[StoredDocument]], dict[str, Tally]]:
-    """Read what there is of papers: where they are now, every copy of their documents, their chunks."""
+    """Return the current indexes, every copy of the papers' documents, and the tally of their chunks."""
     changes.refresh(client, now["papers"].index, now["chunks"].index)
     return now, _copies(client, now["papers"], ids), tally_chunks(client, now["chunks"], ids)
 
@@ -74,7 +75,7 @@ def _chunks_of(paper_id: str, papers: Sequence[StoredDocument], tally: Tally | N
 
 
 def _delete(target: Target, loop: BulkLoop, found: Mapping[str, Sequence[StoredDocument]]) -> Outcome:
-    """Delete every copy of documents. One copy of each at a time: ids must not repeat within a `send`."""
+    """Delete every copy of documents, one copy of each per `send`, because ids must not repeat within a `send`."""
     outcome = Outcome()
     for turn in range(max(map(len, found.values()), default=0)):
         turns = [(key, same[turn]) for key, same in found.items() if len(same) > turn]
@@ -88,7 +89,7 @@ def _copies(client: OpenSearch, target: Target, ids: Sequence[str]) -> dict[str,
 
 
 def _accepted(outcome: Outcome) -> Outcome:
-    """Refuse an outcome in which a delete was rejected."""
+    """Return the outcome. Raises ClusterError if a delete was rejected."""
     if outcome.rejected:
         raise ClusterError(f"The server refused a delete: {next(iter(outcome.rejected.values()))}.")
     return outcome

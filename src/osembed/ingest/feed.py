@@ -1,4 +1,4 @@
-"""One collection that is fed, once or again and again: look at the input, open the collection, ingest, publish."""
+"""Ingest into one collection, once or repeatedly: check the input, open the collection, ingest, publish."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from osembed.papers.readers.dicts import Dicts
 
 
 class Feed:
-    """What feeds one collection.
+    """Ingests into one collection; `ingest` may be called again and again.
 
     Args:
         collection: its name.
-        connect: returns client and server; called once there is something to write.
-        encoders: the models, kept from one ingest to the next.
-        report: told what a person should know.
+        connect: returns client and server; called when there is something to write.
+        encoders: the models, kept between ingests.
+        report: called with notices for people.
     """
 
     def __init__(self, collection: str, connect: Callable[[], tuple[OpenSearch, Server]], encoders: Encoders, report: Report) -> None:
@@ -46,15 +46,15 @@ class Feed:
         *,
         again: bool = False,
     ) -> Summary:
-        """Ingest papers. Raises as `Collection.ingest` does.
+        """Ingest papers and return what was done. Raises the same errors as `Collection.ingest`.
 
         Args:
-            papers: paths, or papers that are handed over.
+            papers: paths, or papers as dictionaries.
             spec, options, progress: see `Collection.ingest`.
-            only: files of a folder that are read; None stands for all.
-            again: whether the collection must still be the one that the last ingest has fed.
+            only: the files of a folder to read; None for all.
+            again: whether the collection must still be the one of the last ingest. If it was dropped since, DroppedError is raised.
         """
-        # The input first: for one that is not there nothing is started, created or bound to a model.
+        # Check the input first: if it is missing, nothing must be started, created or bound to a model.
         with closing(Intake(papers, options, self._collection, only)) as intake, telling(lambda: self._connect()[0], self._collection):
             intake.look()
             if intake.notice:

@@ -1,4 +1,4 @@
-"""What goes into an ingest: papers in windows, what is rejected put aside with its reason, of records with one id the last."""
+"""The input of an ingest: group papers into windows, put rejected records aside with a reason, keep the last record of each id."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from osembed.papers.records import Record, Rejected, printable
 from osembed.papers.seen import SeenIds
 
 SUPERSEDED = "superseded: a later record of this input has its id"
-_WINDOW_PAPERS = 256
+_WINDOW_PAPERS = 256  # a window ends at either limit, so that memory is bounded
 _WINDOW_CHARS = 400_000
-_SAMPLE_PAPERS = 20
-_NAMED = 10
-_COLUMNS = 100
+_SAMPLE_PAPERS = 20  # read before anything is created: they decide the language of a new collection
+_NAMED = 10  # ids listed in the summary
+_COLUMNS = 100  # field names remembered for hints
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Papers that go on together.
+    """Papers that pass through the stages together.
 
     Attributes:
-        bytes_read: how many bytes of the input have been read with them.
-        held: all ids met since the last batch, also of what was rejected, by their root.
+        bytes_read: bytes of the input read up to the end of this batch.
+        held: root → all ids found in it since the last batch, including those of rejected records.
     """
 
     papers: list[Paper]
@@ -48,13 +48,13 @@ class Intake:
     """One input, read once.
 
     Attributes:
-        options: how it is read.
-        sample: the first papers, once it was looked at.
-        notice: what a person should know of them.
-        inventory: what its folders and files have.
+        options: how to read it.
+        sample: the first papers; empty before `look`.
+        notice: a notice about the first papers, or "".
+        inventory: which papers each folder and file holds.
 
     Raises:
-        InputError: a path is not there, or there is no file to read.
+        InputError: a path does not exist, or there is no file to read.
     """
 
     def __init__(self, papers: Sequence[str] | Dicts, options: IngestOptions, collection: str, only: Container[Path] | None = None) -> None:
@@ -81,9 +81,9 @@ class Intake:
         self.summary = Summary(collection)
 
     def look(self) -> None:
-        """Read the first few papers. Raises NoPapersError where there is none, before anything is created for it."""
+        """Read the first few papers. Raises NoPapersError if there are none, before anything is created."""
         papers, marks, chars = self._papers, list[int](), 0
-        # What has no end may come slowly: there nothing waits for a second paper.
+        # Standard input may be slow and endless: do not wait for a second paper there.
         for paper in islice(papers, _SAMPLE_PAPERS if self._reader.bytes_total else 1):
             self.sample.append(paper)
             marks.append(self._reader.bytes_read)
@@ -98,7 +98,7 @@ class Intake:
         self._papers = self._marked(zip(self.sample, marks, strict=True), papers)
 
     def windows(self) -> Iterator[Batch]:
-        """Gather papers into windows; those with an id that was met before wait for the end."""
+        """Yield papers in windows. Papers whose id appeared in an earlier window are kept until the end of the input."""
         for window in self._gathered(self._papers):
             for paper_id in self.seen.meet(window):
                 self.wait(window.pop(paper_id), last=True)
@@ -106,7 +106,7 @@ class Intake:
             yield Batch(list(window.values()), self._bytes_read, held)
 
     def late_windows(self) -> Iterator[Batch]:
-        """Gather the papers that waited for the end; those of a part of a folder wait for the whole."""
+        """Yield the papers that were kept until the end. If only part of a folder is read, they wait for a run over the whole folder."""
         if self._is_part:
             self.summary.undecided = sum(1 for _ in self.seen.waiting())
             return
@@ -115,17 +115,17 @@ class Intake:
             yield Batch(list(window.values()), self._reader.bytes_read)
 
     def wait(self, paper: Paper, *, last: bool) -> None:
-        """Let a paper wait for the end of the input; of two with one id that wait the last stays."""
+        """Keep a paper until the end of the input. If one with the same id is already kept, the last one wins."""
         loser = self.seen.wait(paper.id, Record(paper.fields, paper.source, paper.former), last=last)
         if loser:
             self._supersede(paper.id, loser.source, loser.fields)
 
     def comes_later(self, paper: Paper, source: str) -> bool:
-        """Whether what is stored from `source` is probably a later record of this input with the same id."""
+        """Return whether the paper stored from `source` is probably a later record of this input with the same id."""
         return source != paper.source and self._reader.has(source)
 
     def settle(self, ids: Sequence[str], outcome: str) -> None:
-        """Count papers as indexed or unchanged, and what an earlier record with the same id was as superseded by it."""
+        """Count papers as indexed or unchanged. Earlier records with the same ids are then counted as superseded."""
         summary = self.summary
         setattr(summary, outcome, getattr(summary, outcome) + len(ids))
         for paper_id, earlier in self.seen.settle(ids, outcome).items():
@@ -141,11 +141,11 @@ class Intake:
             self._letters.write(rejected)
 
     def share(self, bytes_read: int) -> float | None:
-        """Return which share of the input so many bytes are; None where nobody knows how much there is."""
+        """Return the share of the input, from 0 to 1, that `bytes_read` bytes are; None if the size of the input is unknown."""
         return min(1.0, bytes_read / self._reader.bytes_total) if self._reader.bytes_total else None
 
     def finish(self) -> None:
-        """Complete the summary."""
+        """Complete the summary at the end of the run."""
         summary = self.summary
         summary.skipped, summary.skipped_names = self._reader.skipped, self._reader.skipped_names
         for former, now in self.seen.doubled():
@@ -154,30 +154,30 @@ class Intake:
                 summary.doubled[former] = now
 
     def look_again(self) -> None:
-        """Note which roots have changed while they were read: what they seem to lack may stand there now."""
+        """Mark roots that changed while they were read as incomplete: a paper that seems to be gone may be there now."""
         if isinstance(self._reader, Reader):
             for path, rejected in self._reader.changed():
                 self.inventory.fail(path, rejected)
 
     def close(self) -> None:
-        """Close the dead letters and forget the ids."""
+        """Close the dead letters and delete the temporary files of ids."""
         self.summary.dead_letters = self._letters.close()
         self.seen.close()
         self.inventory.close()
 
     def nothing(self) -> NoPapersError:
-        """Return what is to be said of an input without a paper."""
+        """Return the error for an input without papers."""
         summary = self.summary
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.reasons.most_common(5))
         kept = self._letters.close()
-        where = f"What has changed in {self._name}" if self._is_part else self._name
+        where = f"The changed part of {self._name}" if self._is_part else self._name
         found = f"{where} holds no paper that can be indexed: {summary.read:,} records read" + (f" ({reasons})." if reasons else ".")
         names = explain_names([name for name in self._columns if name != "raw"], self.options.names)
-        return NoPapersError(found, names, f"They are kept in {kept}: mend them, then ingest that file." if kept else "")
+        return NoPapersError(found, names, f"They are kept in {kept}: fix them, then ingest that file." if kept else "")
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing at all in what is to be pruned by."""
+        """Whether an input that prunes holds no records at all."""
         return self.options.prune and not self.summary.read
 
     def _read(self) -> Iterator[Paper]:
@@ -193,7 +193,7 @@ class Intake:
                 yield paper
 
     def _note(self, path: str, paper: Paper | Rejected) -> None:
-        """Note that a root has this paper. It has not brought in what says that it comes from elsewhere: dead letters, exported papers."""
+        """Note that a root holds this paper. Papers that name another source (dead letters, exported papers) do not come from this root."""
         root, paper_id = self.inventory.roots.get(path), normal_id(paper.paper_id) if isinstance(paper, Rejected) else paper.id
         if root is None:
             return
@@ -207,22 +207,22 @@ class Intake:
     def _check_roots(self) -> None:
         if self.options.prune and not self.inventory.roots:
             raise InputError(
-                f"{self._name} is nothing to prune by.",
-                "What is gone is known of folders, and of files with several papers.",
-                "Name the folder, or leave --prune out (`osembed config` says whether it is set).",
+                f"{self._name} cannot be used to prune.",
+                "Only folders and files with several papers show which papers are gone.",
+                "Name the folder, or leave out --prune (`osembed config` shows whether it is set).",
             )
 
     def _check_letters(self) -> None:
         letters = self.options.dead_letters
         if letters and isinstance(self._reader, Reader) and self._reader.covers(Path(letters)):
             raise InputError(
-                f"The dead letters {printable(letters)} are among what is read.",
-                "What is rejected would be read and rejected again, without end.",
-                "Name a file elsewhere: --dead-letters FILE.",
+                f"The dead letters {printable(letters)} are inside the input.",
+                "Rejected records would be read and rejected again, without end.",
+                "Use a file elsewhere: --dead-letters FILE.",
             )
 
     def _marked(self, seen: Iterable[tuple[Paper, int]], papers: Iterable[Paper]) -> Iterator[Paper]:
-        """Yield the papers that were looked at, then the others; keep how far each stands in the input."""
+        """Yield the sampled papers, then the others. Before each one, `_bytes_read` is set to its position in the input."""
         for paper, mark in seen:
             self._bytes_read = mark
             yield paper

@@ -1,7 +1,7 @@
 """Open a collection for writing; create, fill and publish its first generation.
 
-The first generation is filled behind a staging alias by any number of ingests and published by whichever ends last. Who is loading stands in
-the journal with a heartbeat. A loader that was killed stops beating; whoever waits for it sees that on a clock of its own.
+Any number of ingests can fill the first generation behind a staging alias; the last one to finish publishes it. Each loader has an entry with
+a heartbeat in the journal. A killed loader stops beating, and a process that waits for it measures that on its own clock.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from osembed.opensearch.target import Target, Targets
 from osembed.papers.languages import ENGLISH, recognise
 from osembed.papers.levels import Level
 
-_OF_DROPS = ("drops", "dropped", "floor")  # what a drop leaves in the collection's journal entry; `floor` is the first generation since
+_OF_DROPS = ("drops", "dropped", "floor")  # keys that a drop leaves in the journal entry; `floor` is the first generation after it
 
 
 @dataclass
 class Opened:
-    """A collection that can be written to, and this process's entry among those who write to it: close it when done."""
+    """A collection opened for writing, with this process's entry in the journal, which must be closed when done."""
 
     targets: Targets
     entry: Registration
@@ -42,15 +42,15 @@ class Opened:
 def open_collection(
     client: OpenSearch, server: Server, collection: str, spec: CollectionSpec, encoders: Encoders, sample: Sequence[str] = ()
 ) -> Opened:
-    """Open a collection for writing, creating it first where it does not exist.
+    """Open a collection for writing; create it first if it does not exist.
 
     Args:
-        client, server, encoders: what it works with.
+        client, server, encoders: the connection and the models.
         collection: its name.
-        spec: what is asked of it.
-        sample: texts of the first papers: a new collection takes their language where the spec names none.
+        spec: what the caller asks for.
+        sample: texts of the first papers; they decide the language of a new collection if the spec names none.
 
-    Raises IdentityError or InputError where the spec contradicts what is stored; nothing is created then.
+    Raises IdentityError or InputError if the spec contradicts the stored collection; nothing is created then.
     """
     schema.check_name(collection)
     first = indexes.resolve(client, collection)
@@ -70,29 +70,29 @@ def open_collection(
 
 
 def leave(entry: Registration) -> None:
-    """Strike out an entry of a run that has failed; one that cannot be struck out stops beating all the same."""
+    """Remove the journal entry of a failed run. Errors are ignored: an entry that remains stops beating and counts as dead."""
     with suppress(OsembedError):
         entry.close()
 
 
 def _mend(client: OpenSearch, targets: Targets, first: Targets) -> Iterator[str]:
-    """Restore what others left of a published collection; yield what was done, in words. (Its `_meta` was restored when it was first read.)"""
+    """Repair a published collection and yield a sentence for each repair. (Its `_meta` was restored when it was first read.)"""
     healed = {target.index for found in (first, targets) for target in found.values() if target.healed}
     yield from (f"_meta of {index} had been wiped; restored from the journal." for index in sorted(healed))
     pipeline = pipelines.ensure_pipeline(client)
     if pipeline == "created":
-        yield f"The search pipeline {schema.PIPELINE} was missing; created again."
+        yield f"The search pipeline {schema.PIPELINE} was missing; it was recreated."
     yield from pipelines.fit_pipelines(client, targets, pipeline)
     for target in targets.values():
-        if target.refresh_interval == "-1":  # a loader that is gone left it: nothing would ever become visible
+        if target.refresh_interval == "-1":  # left by a killed loader; without refresh new documents never become searchable
             _serve(client, target)
-            yield f"{target.index} was left without refresh; restored."
+            yield f"{target.index} had its refresh turned off; restored."
 
 
 def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], None] = lambda _: None) -> bool:
-    """End this process's part; publish a first generation when nobody else loads it. Return whether the collection is published.
+    """Close this process's entry; publish a first generation if no other process is loading it. Returns whether it is published.
 
-    Raises DroppedError where it was dropped meanwhile.
+    Raises DroppedError if the collection was dropped in the meantime.
     """
     entry, targets = opened.entry, opened.targets
     collection, others = targets["papers"].meta.collection, settled(entry.close)
@@ -102,7 +102,7 @@ def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], N
         return True
     alive = settled(lambda: _wait_for_dead(client, collection, others), report=report) if others else False
     if alive:
-        report("Another ingest is still loading this collection; whichever ends last publishes it.")
+        report("Another ingest is still loading this collection; the last one to finish publishes it.")
         return False
     for target in targets.values():
         settled(partial(_serve, client, target), report=report)
@@ -137,8 +137,8 @@ def _open_first(
             _create(client, server, replace(meta, generation=int(state["generation"])), shape, entry)
         targets = indexes.resolve_indexes(client, state["indexes"])
         check_spec(targets, spec)
-        pipelines.fit_pipelines(client, targets, pipeline)  # of a load that began on another server
-        for level, target in targets.items():  # what stands in the index, which another loader may have made
+        pipelines.fit_pipelines(client, targets, pipeline)  # the load may have started on a server with other plugins
+        for level, target in targets.items():  # use the index's own meta: another loader may have created it
             journal.remember_index(target.uuid, schema.write_meta(target.meta), schema.wanted_settings(profile, replicas))
             encoder = encoders.load(models[level])
             journal.remember_witness(target.meta.identity.hash, encoder.encode(witness_passages(encoder.model.spec)))
@@ -150,7 +150,7 @@ def _open_first(
 
 
 def _create(client: OpenSearch, server: Server, meta: IndexMeta, shape: Mapping[str, Any], entry: Registration) -> None:
-    """Create an index of a first generation; take it back where the collection was dropped while the creation was on its way."""
+    """Create an index of a first generation. If the collection was dropped during the creation, delete the index and raise DroppedError."""
     entry.check()
     name, created = create.create_index(client, server, meta, shape)
     try:
@@ -162,21 +162,21 @@ def _create(client: OpenSearch, server: Server, meta: IndexMeta, shape: Mapping[
 
 
 def _living(before: State, is_there: bool) -> State:
-    """Return the plan of a first generation without its dead loaders; only what drops left, where neither an index nor a loader is there."""
+    """Return the plan of a first generation without dead loaders. Without indexes and loaders, only what drops left is kept."""
     loaders = living(before, "loaders")
     return {**before, "loaders": loaders} if is_there or loaders else {key: before[key] for key in _OF_DROPS if key in before}
 
 
 def _plan(before: State, metas: dict[Level, IndexMeta], asked: dict[Level, str]) -> State:
-    """Plan the first generation, or join the one that is planned."""
+    """Return the plan of the first generation, joining an existing plan. Raises IdentityError if that has other models."""
     generation = int(before.get("generation", 0)) or int(before.get("floor", 1))
     names = {level: schema.index_name(meta.collection, level, meta.identity, generation) for level, meta in metas.items()}
     planned = before.get("indexes")
     if planned and planned != names:
         raise IdentityError(
             f"A first load of '{metas['papers'].collection}' with {before['models']['papers']} and "
-            f"{before['models']['chunks']} is under way or was interrupted.",
-            "One collection has one pair of models.",
+            f"{before['models']['chunks']} is running or was interrupted.",
+            "A collection has one pair of models.",
             f"Finish it with --paper-model {before['models']['papers']} --chunk-model {before['models']['chunks']}, "
             "or use another --collection.",
         )
@@ -184,7 +184,7 @@ def _plan(before: State, metas: dict[Level, IndexMeta], asked: dict[Level, str])
 
 
 def _serve(client: OpenSearch, target: Target) -> None:
-    """Give an index the settings that it has in service."""
+    """Set the index's production settings (refresh, replicas)."""
     indexes.put_in_service(client, target, _wanted(client, target))
 
 
@@ -194,9 +194,9 @@ def _wanted(client: OpenSearch, target: Target) -> dict[str, Any]:
 
 
 def _wait_for_dead(client: OpenSearch, collection: str, others: dict[str, State]) -> bool:
-    """Watch the other loaders' hearts until one is seen to beat (True: alive) or all have been still for too long (False).
+    """Watch the other loaders' heartbeats until one beats (return True) or all have been silent for too long (return False).
 
-    The dead are struck out.
+    Entries of dead loaders are removed.
     """
     journal = Journal(client)
     alive, _ = watch_entries(lambda: (journal.read(collection_key(collection)) or {}).get("loaders", {}), DEAD_S, first=others)

@@ -1,4 +1,4 @@
-"""What an ingest can be asked for, checked when it is said. Pure."""
+"""Options of an ingest, checked when they are created. Pure."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class IngestOptions:
 
     Attributes:
         min_words: fewest words of abstract and body together.
-        names: osembed's field → the name that the input uses, such as {"title": "name"}.
-        dead_letters: file for what was rejected; by default one in osembed's data folder, made only when needed.
-        prune: afterwards remove the papers that the input has brought in earlier and does not have any more.
-        max_delete: most papers of one folder or file that may be pruned; None stands for a tenth of what it has brought in.
+        names: osembed's field → the name in the input, such as {"title": "name"}.
+        dead_letters: file for rejected records; by default one in osembed's data folder, created only if needed.
+        prune: afterwards remove papers that came from this input earlier and are no longer in it.
+        max_delete: most papers to prune per folder or file; None means a tenth of the papers that came from it.
     """
 
     min_words: int = DEFAULT_MIN_WORDS
@@ -34,7 +34,7 @@ class IngestOptions:
         check_fields(self)
         for name in sorted(set(self.names) - set(_FIELDS)):
             near = nearest([name], _FIELDS)
-            hint = f"Perhaps {near}={self.names[name]}? " if near else ""
+            hint = f"Did you mean {near}={self.names[name]}? " if near else ""
             raise InputError(f"There is no field '{name}' to map.", "", f"{hint}Use id, title, abstract, body or meta, like title=name.")
 
 

@@ -1,4 +1,4 @@
-"""Papers to work: which are unchanged, how the others are cut, which of their vectors are already there, what is left to embed."""
+"""Prepare papers: find the unchanged ones, cut the others into chunks, reuse stored vectors, collect the passages to embed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WITH_VECTOR = ["input_hash", "text_hash", "identity", "token_count", "embedding
 
 @dataclass(frozen=True)
 class Reading:
-    """How one level is read: the model's settings and its tokeniser."""
+    """The model settings and the tokeniser of one level."""
 
     spec: ModelSpec
     tokeniser: Tokeniser
@@ -42,10 +42,10 @@ class Work:
     """One paper that must be written.
 
     Attributes:
-        seen: version of the stored paper document, None where there is none.
+        seen: version of the stored paper document; None if there is none.
         passage, passages: the exact strings to embed for the paper and for each chunk.
-        tail: stored chunks beyond the last new one, to be deleted.
-        routings: id of the paper or a chunk → the routing that another program gave it: it stays where it is.
+        tail: stored chunks with numbers beyond the new last chunk; they are deleted.
+        routings: id of the paper or a chunk → the routing that another program gave it, so that it stays on its shard.
     """
 
     paper: Paper
@@ -60,11 +60,11 @@ class Work:
 
 @dataclass
 class Window:
-    """Some papers on their way through the stream.
+    """A group of papers that passes through the stages.
 
     Attributes:
-        unchanged: ids of papers that are stored just so.
-        waiting: changed papers that are not to be written yet.
+        unchanged: ids of papers that are already stored with this content.
+        waiting: changed papers that must not be written yet.
         bytes_read: of the input, up to the end of this window.
         vectors: identity → the vectors of the passages that it embeds; stored ones first, the others once they are embedded.
         counts: what the stages that it has passed counted.
@@ -91,12 +91,12 @@ class Window:
 def prepare(
     client: OpenSearch, targets: Targets, readings: Mapping[Level, Reading], papers: Sequence[Paper], waits: Callable[[Paper, str], bool]
 ) -> Window:
-    """Compare papers with what is stored and cut those that differ. Reads only, but for mapping new metadata fields.
+    """Compare papers with the stored ones and cut those that differ into chunks. Writes nothing except mappings of new metadata fields.
 
     Args:
-        client, targets, readings: where, and how it is read.
-        papers: to compare.
-        waits: whether a changed paper is not to be written yet, by where the stored one came from.
+        client, targets, readings: the connection, the indexes, and the model settings of each level.
+        papers: the papers to compare.
+        waits: returns whether a changed paper must not be written yet, given the source of the stored one.
     """
     ids = [paper.id for paper in papers]
     stored = documents.read_documents(client, targets["papers"], ids)
@@ -132,9 +132,9 @@ def _is_unchanged(paper: Paper, stored: StoredDocument | None, tally: Tally | No
 
 
 def _wanted_types(targets: Targets, papers: Sequence[Paper]) -> dict[str, str]:
-    """Return the metadata fields that both levels should map: those of either, and the new ones.
+    """Return the metadata fields that both levels should map: those that either level maps, and the new ones.
 
-    Of either, since a run may have been killed after it mapped a field on one level only.
+    A run may have been killed after it mapped a field on one level only.
     """
     mapped = {**targets["chunks"].meta_types, **targets["papers"].meta_types}
     known = {name: kind for name, kind in mapped.items() if kind != "object"}
@@ -143,7 +143,7 @@ def _wanted_types(targets: Targets, papers: Sequence[Paper]) -> dict[str, str]:
 
 
 def _agreed_types(targets: Targets) -> dict[str, str]:
-    """Return the metadata fields that both levels map alike; another program may have mapped one of them otherwise."""
+    """Return the metadata fields that both levels map to the same type; another program may have mapped one of them differently."""
     chunks = targets["chunks"].meta_types
     return {name: kind for name, kind in targets["papers"].meta_types.items() if chunks.get(name) == kind}
 
@@ -181,7 +181,7 @@ def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tall
         work.routings.update({key: old.routing for key, old in mine.items()})
         last = len(work.chunks)
         work.tail = {key: old for key, old in mine.items() if int(key.rpartition("#")[2]) >= last}
-        # Chunks move when text is inserted: what counts is the passage, not its number.
+        # Match by passage and not by number, because inserted text shifts the chunks after it.
         by_hash = {old.fields.get("text_hash"): old for old in mine.values()}
         for passage in work.passages:
             if passage.key in by_hash:
@@ -209,5 +209,5 @@ def _tokenise_missing(window: Window, readings: Mapping[Level, Reading]) -> None
 
 
 def without(window: Window, failed: set[str]) -> Window:
-    """Return the window without some papers."""
+    """Return the window without the works of failed papers."""
     return replace(window, works=[work for work in window.works if work.paper.id not in failed])

@@ -1,7 +1,7 @@
-"""Remove papers that a folder or file has brought in and does not have any more.
+"""Remove papers that came from a folder or file and are no longer in it.
 
-Pruned is only what is provably this root's: its manifest names it, the root was read to its end without it, no other root has brought it in, and
-its stored version still comes from there.
+A paper is pruned only if it provably belongs to this root: the root's manifest lists it, the root was read completely without it, no other root
+lists it, and its stored version still comes from this root.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from osembed.papers.readers.folders import Root, is_inside
 if TYPE_CHECKING:
     from osembed.ingest.summary import Summary
 
-_SHARE = 0.1  # of what a root has brought in: more at once is rather a disk that is not mounted
-_NAMED = 10
-_AT_ONCE = 500
+_SHARE = 0.1  # of a root's papers: if more are gone at once, a disk is probably not mounted
+_NAMED = 10  # ids listed in the summary
+_AT_ONCE = 500  # papers per round of deletes
 
 
 class Pruner:
-    """Keeps the manifests of a run's roots, and prunes.
+    """Maintains the manifests of a run's roots, and prunes.
 
     Args:
-        client, collection: where.
-        inventory: what the roots have, filled while the input is read.
-        report: told of waits.
+        client, collection: the connection and the collection's name.
+        inventory: which papers the roots hold; it is filled while the input is read.
+        report: called when the server is waited for.
     """
 
     def __init__(self, client: OpenSearch, collection: str, inventory: Inventory, report: Report) -> None:
@@ -42,33 +42,33 @@ class Pruner:
         self._manifests = Manifests(client, collection)
 
     def load(self) -> None:
-        """Read the manifests as they are before this run: what others bring in meanwhile is not gone."""
+        """Read the manifests as they are before this run, so that papers added by others in the meantime do not count as gone."""
         for root in self._inventory.roots.values():
             for ids in settled(lambda root=root: list(self._manifests.read(root)), report=self._report):  # type: ignore[misc]
                 self._inventory.know(root.path, ids)
 
     def claim(self, held: Mapping[str, Iterable[str]]) -> None:
-        """Enter papers into the manifests of their roots, before they are written."""
+        """Add papers to the manifests of their roots, before they are written."""
         for path, ids in held.items():
             new = self._inventory.meet(path, ids)
             if new:
                 settled(partial(self._manifests.add, self._inventory.roots[path], new), report=self._report)
 
     def prune(self, summary: Summary, targets: Callable[[], Targets], loop: BulkLoop, most: int | None) -> None:
-        """Prune each root, or say in the summary why it was not.
+        """Prune each root, or add to the summary why it was not pruned.
 
         Args:
-            summary: where it is counted.
-            targets: returns the indexes that the collection consists of now.
+            summary: receives the counts.
+            targets: returns the collection's current indexes.
             loop: sends the deletes.
-            most: papers of one root that may be pruned; None stands for a tenth of what it has brought in.
+            most: most papers to prune per root; None means a tenth of the papers that came from it.
         """
         for root in self._inventory.roots.values():
             rejected = self._inventory.unread.get(root.path)
             if rejected:
                 summary.unpruned.append(
-                    f"Nothing of {root.prefix} was pruned: it was not read completely ({rejected.source}: {rejected.reason}), so what it lacks "
-                    "is not surely gone. See to that, then run the same command again."
+                    f"Nothing of {root.prefix} was pruned: it was not read completely ({rejected.source}: {rejected.reason}), so a missing "
+                    "paper may still exist. Fix that, then run the same command again."
                 )
             else:
                 self._prune_root(root, summary, targets, loop, most)
@@ -85,7 +85,7 @@ class Pruner:
         settled(lambda: self._manifests.remove(root, lambda ids: self._inventory.gone_of(root.path, ids)), report=self._report)
 
     def _gone(self, root: Root, summary: Summary, targets: Callable[[], Targets]) -> list[str]:
-        """Return the stored papers that are to go; count those that this root has no right to."""
+        """Return the stored papers to prune. Papers that do not belong to this root alone are counted as spared."""
         prefixes = settled(lambda: self._manifests.prefixes(root), report=self._report)
         if any(self._inventory.gone(root.path)):
             settled(lambda: self._note_shared(root), report=self._report)
@@ -109,14 +109,14 @@ class Pruner:
             self._inventory.share(root.path, other.ids, other.where)
 
     def _excess(self, root: Root, gone: list[str], most: int | None) -> str:
-        """Return why so many papers are not pruned, or ''."""
+        """Return why this many papers are not pruned, or ""."""
         present = self._inventory.present(root.path)
         limit = most if most is not None else int(_SHARE * (present + len(gone))) if present else 0
         if len(gone) <= limit:
             return ""
         named = ", ".join(gone[:3]) + ("" if len(gone) <= 3 else ", …")
         are = "is" if len(gone) == 1 else "are"
-        brought = f"{len(gone):,} of the {present + len(gone):,} papers that it has brought in {are} gone ({named})."
+        brought = f"{len(gone):,} of the {present + len(gone):,} papers that came from it {are} gone ({named})."
         why = (
             f"That is more than --max-delete {most:,}."
             if most is not None
@@ -124,5 +124,5 @@ class Pruner:
             if present
             else "It is empty now."
         )
-        way = f"Perhaps a part of it is missing by mistake; if not: --max-delete {len(gone)}."
+        way = f"Check that no part of it is missing by mistake; to prune anyway: --max-delete {len(gone)}."
         return f"Nothing of {root.prefix} was pruned: {brought} {why} {way}"

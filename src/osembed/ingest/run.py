@@ -1,4 +1,4 @@
-"""The ingest flow: read → prepare → embed → write, each stage a thread ahead of the next, memory bounded by a few windows."""
+"""The ingest flow: read → prepare → embed → write. Each stage runs in a thread ahead of the next; memory is bounded by a few windows."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Ingest:
             self._stream(self._intake.late_windows(), progress)
             self._refresh()
             if summary.indexed:
-                self._prove_sight()  # a rule may hide just what was written now
+                self._prove_sight()  # a security rule may hide exactly what was just written
             if self._intake.options.prune:
                 self._intake.look_again()
                 self._pruner.prune(summary, self._now, loop, self._intake.options.max_delete)
@@ -93,25 +93,25 @@ class Ingest:
                 self.summary.seconds["wall"] = time.monotonic() - self._started
                 progress(self.summary)
         except BaseException:
-            self._ended.set()  # an interrupted run does not wait for a window to be embedded that nobody will write
+            self._ended.set()  # stop the embedding of a window that will not be written
             raise
         finally:
             for stage in (embedded, prepared):
                 stage.close()
 
     def _prove_sight(self) -> None:
-        """Refuse to compare papers with a collection of which this user sees a part."""
+        """Raise an error if this user sees only part of the collection: comparing papers with a part would be wrong."""
         self._settled(lambda: sight.prove(self._client, [target.place for target in self._now().values()]))
 
     def _settled(self, attempt: Callable[[], T]) -> T:
-        """Wait for a server that is away or short of something, and say so."""
+        """Run an attempt, waiting and reporting while the server is unavailable."""
         return settled(attempt, report=lambda text: self._report(text))
 
     def _encoder(self, level: Level) -> Encoder:
         return self._settled(lambda: self._encoders.of(self._targets[level].meta.stored_model, self._journal.recall_witness))
 
     def _refresh(self) -> None:
-        """Make visible what was written, so that the tallies of chunks see it; an index that is gone needs none."""
+        """Refresh the indexes, so that tallies of chunks see what was written. Indexes deleted by a migration are skipped."""
         for level in LEVELS:
             with suppress(MissingError):
                 self._settled(lambda level=level: changes.refresh(self._client, self._targets[level].index))  # type: ignore[misc]
@@ -129,7 +129,7 @@ class Ingest:
             targets = self._now()  # a migration may have moved the collection since the last window
             try:
                 window = self._settled(partial(self._compare, targets, papers))
-            except MissingError:  # it moved just now, and its old indexes are gone
+            except MissingError:  # a migration has just moved it and deleted its old indexes
                 if last:
                     raise
                 continue
@@ -206,9 +206,9 @@ class Ingest:
                 self._writer.write(self._embed(self._prepare(papers)), again=True)
 
     def _now(self) -> Targets:
-        """Return the indexes that the collection consists of at this moment: a migration may have moved it.
+        """Return the collection's current indexes: a migration may have moved it.
 
-        Raises DroppedError where it was dropped, even if it was made anew since.
+        Raises DroppedError if it was dropped, even if it has been created again since.
         """
         self._settled(self._entry.check)
         published = self._settled(lambda: indexes.resolve(self._client, self._collection))

@@ -1,4 +1,4 @@
-"""What a collection is to be: its models, its chunks, its language, its mapping; and whether a stored one is that."""
+"""The requested models, chunking, language and mapping of a collection, and the check against a stored one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,17 @@ from osembed.passages.chunk import ChunkRule
 
 @dataclass(frozen=True)
 class CollectionSpec:
-    """What the caller asks of a collection. None means: as stored, or the default for a new one."""
+    """What the caller asks for. None means: as stored, or the default for a new collection.
+
+    Attributes:
+        paper_model, chunk_model: the model of each level: a name, a hub id or a folder.
+        chunk_words: words per fixed window; None for windows that fit the model.
+        chunk_overlap: words that neighbouring chunks share, less than `chunk_words`.
+        max_chunks: most chunks per paper.
+        profile: the mapping profile: lucene, lucene-sq or faiss.
+        language: name or code of the language of the texts, which chooses the analyzer.
+        shards, replicas: of each index.
+    """
 
     paper_model: str | None = None
     chunk_model: str | None = None
@@ -37,10 +47,10 @@ class CollectionSpec:
         check_fields(self)
         self.rule()
         if self.language is not None:
-            object.__setattr__(self, "language", language_name(self.language))  # the name, where a code was given
+            object.__setattr__(self, "language", language_name(self.language))  # turns a code into the name
 
     def rule(self) -> ChunkRule:
-        """Return the chunking rule of a new collection: windows that the model sees whole, or fixed ones where words are given."""
+        """Return the chunking rule of a new collection: windows that fit the model, or fixed windows if `chunk_words` is given."""
         default = ChunkRule()
         if self.chunk_words is None:
             return replace(
@@ -53,7 +63,7 @@ class CollectionSpec:
 
 
 def check_spec(targets: Targets, spec: CollectionSpec) -> None:
-    """Refuse a spec that contradicts the stored collection, naming the first difference."""
+    """Raise IdentityError or InputError if a spec contradicts the stored collection, naming the first difference."""
     for level, name in (("papers", spec.paper_model), ("chunks", spec.chunk_model)):
         meta = targets[level].meta  # type: ignore[index] # the two literals are the levels
         if name is None or name == meta.model:
@@ -63,7 +73,7 @@ def check_spec(targets: Targets, spec: CollectionSpec) -> None:
             raise IdentityError(
                 f"The {level} of '{meta.collection}' are embedded with {meta.model}; {name} differs in {difference}.",
                 "Two models never share an index.",
-                f"Leave the model out; to move the collection to it: osembed migrate --model {name}; to keep both: --collection NAME.",
+                f"Leave out the model; to move the collection to it: osembed migrate --model {name}; to keep both: --collection NAME.",
             )
     meta = targets["chunks"].meta
     asked, stored = spec.rule(), meta.chunking
@@ -71,22 +81,22 @@ def check_spec(targets: Targets, spec: CollectionSpec) -> None:
     have = (stored.words if not stored.fit else None, stored.overlap, stored.max_chunks)
     if any(mine is not None and mine != theirs for mine, theirs in zip(wanted, have, strict=True)):
         raise InputError(
-            f"'{meta.collection}' is cut by {_rule_text(stored)}, not by {_rule_text(asked)}.",
-            "One collection has one rule.",
-            "Leave the chunk options out, or fill another collection: --collection NAME.",
+            f"'{meta.collection}' has chunks of {_rule_text(stored)}, not of {_rule_text(asked)}.",
+            "A collection has one chunking rule.",
+            "Leave out the chunk options, or use another collection: --collection NAME.",
         )
     if spec.profile and spec.profile != meta.profile:
-        raise InputError(f"'{meta.collection}' has the mapping profile {meta.profile}.", "", "Leave --profile out.")
+        raise InputError(f"'{meta.collection}' has the mapping profile {meta.profile}.", "", "Leave out --profile.")
     if spec.language and meta.analyzer not in analyzers_of(spec.language):
         raise InputError(
             f"The words of '{meta.collection}' are analysed as {meta.analyzer}, not as {spec.language}.",
-            "One collection has one language; its words would not be found.",
-            f"Leave --language out; to change it: osembed migrate --language {spec.language}; to keep both: --collection NAME.",
+            "A collection has one language; words analysed differently would not be found.",
+            f"Leave out --language; to change it: osembed migrate --language {spec.language}; to keep both: --collection NAME.",
         )
 
 
 def describe(collection: str, level: Level, model: Model, rule: ChunkRule, profile: str, encoders: Encoders) -> IndexMeta:
-    """Return what a new index of generation 1 would say of itself."""
+    """Return the metadata of a new index of generation 1."""
     encoder = encoders.load(model)
     provenance = {
         "model": model.spec.name,
@@ -100,17 +110,17 @@ def describe(collection: str, level: Level, model: Model, rule: ChunkRule, profi
 
 
 def analyzer_for(client: OpenSearch, language: str) -> str:
-    """Return the best analyzer that a server has for a language."""
+    """Return the best analyzer that the server offers for a language."""
     return choose_analyzer(language, reads.plugins(client) if needs_plugins(language) else frozenset())
 
 
 def check_profile(server: Server, profile: str) -> None:
-    """Refuse a mapping profile that would end the embedded node."""
+    """Raise InputError for a mapping profile that would crash the embedded node."""
     if profile == "faiss" and server.embedded:
         raise InputError(
-            "The profile faiss was asked of the embedded node.",
-            "Its k-NN plugin carries no native libraries: the first faiss vector would end the node.",
-            "Use --profile lucene here, or a server of the opensearchproject/opensearch image (docker-compose.yml) for faiss.",
+            "The embedded node does not support the profile faiss.",
+            "Its k-NN plugin has no native libraries: the first faiss vector would crash the node.",
+            "Use --profile lucene here; for faiss use a server from the opensearchproject/opensearch image (docker-compose.yml).",
         )
 
 

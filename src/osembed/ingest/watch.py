@@ -1,6 +1,6 @@
-"""Follow a folder: its files are ingested whenever they are new or have changed, once they have stopped changing.
+"""Watch a folder and ingest its new and changed files once they have stopped changing.
 
-The system only wakes us; what has changed is found by looking, so that lost events, moved folders and network drives make no difference.
+File system events only wake the watcher. It finds changes by scanning the folder, so lost events, moved folders and network drives do no harm.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from osembed.papers.readers.folders import FoundFile, find
 from osembed.papers.readers.kinds import ONE_PAPER, kind_of
 from osembed.papers.records import printable
 
-_LOOK_S = 60.0  # however silent the system is: on network drives it tells nothing
-_AGAIN_S = 30.0
-_POLL_MS = 2000
+_LOOK_S = 60.0  # scan at least this often, because network drives send no events
+_AGAIN_S = 30.0  # pause before a retry after a server error
+_POLL_MS = 2000  # polling interval if the system cannot watch the folder
 Stamp = tuple[int, int, int]  # bytes, and nanoseconds of the last changes
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What has changed in a folder: files to read, and files that are gone."""
+    """Changes in a folder: files to read, and files that are gone."""
 
     files: frozenset[Path] = frozenset()
     gone: frozenset[Path] = frozenset()
@@ -42,13 +42,13 @@ class Changes:
 
 @dataclass
 class Folder:
-    """The files of a folder, and since when each has been as it is.
+    """The files of a folder, and how long each has been unchanged.
 
     Attributes:
         root: its path.
-        settle_s: a file that has been the same for so long has stopped changing.
-        done: what was ingested of each.
-        waiting: what is new, has changed (its stamp now) or is gone (None), and when it was seen so first.
+        settle_s: seconds after which an unchanged file counts as complete.
+        done: file → its stamp when it was ingested.
+        waiting: file that is new, changed (its stamp) or gone (None) → when this state was first seen.
     """
 
     root: Path
@@ -57,11 +57,11 @@ class Folder:
     waiting: dict[Path, tuple[Stamp | None, float]] = field(default_factory=dict)
 
     def take(self) -> None:
-        """Take everything for ingested as it is now."""
+        """Mark all files as ingested in their current state."""
         self.done, self.waiting = self._look(), {}
 
     def changes(self) -> Changes:
-        """Look, and return what has stopped changing."""
+        """Scan the folder and return the changes that have settled."""
         now, at = self._look(), time.monotonic()
         differing: dict[Path, Stamp | None] = {file: stamp for file, stamp in now.items() if self.done.get(file) != stamp}
         differing.update(dict.fromkeys(self.done.keys() - now.keys()))
@@ -75,11 +75,11 @@ class Folder:
         )
 
     def is_quiet(self, changes: Changes) -> bool:
-        """Whether nothing but these changes is new, different or gone."""
+        """Return whether there are no other changes than these."""
         return self.waiting.keys() == changes.files | changes.gone
 
     def settle(self, changes: Changes) -> None:
-        """Note that changes were ingested, as they were when they were returned."""
+        """Mark changes as ingested, in the state in which `changes` returned them."""
         for file in (*changes.files, *changes.gone):
             stamp = self.waiting.pop(file, (None, 0.0))[0]
             if stamp:
@@ -93,13 +93,13 @@ class Folder:
 
 
 class Watch:
-    """Feeds a collection from a folder.
+    """Ingests a folder into a collection, again whenever it changes.
 
     Args:
-        feed: of the collection.
+        feed: ingests into the collection.
         root: the folder.
-        spec, options, progress: of each ingest; the spec counts until one has succeeded.
-        report: told what is waited for.
+        spec, options, progress: for each ingest; the spec is used until one ingest has succeeded.
+        report: called with notices for people.
         settle: seconds for which a file must not have changed.
     """
 
@@ -108,14 +108,15 @@ class Watch:
     ) -> None:
         if not Path(root).is_dir():
             why = f"{printable(root)} is not a folder." if Path(root).exists() else f"There is no {printable(root)}."
-            raise InputError(why, "What is followed is a folder.", "Name one; `osembed ingest` reads a file once.")
+            raise InputError(why, "Only a folder can be watched.", "Name a folder; `osembed ingest` reads a file once.")
         self._feed, self._root, self._spec, self._options, self._progress, self._report = feed, root, spec, options, progress, report
         self._folder = Folder(Path(root), checked("settle", settle))
         self._said = ""
-        self._fed = self._owed = self._refused = False  # the collection; a look at the whole folder; pruning by the last one
+        # An ingest has succeeded; a run over the whole folder is due; the last such run refused to prune or found no papers.
+        self._fed = self._owed = self._refused = False
 
     def run(self) -> Iterator[Summary]:
-        """Yield what each ingest did; ends only by an error or an interruption."""
+        """Yield the summary of each ingest. Ends only with an error or an interruption."""
         self._folder.take()
         yield from self._ingest(None)
         for _ in self._wakes():
@@ -134,11 +135,11 @@ class Watch:
                 self._folder.settle(changes)
 
     def _follow(self, changes: Changes) -> Iterator[Summary]:
-        """Ingest what has changed; the whole folder where only that tells what is gone, or which of several records with one id is the last."""
+        """Ingest what has changed. The whole folder is read if papers may be gone, or if several records share an id."""
         if self._options.prune and changes:
             several = any(kind_of(file) not in ONE_PAPER for file in changes.files)
             self._owed = self._owed or self._refused or several or bool(changes.gone)
-        # While files change nothing is pruned: one that is half written seems to have lost what it does not have yet.
+        # Never prune while files are changing: a half-written file seems to have lost papers.
         ready = self._folder.is_quiet(changes) or not self._options.prune
         if changes.files and not (self._owed and ready):
             for summary in self._ingest(changes.files):
@@ -148,12 +149,12 @@ class Watch:
             yield from self._ingest(None)
 
     def _ingest(self, only: frozenset[Path] | None) -> Iterator[Summary]:
-        """Ingest some files of the folder, or all; say why where nothing could be, and what was not pruned."""
+        """Ingest some files of the folder, or all with None. Reports why nothing was ingested or pruned."""
         options = self._options if only is None else replace(self._options, prune=False)
         refused = ""
         try:
             summary = self._feed.ingest([self._root], self._spec, options, self._progress, only, again=self._fed)
-        except NoPapersError as error:  # one may come
+        except NoPapersError as error:  # keep watching: papers may still arrive
             summary, refused = None, str(error)
         except PruneError as error:
             summary, refused = error.summary, str(error)
@@ -168,7 +169,7 @@ class Watch:
             yield summary
 
     def _wakes(self) -> Iterator[None]:
-        """Yield whenever it is time to look into the folder, as long as it is there."""
+        """Yield whenever it is time to scan the folder. While the folder is missing, wait for it."""
         from watchfiles import watch
 
         tick_ms = int(1000 * min(1.0, max(0.05, self._folder.settle_s / 2)))
@@ -176,7 +177,7 @@ class Watch:
         while True:
             same, looked = self._inode(), -_LOOK_S
             if same is None:
-                self._say(f"{printable(self._root)} is not there. It is waited for, and nothing is pruned.")
+                self._say(f"{printable(self._root)} does not exist. Waiting for it; nothing is pruned.")
                 time.sleep(1)
                 continue
             try:
@@ -200,10 +201,10 @@ class Watch:
                 if polling:
                     raise
                 polling = True
-                self._say(f"The system does not tell of changes here ({error}): the folder is looked into every {_POLL_MS // 1000} s.")
+                self._say(f"The system reports no changes for this folder ({error}): it is scanned every {_POLL_MS // 1000} s.")
 
     def _inode(self) -> tuple[int, int] | None:
-        """Return which folder stands under the path, None where there is none."""
+        """Return device and inode of the folder; None if there is none."""
         try:
             found = os.stat(self._root)
         except OSError:
@@ -211,7 +212,7 @@ class Watch:
         return (found.st_dev, found.st_ino) if stat.S_ISDIR(found.st_mode) else None
 
     def _say(self, text: str) -> None:
-        """Say something, once until an ingest succeeds."""
+        """Report a notice, but do not repeat the same one until an ingest succeeds."""
         if text != self._said:
             self._said = text
             self._report(text)

@@ -1,1 +1,1 @@
-"""Queries to results."""
+"""Search: from a query to a page of results."""

@@ -1,4 +1,4 @@
-"""Questions to request bodies. Pure: the text of a query is only ever a value."""
+"""Build request bodies from queries. Pure functions; query text is only ever a value, never syntax."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from osembed.papers.levels import Level
 from osembed.search.fusion import RANK_CONSTANT
 
 Body = dict[str, Any]
-# One field that holds everything beats best_fields over its parts; the title counts once more, a little (docs/quality.md).
+# One field with the whole text beats best_fields over its parts; the title adds a little weight (docs/quality.md).
 LEXICAL_FIELDS = ["content", "title^0.3"]
-MAX_WORDS = 400  # two fields make two clauses a word; the server refuses queries of more than 1024
-# Words as the server's analyzers cut them, rather too many than too few: at 255 characters, and each sign of scripts without spaces.
+MAX_WORDS = 400  # each word makes two clauses, one per field; the server refuses queries of more than 1024 clauses
+# An upper bound on the words that the server's analyzers produce: they cut at 255 characters and split unspaced scripts by character.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\U0010ffff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]{{1,255}}")
 MARK = ("<em>", "</em>")
@@ -32,7 +32,7 @@ def lexical(text: str) -> Body:
 
 
 def first_words(text: str) -> tuple[str, bool]:
-    """Return the first MAX_WORDS different words of a text, and whether there are more."""
+    """Return the first MAX_WORDS distinct words of a text, and whether there are more."""
     taken: list[str] = []
     room = MAX_WORDS
     for word in dict.fromkeys(text.split()):
@@ -53,17 +53,17 @@ def nearest(vector: NDArray[np.float32], depth: int, filters: Sequence[Body]) ->
 
 
 def filtered(query: Body, filters: Sequence[Body]) -> Body:
-    """Return a query restricted by filters that do not touch its scores."""
+    """Return a query restricted by filters that do not change its scores."""
     return {"bool": {"must": [query], "filter": list(filters)}} if filters else query
 
 
 def any_of(ids: Sequence[str]) -> Body:
-    """Return the query for given documents of one index."""
+    """Return the query for documents of one index by id."""
     return {"ids": {"values": list(ids)}}
 
 
 def any_in(documents: Mapping[str, Sequence[str]]) -> Body:
-    """Return the query for given documents of several indexes: index → ids."""
+    """Return the query for documents of several indexes: index → ids."""
     if len(documents) == 1:
         return any_of(next(iter(documents.values())))
     each = [{"bool": {"filter": [{"term": {"_index": index}}, any_of(ids)]}} for index, ids in documents.items()]
@@ -71,21 +71,21 @@ def any_in(documents: Mapping[str, Sequence[str]]) -> Body:
 
 
 def leg(query: Body, depth: int) -> Body:
-    """Return the request of one leg: ids and scores, nothing else."""
+    """Return the request for one leg: ids and scores only."""
     return {"query": query, "size": depth, "_source": False, "track_total_hits": False}
 
 
 def sorted_leg(query: Body, sort: Sequence[Body], depth: int, *, collapse: bool = False) -> Body:
-    """Return the request for the first hits in another order than that of their scores, of each paper its best chunk.
+    """Return the request for the first hits in an order other than by score. With `collapse`, each paper is represented by its best chunk.
 
-    All chunks of a paper have its metadata and its id, so the order of papers does not depend on which of them is met first.
+    All chunks of a paper share its metadata and id, so the order of papers does not depend on which chunk represents them.
     """
     body = {**leg(query, depth), "sort": [*sort, {"_score": {"order": "desc"}}], "track_scores": True}
     return {**body, "collapse": {"field": "paper_id"}} if collapse else body
 
 
 def lean(body: Body) -> Body:
-    """Return a request whose hits carry their ids as doc values and load nothing stored."""
+    """Return a request whose hits carry their ids as doc values and load no stored fields."""
     return {**body, "stored_fields": "_none_", "docvalue_fields": ["paper_id", "chunk_index"]}
 
 
@@ -98,7 +98,7 @@ def hybrid(
     *,
     explain: bool = False,
 ) -> Body:
-    """Return a native hybrid request over one level. `pagination_depth` is the same for every page: it changes the ranking."""
+    """Return a native hybrid request over one level. `pagination_depth` affects the ranking, so it is the same for every page."""
     query: Body = {"queries": [lexical(text), nearest(vector, depth, [])], "pagination_depth": depth}
     if filters:
         query["filter"] = {"bool": {"filter": list(filters)}}
@@ -113,7 +113,7 @@ def hybrid(
 
 
 def pipeline(fusion: Fusion, weights: Sequence[float], *, explain: bool = False) -> Body:
-    """Return the inline search pipeline of a fusion. Weights are floats: integers make the server answer 500."""
+    """Return the inline search pipeline for a fusion. Weights are sent as floats, because the server answers 500 to integers."""
     shares = {"weights": [float(weight) / sum(weights) for weight in weights]}
     if fusion == "rrf":
         combination = {"technique": "rrf", "rank_constant": RANK_CONSTANT, "parameters": shares}
@@ -132,9 +132,9 @@ def pipeline(fusion: Fusion, weights: Sequence[float], *, explain: bool = False)
 
 
 def summed(text: str, vector: NDArray[np.float32], depth: int, filters: Sequence[Body], weights: Sequence[float]) -> Body:
-    """Return one query for servers without hybrid ones: what either leg finds, their scores added as they are.
+    """Return one `bool` query for servers without hybrid queries. It matches what either leg finds and adds the raw scores.
 
-    Unequal weights become boosts; the scores of words and of meaning have different scales, so they are not shares.
+    Unequal weights become boosts. The two scores have different scales, so the boosts are not shares of the result.
     """
     words, meaning = lexical(text), nearest(vector, depth, filters)
     if weights[0] != weights[1]:
@@ -143,7 +143,7 @@ def summed(text: str, vector: NDArray[np.float32], depth: int, filters: Sequence
 
 
 def papers_page(text: str, ids: Sequence[str], source: Sequence[str]) -> Body:
-    """Return the request that fetches the papers of a page, their titles highlighted."""
+    """Return the request that fetches the papers on a page, with highlighted titles."""
     return {
         "query": {"bool": {"filter": [{"ids": {"values": list(ids)}}], "should": [lexical(text)] if text else []}},
         "size": len(ids),
@@ -154,10 +154,10 @@ def papers_page(text: str, ids: Sequence[str], source: Sequence[str]) -> Body:
 
 
 def passages_page(text: str, paper_id: str, best: str | None, count: int) -> Body:
-    """Return the request that fetches a paper's best passages: the nearest chunk first, then those that share most words.
+    """Return the request that fetches a paper's best passages: the nearest chunk first, then those that share the most words.
 
-    One for each paper, as the server itself would send them for `collapse` with `inner_hits`; but it sends those through the index's default
-    search pipeline, whatever the request says, and that may be missing.
+    There is one request per paper. `collapse` with `inner_hits` would do the same on the server, but it always uses the index's default
+    search pipeline, whatever the request says, and that pipeline may be missing.
     """
     should: list[Body] = [{"constant_score": {"filter": {"ids": {"values": [best]}}, "boost": 10_000}}] if best else []
     if text:
@@ -172,7 +172,7 @@ def passages_page(text: str, paper_id: str, best: str | None, count: int) -> Bod
 
 
 def chunks_page(text: str, chunk_ids: Sequence[str]) -> Body:
-    """Return the request that fetches given chunks, found words highlighted."""
+    """Return the request that fetches chunks by id, with highlighted words."""
     return {
         "query": {"bool": {"filter": [{"ids": {"values": list(chunk_ids)}}], "should": [lexical(text)] if text else []}},
         "size": len(chunk_ids),
@@ -183,14 +183,14 @@ def chunks_page(text: str, chunk_ids: Sequence[str]) -> Body:
 
 
 def level_of_leg(level: str, kind: str) -> Level:
-    """Return where a leg runs: by default words are looked for in whole papers, meaning in passages."""
+    """Return the level on which a leg runs. By default words are searched in whole papers and meaning in passages."""
     if level == "both":
         return "papers" if kind == "lexical" else "chunks"
     return "papers" if level == "papers" else "chunks"
 
 
 def _highlight(field: str, fragments: int) -> Body:
-    """Escape the text as HTML, so that marks are the only tags in it, whatever a paper contains."""
+    """Return the highlight settings. The text is HTML-escaped, so the marks are its only tags."""
     return {
         "encoder": "html",
         "pre_tags": [MARK[0]],

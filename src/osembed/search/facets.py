@@ -1,6 +1,6 @@
-"""How many papers have which value of a field. Pure: fields to a request for figures, its answer to facets.
+"""Facets: how many papers have each value of a field. Pure functions: fields to a request, its response to facets.
 
-All figures are those of papers, also where chunks were ranked: a long paper is one paper.
+Papers are counted even if chunks were ranked, so a long paper counts once.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from osembed.opensearch import answers
 from osembed.search import filters
 from osembed.search.results import Facet
 
-LISTED = 10  # values of a facet
-# What each shard tells of its most frequent values. Below so many different ones the figures of all shards together are exact.
+LISTED = 10  # values listed per facet
+# How many of its most frequent values each shard reports. If no shard has more distinct values, the counts are exact.
 _PER_SHARD = 10_000
 
 
 def check_fields(fields: Sequence[str], types: Mapping[str, str]) -> tuple[str, ...]:
-    """Return metadata fields to count by, each once. Raises InputError for one that no paper has."""
+    """Return the metadata fields to count by, without duplicates. Raises InputError for a field that no paper has."""
     names = tuple(dict.fromkeys(field.strip().removeprefix("meta.") for field in fields))
     for name in names:
         if types.get(name, "object") == "object":
@@ -27,12 +27,12 @@ def check_fields(fields: Sequence[str], types: Mapping[str, str]) -> tuple[str, 
 
 
 def request(fields: Sequence[str], query: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request that counts the papers that a query finds."""
+    """Return the request that counts the papers matching a query."""
     return {"query": dict(query), "size": 0, "track_total_hits": True, "aggs": figures(fields)}
 
 
 def figures(fields: Sequence[str]) -> dict[str, Any]:
-    """Return the aggregations of a request on papers: of each field its most frequent values, and how many papers have none."""
+    """Return the aggregations over papers: for each field its most frequent values, and how many papers have no value."""
     asked: dict[str, Any] = {}
     for place, field in enumerate(fields):
         asked[f"values{place}"] = {"terms": {"field": f"meta.{field}", "size": LISTED, "shard_size": _PER_SHARD}}
@@ -41,7 +41,7 @@ def figures(fields: Sequence[str]) -> dict[str, Any]:
 
 
 def read_facets(fields: Sequence[str], answer: answers.Answer, where: str) -> tuple[Facet, ...]:
-    """Return the facets that an answer holds. Raises UnsettledError where it does not prove its figures."""
+    """Return the facets in a response. Raises UnsettledError if the response does not cover all shards."""
     papers, found = answers.total(answer, where), answer["aggregations"]
     facets = []
     for place, field in enumerate(fields):
@@ -52,7 +52,7 @@ def read_facets(fields: Sequence[str], answer: answers.Answer, where: str) -> tu
 
 
 def _text(bucket: Mapping[str, Any]) -> str:
-    """Return a value as a filter takes it: 2015, true, 2015-03-01."""
+    """Return a value in the form that filters accept: 2015, true, 2015-03-01."""
     if "key_as_string" in bucket:
         return str(bucket["key_as_string"]).removesuffix("T00:00:00.000Z")
     key = bucket["key"]

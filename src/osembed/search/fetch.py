@@ -1,4 +1,4 @@
-"""Fetch what a page shows: its papers, and of each its best passages, or just the chunks that were ranked."""
+"""Fetch what a page shows: its papers with their best passages, or the ranked chunks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from osembed.search.results import Hit, Passage
 def fetch_page(
     ranker: Ranker, text: str, page: Sequence[Ranked], targets: Targets, options: SearchOptions | SimilarOptions, shown: Projection
 ) -> tuple[Hit, ...]:
-    """Return a page of hits, in one request.
+    """Return a page of hits, fetched in one request.
 
     Args:
-        ranker: what ranked them.
-        text: whose words are highlighted.
-        page: what was ranked; papers that are gone meanwhile are left out.
-        targets: where.
-        options: how many passages, or whether chunks alone.
-        shown: which fields.
+        ranker: sends the requests.
+        text: the query; its words are highlighted.
+        page: the ranked papers. Papers deleted since then are left out.
+        targets: the indexes to read.
+        options: the number of passages, or chunks only.
+        shown: the fields to return.
     """
     if not page:
         return ()
@@ -51,7 +51,7 @@ def fetch_page(
 
 
 def _by_owner(target: Target, keys: Iterable[str]) -> list[tuple[Target, list[str]]]:
-    """Return the ids of hits by the index that holds them."""
+    """Return the ids of hits grouped by the index that holds them."""
     held: dict[str, tuple[Target, list[str]]] = {}
     for key in keys:
         owner, document = target.owner(key)
@@ -69,7 +69,7 @@ def _keyed(target: Target, found: Iterable[Sequence[Mapping[str, Any]]]) -> dict
 
 
 def _passages(hits: Sequence[Mapping[str, Any]]) -> tuple[Passage, ...]:
-    """Return a paper's passages; one found by its title alone shows its beginning, not any passage."""
+    """Return a paper's passages. A paper found by its title alone shows its beginning and no random passage."""
     return tuple(_passage(hit) for place, hit in enumerate(hits) if place == 0 or hit["_score"] > 0)
 
 

@@ -1,4 +1,4 @@
-"""Why nothing was found: the filters that no paper meets, each with the nearest value that one has. Asked only where nothing was found."""
+"""Explain an empty result: which filters no paper matches, and the nearest existing value. Called only if nothing was found."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from osembed.opensearch.target import Target
 from osembed.search import filters
 from osembed.search.filters import Condition
 
-_VALUES = 1000  # the most frequent ones, among which the nearest is looked for
-_NAMED = 5
+_VALUES = 1000  # the nearest value is searched among this many frequent ones
+_NAMED = 5  # example values listed in a hint
 
 
 def unmet_filters(client: OpenSearch, target: Target, conditions: Sequence[Condition]) -> tuple[str, ...]:
-    """Say which filters no paper meets, and what would come near.
+    """Return one sentence for each filter that no paper matches, with the nearest existing values.
 
     Args:
         client: the connection.
@@ -27,9 +27,9 @@ def unmet_filters(client: OpenSearch, target: Target, conditions: Sequence[Condi
     clauses = filters.clauses(conditions, target.meta_types, "papers")
     unmet = [one for one, clause in zip(conditions, clauses, strict=True) if not reads.count(client, target.index, clause)]
     if unmet:
-        return tuple(f"No paper meets {_written(one)}. {_nearest(client, target, one)}".strip() for one in unmet)
+        return tuple(f"No paper matches {_written(one)}. {_nearest(client, target, one)}".strip() for one in unmet)
     if len(clauses) > 1 and not reads.count(client, target.index, {"bool": {"filter": clauses}}):
-        return ("Each filter is met by some papers, but none meets all of them.",)
+        return ("Each filter matches some papers, but no paper matches all of them.",)
     return ()
 
 
@@ -43,7 +43,7 @@ def _nearest(client: OpenSearch, target: Target, condition: Condition) -> str:
 
 
 def _near_values(client: OpenSearch, target: Target, condition: Condition) -> Iterator[str]:
-    """Yield for each alternative the value that is the same but for case and quotes, or the nearest one."""
+    """Yield for each alternative the value that differs only in case or quotes, or the nearest one."""
     field, frequent = condition.field, _values(client, target, condition.field, {"match_all": {}})
     for value in condition.values:
         bare = value.strip("\"'“”‘’")
@@ -51,7 +51,7 @@ def _near_values(client: OpenSearch, target: Target, condition: Condition) -> It
         equal = [one for one in _values(client, target, field, same) if one.casefold() == bare.casefold()]
         near = f" Did you mean {field}={_short(equal[0])}?" if equal else guess(bare, frequent)
         if near:
-            yield near.strip() + (" Quotes are taken as a part of the value." if bare != value and equal else "")
+            yield near.strip() + (" Quotes count as part of the value." if bare != value and equal else "")
         elif frequent:
             yield f"Its values are, for example, {', '.join(map(_short, frequent[:_NAMED]))}."
 
@@ -62,13 +62,13 @@ def _values(client: OpenSearch, target: Target, field: str, query: reads.Body) -
 
 
 def _span(client: OpenSearch, target: Target, field: str) -> str:
-    """Say from where to where the values of a field go."""
+    """Return a sentence with the range of a field's values."""
     ends: dict[str, Any] = {end: {end: {"field": f"meta.{field}"}} for end in ("min", "max")}
     found = reads.search(client, target.index, {"size": 0, "aggs": ends})["aggregations"]
     low, high = (found[end].get("value_as_string", found[end]["value"]) for end in ("min", "max"))
     if low is None:
         return "No paper has that field."
-    return f"Its values go from {_number(low)} to {_number(high)}."
+    return f"Its values range from {_number(low)} to {_number(high)}."
 
 
 def _number(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Filters as people write them (`year>=2015`) to typed query clauses. Pure; no text of the user's ever becomes query syntax."""
+"""Translate filters like `year>=2015` into typed query clauses. Pure functions; user text never becomes query syntax."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 
 @dataclass(frozen=True)
 class Condition:
-    """One parsed filter: `field` is a metadata field without `meta.`, or id. Values separated by | mean any of them."""
+    """One parsed filter. `field` is `id` or a metadata field without `meta.`. A value like `a|b` means either of them."""
 
     field: str
     operator: str
@@ -30,25 +30,28 @@ class Condition:
 
     @property
     def values(self) -> list[str]:
-        """The alternatives of the value."""
+        """The alternatives in the value."""
         return [part.strip() for part in self.value.split("|")]
 
 
 def parse(texts: Sequence[str]) -> list[Condition]:
-    """Parse filters; all of them must hold. Raises InputError where one is not of the form FIELD OPERATOR VALUE."""
+    """Parse filters, all of which must match. Raises InputError if one is not of the form FIELD OPERATOR VALUE."""
     if len(texts) > MAX_FILTERS:
-        raise InputError(f"{len(texts)} filters were given.", "", f"At most {MAX_FILTERS} are taken.")
+        raise InputError(f"{len(texts)} filters were given.", "", f"At most {MAX_FILTERS} are allowed.")
     conditions = []
     for text in texts:
         match = _FORM.fullmatch(clean(checked("where", text, str)))
         if not match or not match["value"]:
-            raise InputError(f"'{text[:100]}' is no filter.", "", "Write it like year>=2015, topic=ecology or topic=ecology|botany.")
+            raise InputError(f"'{text[:100]}' is not a filter.", "", "Write it like year>=2015, topic=ecology or topic=ecology|botany.")
         conditions.append(Condition(match["field"].removeprefix("meta."), match["operator"], match["value"]))
     return conditions
 
 
 def clauses(conditions: Sequence[Condition], types: Mapping[str, str], level: Level) -> list[dict[str, Any]]:
-    """Return the filter clauses for one level, each value typed by the mapping. Raises InputError for unknown fields and misfits."""
+    """Return the filter clauses for one level, with values typed by the mapping.
+
+    Raises InputError for an unknown field or a value of the wrong type.
+    """
     return [_clause(condition, types, level) for condition in conditions]
 
 
@@ -81,7 +84,7 @@ def _field_clause(condition: Condition, field: str, kind: str) -> dict[str, Any]
 
 
 def _within(field: str, date: str) -> dict[str, Any]:
-    """Return the range that a date means: 2015-03 is all of that month."""
+    """Return the range that a date stands for: 2015-03 is the whole month."""
     unit = {4: "y", 7: "M"}.get(len(date), "d" if len(date) == 10 else "s")
     return {"range": {field: {"gte": f"{date}||/{unit}", "lte": f"{date}||/{unit}"}}}
 
@@ -91,25 +94,25 @@ def _typed(value: str, kind: str, field: str) -> Any:
         try:
             return convert(value, Number(-sys.float_info.max), text=True)
         except Misfit:
-            raise InputError(f"'{field}' holds numbers; '{value[:60]}' is none.", "", f"Write it like {field}>=2015.") from None
+            raise InputError(f"'{field}' holds numbers; '{value[:60]}' is not one.", "", f"Write it like {field}>=2015.") from None
     if kind == "boolean":
         if value.lower() not in _TRUTH:
             raise InputError(f"'{field}' is true or false; '{value[:60]}' is neither.")
         return _TRUTH[value.lower()]
     if kind == "date" and not _DATE.fullmatch(value):
-        raise InputError(f"'{field}' holds dates; '{value[:60]}' is none.", "", f"Write it like {field}>=2015-03-01.")
+        raise InputError(f"'{field}' holds dates; '{value[:60]}' is not one.", "", f"Write it like {field}>=2015-03-01.")
     return value
 
 
 def unknown_field(field: str, types: Mapping[str, str], others: Sequence[str], use: str, *, parents: bool = False) -> InputError:
-    """Return the error about a field that no paper has, with the nearest known name.
+    """Return the error for a field that no paper has, with the nearest known name.
 
     Args:
-        field: as it was given.
+        field: the name as given.
         types: the mapped metadata fields.
-        others: what can be named beside metadata.
-        use: what the field was for, such as "filter by".
-        parents: whether `authors` may stand for `authors.name`.
+        others: allowed names that are not metadata.
+        use: the purpose of the field, such as "filter by".
+        parents: whether `authors` also selects `authors.name`.
     """
     known = [*others, *sorted(name for name, kind in types.items() if parents or kind != "object")]
     return InputError(

@@ -1,7 +1,7 @@
-"""Two rankings to one, by the formulas of OpenSearch's neural-search plugin. Pure.
+"""Fuse two rankings into one, with the formulas of OpenSearch's neural-search plugin. Pure functions.
 
-A document that only one leg found scores 0 in the other and stays in the denominator. Ties are broken by id, so that equal input gives equal
-output on every page.
+A document that only one leg found scores 0 in the other, and the other's weight stays in the denominator. Ties are broken by id, so that equal
+input gives equal output on every page.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from statistics import fmean, stdev
 from osembed.limits import Fusion
 
 RANK_CONSTANT = 60
-_LEAST = 0.001  # what the server gives to the lowest score, so that found never equals not found
+_LEAST = 0.001  # the server's value for the lowest score, so that a found document never scores like one not found
 
 
 @dataclass(frozen=True)
 class Fused:
-    """One document of a fused ranking; `parts` holds its normalised score per leg, before weighting."""
+    """One document in a fused ranking. `parts` holds its normalised score per leg, before weighting."""
 
     id: str
     score: float
@@ -27,10 +27,10 @@ class Fused:
 
 
 def fuse(legs: Sequence[Mapping[str, float]], fusion: Fusion, weights: Sequence[float]) -> list[Fused]:
-    """Fuse legs (id → raw score) into one ranking, best first.
+    """Return the fused ranking of several legs (id → raw score), best first.
 
-    min_max, l2 and z_score combine normalised scores by the weighted arithmetic mean; rrf sums weight / (60 + rank)
-    (Cormack, Clarke and Büttcher, 2009).
+    min_max, l2 and z_score take the weighted arithmetic mean of normalised scores. rrf sums weight / (60 + rank) (Cormack, Clarke and
+    Büttcher, 2009).
     """
     normalised = [_NORMALISE[fusion](leg) for leg in legs]
     share = 1.0 if fusion == "rrf" else sum(weights)
@@ -58,15 +58,15 @@ def _l2(leg: Mapping[str, float]) -> dict[str, float]:
 def _z_score(leg: Mapping[str, float]) -> dict[str, float]:
     if not leg:
         return {}
-    deviation = stdev(leg.values()) if len(leg) > 1 else 0.0  # of the sample, as the server computes it
-    if deviation == 0:
+    deviation = stdev(leg.values()) if len(leg) > 1 else 0.0  # sample standard deviation, as on the server
+    if deviation == 0:  # the server keeps the raw scores in this case
         return dict(leg)
     mean = fmean(leg.values())
     return {key: max((score - mean) / deviation, _LEAST) for key, score in leg.items()}
 
 
 def _reciprocal_rank(leg: Mapping[str, float]) -> dict[str, float]:
-    ranked = sorted(leg, key=lambda key: (-leg[key], key))
+    ranked = sorted(leg, key=lambda key: (-leg[key], key))  # ties by id
     return {key: 1.0 / (RANK_CONSTANT + rank) for rank, key in enumerate(ranked, 1)}
 
 

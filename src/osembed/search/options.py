@@ -1,4 +1,4 @@
-"""What a search can be asked for, checked when it is said. Pure."""
+"""Options of a search, checked when they are created. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from osembed.errors import InputError
 from osembed.limits import Fusion, Mode, check_fields
 
-WINDOW = 100
-DEPTHS = (200, 1000)
+WINDOW = 100  # papers in a ranking; all pages are slices of it
+DEPTHS = (200, 1000)  # candidates per leg: the second depth is tried if the first yields too few papers
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,19 @@ class SearchOptions:
     """How to search.
 
     Attributes:
-        level: both (words in papers, meaning in chunks), papers or chunks (native hybrid on one index).
+        mode: hybrid, lexical (words) or vector (meaning).
+        fusion: how a hybrid search combines both rankings: min_max, l2, z_score or rrf.
+        level: both (words in papers, meaning in chunks), papers or chunks (native hybrid query on one index).
         weights: of the lexical and the vector leg.
-        where: filters such as year>=2015, one or several; all must hold.
-        sort: a field, such as year or year:desc; "" for the best first. In lexical mode all matches are sorted, else the ranking window.
-        facets: metadata fields to count papers by; in lexical mode all that match, else the ranking window.
-        fields: what is returned of a paper: title, abstract, body, source, word_count, metadata; () for all but the long texts.
-        size, page: pages are slices of one window of 100 papers.
-        hits: papers with their best passages, or chunks (several of one paper may be found; the level is then chunks).
-        passages: most passages shown per paper.
-        strict: fail instead of searching words only where the model is missing.
+        where: one or more filters such as year>=2015; all must match.
+        sort: a field, such as year or year:desc; "" for best first. Lexical mode sorts all matches, the other modes the ranking window.
+        facets: metadata fields to count papers by. Lexical mode counts all matches, the other modes the ranking window.
+        fields: the fields to return: title, abstract, body, source, word_count or metadata; () for everything but abstract and body.
+        size, page: papers per page, and the page number from 1. All pages are slices of one ranking of 100 papers.
+        hits: "papers" with their best passages, or "chunks". Several chunks may come from one paper; the level is then chunks.
+        passages: most passages per paper.
+        explain: whether hits carry the parts of their score.
+        strict: raise ModelError if the model is missing, instead of searching by words only.
     """
 
     mode: Mode = "hybrid"
@@ -48,21 +51,23 @@ class SearchOptions:
         _settle(self, "where", "facets", "fields")
         if self.hits == "chunks":
             if self.level == "papers":
-                raise InputError("Chunks were asked of the level papers.", "They stand on the other.", "Use --level chunks.")
+                raise InputError("The level papers has no chunks.", "Chunks are on the level chunks.", "Use --level chunks.")
             object.__setattr__(self, "level", "chunks")
         if not (all(weight >= 0 for weight in self.weights) and 0 < sum(self.weights) < float("inf")):  # NaN is neither
-            raise InputError(f"weights: {self.weights} are not two numbers, not negative and not both 0.", "", "Write them like 0.3,0.7.")
+            raise InputError(
+                f"weights: {self.weights} are not two numbers of at least 0 with a positive sum.", "", "Write them like 0.3,0.7."
+            )
         if (self.page - 1) * self.size >= WINDOW:
             raise InputError(
-                f"Page {self.page} of {self.size} lies beyond the first {WINDOW} papers.",
-                "All pages are slices of one ranking of that many.",
-                "Ask for less, or narrow the search with --where.",
+                f"Page {self.page} of size {self.size} is beyond the first {WINDOW} papers.",
+                "A search ranks only that many.",
+                "Ask for an earlier page, or narrow the search with --where.",
             )
 
 
 @dataclass(frozen=True)
 class SimilarOptions:
-    """How to look for similar papers; the attributes are those of SearchOptions."""
+    """How to find similar papers. The attributes mean the same as in SearchOptions."""
 
     size: int = 10
     where: tuple[str, ...] = ()
@@ -74,7 +79,7 @@ class SimilarOptions:
 
 
 def _settle(options: Any, *several: str) -> None:
-    """Make a tuple of each option that takes one text or several, and check all."""
+    """Turn options that accept one text or several into tuples, then check all options."""
     for name in several:
         if isinstance(getattr(options, name), str):
             object.__setattr__(options, name, (getattr(options, name),))

@@ -1,4 +1,4 @@
-"""A search as a request that other programs can send: what this very server understands, and what is different there."""
+"""A search as a request that other programs can send to this server, with notices about where its ranking differs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _SHOWN: dict[Level, list[str]] = {"papers": ["title", "meta"], "chunks": ["paper
 
 @dataclass(frozen=True)
 class Request:
-    """A search request.
+    """A search request for other programs.
 
     Attributes:
-        alias: where it goes.
-        body: what is sent; with the query's vector, where it has one.
-        curl: the same as one line for a shell.
-        notices: what a person should know before using it.
+        alias: the alias to send it to.
+        body: the request body, including the query's vector if it has one.
+        curl: the same request as one shell line.
+        notices: sentences to read before using it.
     """
 
     alias: str
@@ -40,15 +40,15 @@ class Request:
 
 
 def make_request(question: Question, targets: Targets, access: Access, lack: str = "", notices: Sequence[str] = ()) -> Request:
-    """Return the request that asks a question of one level. One with a vector also filters by identity: sent after a model change it
+    """Return the request for a question on one level. A request with a vector also filters by identity, so that after a model change it
     finds nothing instead of nonsense.
 
     Args:
-        question: with its vector, unless it is lexical.
+        question: the question, with its vector unless it is lexical.
         targets: the collection's indexes.
-        access: how the server is reached.
-        lack: why the server's own hybrid queries are not used; "" where they are.
-        notices: what else is to be said of the question.
+        access: how to reach the server.
+        lack: why native hybrid queries are not used; "" if they are.
+        notices: further notices about the question, put first.
     """
     options, wanted = question.options, plan_refinement(question.options, targets)
     level = bodies.level_of_leg(options.level, "lexical" if question.mode == "lexical" else "vector")
@@ -63,7 +63,7 @@ def make_request(question: Question, targets: Targets, access: Access, lack: str
 
 
 def _ask(question: Question, target: Target, level: Level, native: bool) -> bodies.Body:
-    """Return the query, and which search pipeline it goes through: only native hybrid queries need one, and an index's may be gone."""
+    """Return the query and its search pipeline. Only native hybrid queries need one; the index's default pipeline may be missing."""
     options = question.options
     where = filters.clauses(question.where, target.meta_types, level)
     if question.vector is None:
@@ -81,14 +81,14 @@ def _notices(question: Question, access: Access, lack: str) -> list[str]:
     notices = []
     if lack:
         notices.append(
-            f"{lack}. This is a `bool` query instead: the scores of words and of meaning are added as they are, not normalised, so it ranks "
-            "differently. osembed itself joins both rankings on the client."
+            f"{lack}. This is a `bool` query instead: it adds the scores of words and meaning without normalising them, so it ranks "
+            "differently. osembed itself combines both rankings on the client."
         )
     if question.mode == "hybrid" and question.options.level == "both":
         notices.append(
-            "The default ranking joins two indexes on the client. This is the request on chunks; --level papers prints the other."
+            "The default ranking combines two indexes on the client. This is the request for chunks; --level papers prints the other one."
         )
     unset = unset_variables(access)
     if unset:
-        notices.append(f"The curl line takes user and password from the environment: set {' and '.join(unset)}.")
+        notices.append(f"The curl line reads user and password from the environment: set {' and '.join(unset)}.")
     return notices

@@ -1,4 +1,4 @@
-"""Rank papers: run the legs, fuse them, gather chunks by paper. Ids and scores only; fetching is another request."""
+"""Rank papers: run the legs, fuse them, group chunks by paper. This reads ids and scores only; texts are fetched by another request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from osembed.search.results import Facet
 
 @dataclass(frozen=True)
 class Ranked:
-    """One paper of the ranking window: its score, its best chunk if one is known, the parts of its score."""
+    """One paper in the ranking window: its score, its best chunk if known, and the parts of its score."""
 
     id: str
     score: float
@@ -34,11 +34,14 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of the ranking.
+    """A query that is ready to be ranked.
 
     Attributes:
-        mode: as it can be answered; lexical where the model is missing.
-        vector: the embedded query, None for lexical search.
+        text: the query.
+        vector: the embedded query, float32 of shape (dimension,); None for lexical search.
+        mode: the mode to run; lexical if the model is missing, whatever was requested.
+        options: the options as requested.
+        where: the parsed filters.
     """
 
     text: str
@@ -52,7 +55,7 @@ _CANNOT_LIMIT = "This server has no hybrid queries for users with document-level
 
 
 class Ranker:
-    """Ranks one collection's papers. Safe to share between threads."""
+    """Ranks the papers of one collection. Thread-safe."""
 
     def __init__(self, client: OpenSearch, server: Server) -> None:
         self._client, self._server = client, server
@@ -61,15 +64,15 @@ class Ranker:
 
     @property
     def lack(self) -> str:
-        """Say why hybrid queries of one level are fused on the client; "" where the server fuses them."""
+        """Why hybrid queries on one level are fused on the client; "" if the server fuses them."""
         return "" if self._is_native() else _CANNOT_LIMIT if self._limited else lack_of_hybrid(self._server)
 
     def give_up_native(self) -> None:
-        """Fuse on the client from now on: neural-search 3.6 fails at the filter that document-level security puts around a query."""
+        """Fuse on the client from now on: neural-search 3.6 fails on the filter that document-level security adds to a query."""
         self.native, self._limited = False, True
 
     def window(self, question: Question, targets: Targets) -> list[Ranked]:
-        """Rank at most WINDOW papers; deeper once where chunks of few papers filled a leg."""
+        """Return at most WINDOW ranked papers. Searches deeper once if chunks of a few papers filled a leg."""
         ranked: list[Ranked] = []
         for depth in DEPTHS:
             rank = (
@@ -89,7 +92,7 @@ class Ranker:
         return ranked[:WINDOW]
 
     def sorted_matches(self, question: Question, targets: Targets, sort: Sequence[bodies.Body]) -> list[Ranked]:
-        """Return the first papers of all that match by words, in another order than that of their scores."""
+        """Return the first papers among all lexical matches, in an order other than by score."""
         options = question.options
         level = bodies.level_of_leg(options.level, "lexical")
         found = bodies.filtered(bodies.lexical(question.text), self.where(question, level, targets))
@@ -103,34 +106,34 @@ class Ranker:
         return ranked
 
     def order(self, papers: Sequence[str], targets: Targets, sort: Sequence[bodies.Body]) -> list[str]:
-        """Return ids of papers in the server's order; those that are gone are left out."""
+        """Return the ids of papers in the server's sort order, without papers that no longer exist."""
         body = {**bodies.leg(self.those(papers, targets), len(papers)), "sort": list(sort)}
         [hits] = self._ids([(targets["papers"], body)])
         return [hit["_id"] for hit in hits]
 
     def those(self, papers: Sequence[str], targets: Targets) -> bodies.Body:
-        """Return the query for papers of a ranking."""
+        """Return the query that matches the papers of a ranking."""
         held: dict[str, list[str]] = {}
         for owner, paper in map(targets["papers"].owner, papers):
             held.setdefault(owner.index, []).append(paper)
         return bodies.any_in(held)
 
     def count(self, found: bodies.Body, fields: Sequence[str], target: Target) -> tuple[Facet, ...]:
-        """Count by fields the papers that a query finds."""
+        """Return the facets of the papers that match a query."""
         answer = reads.aggregate(self._client, target.index, facets.request(fields, found), target.shards)
         return facets.read_facets(fields, answer, target.index)
 
     def legs(self, requests: Sequence[tuple[Target, bodies.Body]]) -> list[list[dict[str, Any]]]:
-        """Send several requests in one `_msearch`; return their hits. Raises what the first failing one would raise alone."""
+        """Send several requests in one `_msearch` and return the hits of each. Raises the error of the first failed request."""
         if any(len(target.members) > 1 for target, _ in requests):
             return reads.search_across(self._client, [(target.index, target.shards, body) for target, body in requests])
         return reads.search_several(self._client, [(target.index, body) for target, body in requests])
 
     def _ids(self, requests: Sequence[tuple[Target, bodies.Body]]) -> list[list[dict[str, Any]]]:
-        """Send ranking requests; return hits with `_id` and `_score`.
+        """Send ranking requests and return hits with `_id` and `_score`.
 
-        An id is stored in one block with the text, and unpacking 200 papers for their ids costs more than finding them: ids come from doc
-        values. A document that another program wrote without `paper_id` has none there; then that request is sent again, plainly.
+        Ids are read from doc values, because stored ids share compressed blocks with the text: unpacking 200 papers for their ids takes
+        longer than finding them. If a document has no `paper_id` because another program wrote it, that request is sent again without this.
         """
         found = self.legs([(target, bodies.lean(body)) for target, body in requests])
         for place, (target, body) in enumerate(requests):
@@ -141,7 +144,7 @@ class Ranker:
         return found
 
     def _rank_legs(self, question: Question, depth: int, targets: Targets) -> tuple[list[Ranked], bool]:
-        """Run each leg on its level and fuse them per paper here."""
+        """Run each leg on its level and fuse them per paper on the client. Returns the ranking and whether a leg was full."""
         kinds = [kind for kind in ("lexical", "vector") if question.mode in (kind, "hybrid")]
         requests = []
         for kind in kinds:
@@ -154,7 +157,7 @@ class Ranker:
             requests.append((targets[level], bodies.leg(body, depth)))
         found = self._ids(requests)
         full = any(len(hits) >= depth for hits in found)
-        if question.options.level == "both":  # two indexes have the paper in common
+        if question.options.level == "both":  # the paper is the only key that both indexes share
             legs, chunks = [], dict[str, str]()
             for (target, _), hits in zip(requests, found, strict=True):
                 scores, best = _by_paper(hits, target.meta.level)
@@ -167,7 +170,7 @@ class Ranker:
         return [Ranked(paper, one.score, chunk, _parts(one, kinds, legs, question.options)) for one, paper, chunk in ranked[:WINDOW]], full
 
     def _rank_native(self, question: Question, depth: int, targets: Targets) -> tuple[list[Ranked], bool]:
-        """Let the server rank one level; chunks are gathered by paper here, since its collapse may lose groups."""
+        """Let the server rank one level. Chunks are grouped by paper on the client, because the server's `collapse` can lose groups."""
         assert question.vector is not None
         options = question.options
         level = bodies.level_of_leg(options.level, "vector")
@@ -181,7 +184,7 @@ class Ranker:
         return ranked, len(hits) >= depth
 
     def where(self, question: Question, level: Level, targets: Targets) -> list[bodies.Body]:
-        """Return the filters of a question on one level."""
+        """Return the filter clauses of a question on one level."""
         return filters.clauses(question.where, targets[level].meta_types, level)
 
     def _is_native(self) -> bool:
@@ -191,24 +194,24 @@ class Ranker:
 
 
 def _is_joint(targets: Targets) -> bool:
-    """Whether several collections are searched: one fusion of all of them is done here."""
+    """Whether several collections are searched. Their fusion always runs on the client."""
     return len(targets["papers"].members) > 1
 
 
 def has_hybrid(client: OpenSearch, server: Server) -> bool:
-    """Whether the server fuses hybrid queries correctly: version 3.5 or later, with the neural-search plugin."""
+    """Return whether the server fuses hybrid queries correctly: version 3.5 or later, with the neural-search plugin."""
     return server.version >= reads.OLDEST_HYBRID and reads.NEURAL_SEARCH in reads.plugins(client)
 
 
 def lack_of_hybrid(server: Server) -> str:
-    """Say why a server's own hybrid queries are not used."""
+    """Return why a server's own hybrid queries are not used."""
     if server.version < reads.OLDEST_HYBRID:
-        return f"OpenSearch {server.version_text} has no hybrid queries, or ones that drop top documents (correct from 3.5)"
-    return "This server has no hybrid queries (the plugin neural-search is missing)"
+        return f"OpenSearch {server.version_text} has no hybrid queries, or has ones that drop top documents (fixed in 3.5)"
+    return "This server has no hybrid queries (the neural-search plugin is missing)"
 
 
 def _restore_id(hit: dict[str, Any], level: Level) -> bool:
-    """Put a hit's id together from its doc values; False where they are missing."""
+    """Set a hit's `_id` from its doc values. Returns False if they are missing."""
     fields = hit.get("fields", {})
     if "paper_id" not in fields or (level == "chunks" and "chunk_index" not in fields):
         return False
@@ -225,7 +228,7 @@ def _fuse_legs(legs: Sequence[Mapping[str, float]], options: SearchOptions) -> l
 
 
 def _gather(fused: Sequence[Fused], options: SearchOptions) -> list[tuple[Fused, str, str | None]]:
-    """Gather a ranking of one level by paper unless chunks were asked for: (its best entry, paper id, chunk id)."""
+    """Group a ranking of one level by paper, unless chunks are requested. Returns (best entry, paper id, chunk id) per paper or chunk."""
     if options.level == "papers":
         return [(one, one.id, None) for one in fused]
     entries = [(one, documents.paper_of(one.id), one.id) for one in fused]
@@ -238,7 +241,7 @@ def _gather(fused: Sequence[Fused], options: SearchOptions) -> list[tuple[Fused,
 
 
 def _parts(one: Fused, kinds: Sequence[str], legs: Sequence[Mapping[str, float]], options: SearchOptions) -> dict[str, Any] | None:
-    """Return where a score comes from, per leg, if that was asked for."""
+    """Return the parts of a score per leg, or None without `explain`."""
     if not options.explain:
         return None
     weights = options.weights if len(legs) > 1 else (1.0,)
@@ -249,7 +252,7 @@ def _parts(one: Fused, kinds: Sequence[str], legs: Sequence[Mapping[str, float]]
 
 
 def _by_paper(hits: Sequence[Mapping[str, Any]], level: Level) -> tuple[dict[str, float], dict[str, str]]:
-    """Gather hits by paper: its best score and, of chunks, which one that was."""
+    """Return each paper's best score and, for chunks, the id of its best chunk."""
     if level == "papers":
         return {hit["_id"]: float(hit["_score"]) for hit in hits}, {}
     scores: dict[str, float] = {}

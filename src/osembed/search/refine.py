@@ -1,7 +1,7 @@
-"""What is done to a ranking before its page is cut: sorted by a field, counted by facets. Checked before anything is ranked.
+"""Sort a ranking by a field and count it by facets, before a page is cut. Both are checked before anything is ranked.
 
-By words alone a server knows all that match, so it sorts and counts them all. A ranking that takes meaning in has no such end: every paper is
-more or less near. There the ranking window is sorted and counted.
+A lexical search has a definite set of matches, so all of them are sorted and counted. A vector search has not, because every paper is near to
+some degree. There only the ranking window is sorted and counted.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from osembed.search.sorting import Sort
 
 @dataclass(frozen=True)
 class Refinement:
-    """How a ranking is to be refined.
+    """How to sort, count and show a ranking.
 
     Attributes:
-        sort: None for the ranking's own order.
-        fields: to count papers by.
-        shown: what is returned of a paper.
+        sort: the field to sort by; None for best first.
+        fields: the fields to count papers by.
+        shown: the fields to return.
     """
 
     sort: Sort | None
@@ -35,43 +35,43 @@ class Refinement:
     shown: Projection
 
     def scope(self, question: Question) -> str:
-        """Return what is sorted and counted: matches, window, or "" where nothing is."""
+        """Return what is sorted and counted: "matches", "window", or "" for nothing."""
         if not self.sort and not self.fields:
             return ""
         return "matches" if question.mode == "lexical" else "window"
 
     def notices(self, question: Question, window: Sequence[Ranked]) -> tuple[str, ...]:
-        """Say of a sorted window that it is no more than that."""
+        """Return a notice if only the ranking window was sorted."""
         if not self.sort or question.mode == "lexical":
             return ()
-        return (f"Sorted by {self.sort} among the {len(window)} best hits; --mode lexical sorts all that match.",)
+        return (f"Sorted by {self.sort} among the {len(window)} best hits; --mode lexical sorts all matches.",)
 
 
 def plan_refinement(options: SearchOptions, targets: Targets) -> Refinement:
-    """Check what was asked for against the fields that papers have. Raises InputError with the nearest known name."""
+    """Check the requested fields against those that papers have. Raises InputError with the nearest known name."""
     types = targets["papers"].meta_types
     fields = facets.check_fields(options.facets, types)
     return Refinement(sorting.parse(options.sort, types), fields, choose_fields(options.fields, types))
 
 
 def request_parts(question: Question, wanted: Refinement, level: Level) -> bodies.Body:
-    """Return what a request for other programs has of it. Raises InputError for what takes osembed a second request."""
+    """Return the sort and facet parts of a request for other programs. Raises InputError if osembed itself needs a second request."""
     if not wanted.scope(question):
         return {}
     if question.mode != "lexical":
         raise InputError(
             "One request cannot sort or count the best-ranked papers.",
-            "osembed asks the server a second time for that.",
+            "osembed sends a second request for that.",
             "Add --mode lexical, or leave out --sort and --facet.",
         )
     if wanted.fields and level == "chunks":
-        raise InputError("On chunks a request would count chunks, not papers.", "", "Leave out --level chunks, or --facet.")
+        raise InputError("With --level chunks a request would count chunks, not papers.", "", "Leave out --level chunks or --facet.")
     sort = {"sort": sorting.clauses(wanted.sort), "track_scores": True} if wanted.sort else {}
     return {**sort, **({"aggs": facets.figures(wanted.fields), "track_total_hits": True} if wanted.fields else {})}
 
 
 def rank(ranker: Ranker, question: Question, targets: Targets, wanted: Refinement) -> list[Ranked]:
-    """Return the ranking window, sorted as wanted: papers without a value last, ties by id."""
+    """Return the ranking window in the requested order: papers without a value last, ties by id."""
     if not wanted.sort:
         return ranker.window(question, targets)
     order = sorting.clauses(wanted.sort)
@@ -84,9 +84,9 @@ def rank(ranker: Ranker, question: Question, targets: Targets, wanted: Refinemen
 
 
 def count(ranker: Ranker, question: Question, window: Sequence[Ranked], targets: Targets, wanted: Refinement) -> tuple[Facet, ...]:
-    """Count papers by facets: by words all that match, else those of the window. Every page has the same figures.
+    """Return the facets: of all matches in lexical mode, else of the ranking window. Every page has the same counts.
 
-    Papers are counted on their own level, also where chunks were ranked.
+    Papers are counted, even if chunks were ranked.
     """
     if not wanted.fields:
         return ()

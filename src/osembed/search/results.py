@@ -1,4 +1,4 @@
-"""What a search is asked and what it answers: plain values."""
+"""Search results as plain values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import Any, overload
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of a paper. `highlight` is HTML-escaped with the found words in <em>; `text` is the chunk as it stands."""
+    """A chunk of a paper.
+
+    Attributes:
+        chunk_index: its number in the paper, from 0.
+        start_char, end_char: its position in the paper's text, in characters.
+        text: the text of the chunk.
+        highlight: fragments of the text, HTML-escaped, with matching words in <em>.
+    """
 
     chunk_index: int
     start_char: int
@@ -21,9 +28,15 @@ class Passage:
 
 @dataclass(frozen=True)
 class Hit:
-    """One paper found, or one of its chunks (`passages` then holds just that one).
+    """One paper that was found, or one of its chunks (`passages` then holds only that chunk).
 
-    `explain` holds, where asked for, each leg's raw and normalised score; `texts` the abstract and body where they are among the fields.
+    Attributes:
+        score: comparable within one ranking only.
+        highlight: the title, HTML-escaped, with matching words in <em>.
+        meta: the paper's metadata by field, or the requested fields of it.
+        source: the file that the paper came from.
+        explain: with explain=True, the raw score, normalised score and weight of each leg, or the server's own explanation.
+        texts: the abstract and body, if they were requested as fields.
     """
 
     id: str
@@ -41,14 +54,14 @@ class Hit:
 
 @dataclass(frozen=True)
 class Facet:
-    """How many papers have which value of a metadata field.
+    """How many papers have each value of a metadata field.
 
     Attributes:
-        papers: how many papers were counted.
-        values: value, as a filter takes it → papers, most first. A paper with several values counts for each.
-        other: the count of all further values.
-        missing: papers without a value.
-        error: by how much a figure may be too small at most; 0 for exact ones.
+        papers: number of papers counted.
+        values: value (as a filter accepts it) → papers, most frequent first. A paper with several values counts for each.
+        other: the total count of all other values.
+        missing: number of papers without a value.
+        error: by how much a count may be too low at most; 0 if counts are exact.
     """
 
     field: str
@@ -64,11 +77,14 @@ class SearchResult:
     """A page of hits.
 
     Attributes:
+        mode: the mode that was used; it differs from the requested one if `degraded`.
         found: papers in the ranking window, at most 100.
-        degraded: whether meaning could not be searched, and `notices` why.
+        degraded: whether the model was missing, so that only words were searched; `notices` says why.
+        notices: sentences for the user.
         models: level → model that answered.
-        sort: the field and its order; "" for the best first.
-        scope: what was sorted and counted by facets: "matches", all of them, or "window", the ranked papers; "" for neither.
+        took_ms: duration in milliseconds.
+        sort: the field and its order; "" for best first.
+        scope: what was sorted and counted: "matches" (all of them), "window" (the ranked papers) or "" (nothing).
     """
 
     query: str
@@ -92,7 +108,7 @@ class SearchResult:
         return iter(self.hits)
 
     def __len__(self) -> int:
-        """Return how many hits the page has."""
+        """Return the number of hits on the page."""
         return len(self.hits)
 
     @overload
@@ -100,20 +116,20 @@ class SearchResult:
     @overload
     def __getitem__(self, place: slice) -> tuple[Hit, ...]: ...
     def __getitem__(self, place: int | slice) -> Hit | tuple[Hit, ...]:
-        """Return a hit by its place on the page, or several."""
+        """Return a hit by its place on the page, or several for a slice."""
         return self.hits[place]
 
     def _repr_html_(self) -> str:
-        """Return the page as a table for notebooks."""
+        """Return the page as an HTML table for notebooks."""
         return result_html(self)
 
 
-_PASSAGE = 300  # characters of a passage
-_FACTS = 4
+_PASSAGE = 300  # most characters of a passage in the table
+_FACTS = 4  # most metadata fields per row
 
 
 def result_html(result: SearchResult) -> str:
-    """Return a page of hits as a table: rank, score, title with its facts, best passage."""
+    """Return a page of hits as an HTML table: rank, score, title with metadata, best passage. All text is escaped."""
     first = (result.page - 1) * result.size + 1
     rows = "".join(_row(rank, hit) for rank, hit in enumerate(result.hits, first))
     notices = "".join(f"<p>{_text(notice)}</p>" for notice in result.notices)

@@ -1,6 +1,6 @@
-"""The search flow: resolve → embed with the model of the index that answers → rank → fetch one page.
+"""The search flow: resolve the alias → embed with the model of that index → rank → fetch one page.
 
-Ranking and fetching are two requests. The ranking window (100 papers from 200 candidates a leg) does not depend on the page, so pages are
+Ranking and fetching are two requests. The ranking window (100 papers from 200 candidates per leg) does not depend on the page, so pages are
 slices of one list.
 """
 
@@ -47,14 +47,14 @@ from osembed.search.results import SearchResult
 from osembed.search.similar import Seed, stored_seed, text_seed
 
 T = TypeVar("T")
-_REMEMBERED = 1000  # query vectors
-_PAUSES_S = (0.0, 0.1, 0.4, 1.0, 2.0)  # before an attempt on indexes that were away is repeated
-MAX_CHARS = 100_000  # of a query: a whole paper; no model sees more
-_RESOLVE_S = 1.0  # how long a resolved alias is believed; within it a swapped-out index still answers with its own model
+_REMEMBERED = 1000  # cached query vectors
+_PAUSES_S = (0.0, 0.1, 0.4, 1.0, 2.0)  # pauses before retries after an index or shard was unavailable
+MAX_CHARS = 100_000  # of a query: a whole paper, and more than any model sees
+_RESOLVE_S = 1.0  # how long a resolved alias is cached; after a swap the old index is still searched with its own model for so long
 
 
 class Searcher:
-    """Searches one collection. Safe to share between threads."""
+    """Searches one collection. Thread-safe."""
 
     def __init__(
         self, client: OpenSearch, server: Server, collection: str, encoders: Encoders, resolve: Callable[[], Targets] | None = None
@@ -68,7 +68,7 @@ class Searcher:
         self._said_fusion = False
 
     def search(self, text: str, options: SearchOptions) -> SearchResult:
-        """Search; see SearchOptions. Raises InputError, CollectionError or, when strict, ModelError."""
+        """Return a page of hits; see SearchOptions. Raises InputError, CollectionError or, with strict=True, ModelError."""
         started = time.perf_counter()
         text = check_query(text)
 
@@ -103,11 +103,11 @@ class Searcher:
         return self._on_targets(attempt)
 
     def rank(self, text: str, options: SearchOptions) -> list[str]:
-        """Return the ids of the whole ranking window, best first, without fetching anything."""
+        """Return the ids of the whole ranking window, best first, without fetching texts."""
 
         text = clean(text).strip()
         if not text:
-            raise InputError("The query is empty.", "It would find nothing, whatever the model.", "Take it out of the queries.")
+            raise InputError("The query is empty.", "It finds nothing with any model.", "Remove it from the queries.")
 
         def attempt(targets: Targets) -> list[str]:
             question, _ = self._ask(text, options, targets)
@@ -116,11 +116,11 @@ class Searcher:
         return self._on_targets(attempt)
 
     def present(self, ids: Sequence[str]) -> set[str]:
-        """Return which of these papers the collection has."""
+        """Return those of the ids that are papers in the collection."""
         return set(documents.read_documents(self._client, self.targets()["papers"], ids, ["input_hash"]))
 
     def count(self, where: Sequence[str]) -> int:
-        """Return how many papers match all filters, exactly, as far as this user sees."""
+        """Return the exact number of papers that match all filters, as far as this user can see."""
         conditions = filters.parse(where)
 
         def attempt(targets: Targets) -> int:
@@ -130,11 +130,11 @@ class Searcher:
         return self._on_targets(attempt)
 
     def get(self, paper_id: str) -> StoredPaper:
-        """Return a stored paper. Raises NoPaperError."""
+        """Return a stored paper. Raises NoPaperError if the collection does not have it."""
         return self._on_targets(lambda targets: read_paper(self._client, targets, paper_id))
 
     def similar(self, seed: Callable[[Targets], Seed], options: SimilarOptions) -> SearchResult:
-        """Return the papers nearest to a stored one, or to a text, by their vectors, each with its nearest passages."""
+        """Return the papers whose vectors are nearest to a seed (a stored paper or a text), each with its nearest passages."""
         started = time.perf_counter()
         conditions = filters.parse(options.where)
 
@@ -163,15 +163,15 @@ class Searcher:
         return self._on_targets(attempt)
 
     def stored_seed(self, paper_id: str) -> Callable[[Targets], Seed]:
-        """Return what `similar` compares a stored paper by."""
+        """Return the seed of a stored paper for `similar`."""
         return lambda targets: stored_seed(self._client, targets, paper_id)
 
     def text_seed(self, title: str, text: str) -> Callable[[Targets], Seed]:
-        """Return what `similar` compares a text by: embedded with the model of the index that answers."""
+        """Return the seed of a text for `similar`, embedded with the model of the index that is searched."""
         return lambda targets: text_seed(self._encoders, targets, title, text)
 
     def _with_chunks(self, like: Seed, found: Sequence[Mapping[str, Any]], targets: Targets) -> list[Ranked]:
-        """Name each paper's nearest chunk, where chunks can be compared."""
+        """Return the ranking with each paper's nearest chunk, if the seed has a vector in the chunks' space."""
         if like.chunk is None or not found:
             return _ranked(found)
         inside = [bodies.nearest(like.chunk, 1, [{"term": {"paper_id": hit["_id"]}}]) for hit in found]
@@ -179,7 +179,7 @@ class Searcher:
         return [Ranked(hit["_id"], hit["_score"], chunks[0]["_id"] if chunks else None) for hit, chunks in zip(found, nearest, strict=True)]
 
     def request(self, text: str, options: SearchOptions, access: Access) -> Request:
-        """Return the search as a request for other programs, such as this server understands. Nothing is searched."""
+        """Return the search as a request that other programs can send to this server. Nothing is searched."""
         text = check_query(text)
         targets = self.targets()
         question, notices = self._ask(text, options, targets)
@@ -189,15 +189,15 @@ class Searcher:
         return make_request(question, targets, access, lack, notices)
 
     def sight_notice(self) -> str:
-        """Return what is to be said of figures that a user measures who sees a part; "" for one who sees all."""
+        """Return a notice that security settings limit what this user can see; "" if they do not."""
         found = sight.limits(self._client, {level: target.index for level, target in self.targets().items()})
-        return f"All figures are as far as this user sees: {found} limits it." if found else ""
+        return f"All figures are as far as this user can see: {found} limits it." if found else ""
 
     def fusion_notice(self) -> str:
-        """Say that this server leaves the fusion of one level to the client; "" where it does it itself."""
+        """Return a notice that rankings of one level are fused on the client; "" if the server fuses them."""
         if not self.ranker.lack:
             return ""
-        return f"{self.ranker.lack}: words and meaning were joined on the client, by the same formula."
+        return f"{self.ranker.lack}: words and meaning were combined on the client, with the same formula."
 
     def _sees_a_part(self) -> bool:
         return sight.is_limited(self._client, [target.index for target in self.targets().values()])
@@ -210,13 +210,13 @@ class Searcher:
         return self.resolve()
 
     def resolve(self) -> Targets:
-        """Return the collection's indexes as they are now."""
+        """Return the collection's current indexes. Raises CollectionError if there are none."""
         now = time.monotonic()
         self._resolved = (now, self._find())
         return self._resolved[1]
 
     def admit(self, level: Level) -> None:
-        """Load the model of a level, and test it against the witness vectors. Raises ModelError where this machine lacks it."""
+        """Load the model of a level and test it against the witness vectors. Raises ModelError if this machine lacks the model."""
         self._encoders.of(self.targets()[level].meta.stored_model, Journal(self._client).recall_witness)
 
     def _find_published(self) -> Targets:
@@ -226,14 +226,14 @@ class Searcher:
         return targets
 
     def _on_targets(self, attempt: Callable[[Targets], T]) -> T:
-        """Run an attempt; when an index vanished between resolving and searching, or its shards were just then away, resolve again."""
+        """Run an attempt on the resolved indexes. If an index or its shards became unavailable, resolve the alias again and retry."""
         began = time.monotonic()
         for pause in (*_PAUSES_S, None):
             try:
                 return attempt(self.targets())
             except (UnsettledError, UnavailableError) as error:
                 if isinstance(error, UnavailableError) and time.monotonic() - began >= retry_seconds():
-                    raise  # the whole request was tried again already
+                    raise  # the client has already retried the request for as long as it may
                 trouble: ClusterError = error
             except RefusedError as error:
                 if error.status == 400:
@@ -254,15 +254,15 @@ class Searcher:
         if "pipeline" in text.lower():
             return CollectionError(
                 f"The server refuses every search: {text}.",
-                "The indexes' default search pipeline is gone.",
-                "Run `osembed doctor`: it creates it again.",
+                "The indexes' default search pipeline is missing.",
+                "Run `osembed doctor`: it recreates the pipeline.",
             )
-        if "clause" in text.lower():  # a server that takes fewer than MAX_WORDS, or cuts words in a way of its own
-            return InputError("The query has more words than this server takes.", "", "Shorten it.")
+        if "clause" in text.lower():  # this server's clause limit is lower, or its analyzer splits words further
+            return InputError("The query has more words than this server accepts.", "", "Shorten it.")
         return InputError(f"The server refuses this search: {text[:300]}.")
 
     def _ask(self, text: str, options: SearchOptions, targets: Targets) -> tuple[Question, tuple[str, ...]]:
-        """Embed the query with the model of the index that answers; without that model, ask by words only and say so."""
+        """Return the question, embedded with the model of the index to search. Without that model it is lexical, with a notice."""
         conditions = filters.parse(options.where)
         if options.mode == "lexical":
             return Question(text, None, "lexical", options, conditions), ()
@@ -276,13 +276,13 @@ class Searcher:
         return Question(text, vector, options.mode, options, conditions), ()
 
     def _remarks(self, question: Question, ranked: Sequence[Ranked], targets: Targets) -> tuple[str, ...]:
-        """Say what was left out of a long query, and why nothing was found; a search that found something asks the server nothing more."""
+        """Return notices about a shortened query and about filters that match nothing. Costs requests only if nothing was found."""
         cut = question.mode != "vector" and bodies.first_words(question.text)[1]
-        said = (f"The query is long: only its first {bodies.MAX_WORDS} different words were looked for.",) if cut else ()
+        said = (f"The query is long: only its first {bodies.MAX_WORDS} distinct words were searched.",) if cut else ()
         return (*said, *(() if ranked else filter_hints.unmet_filters(self._client, targets["papers"], question.where)))
 
     def _fusion_notice(self, question: Question) -> tuple[str, ...]:
-        """Say once, to whoever asked for the server's own fusion of one level, that it is done here."""
+        """Return a notice, once per searcher, if a search on one level had to be fused on the client."""
         if self._said_fusion or question.mode != "hybrid" or question.options.level == "both":
             return ()
         said = self.fusion_notice()
@@ -290,13 +290,15 @@ class Searcher:
         return (said,) if said else ()
 
     def _query_vector(self, text: str, target: Target) -> NDArray[np.float32]:
-        """Embed a query with an index's model; the pages of one search, and evaluations, ask the same again and again."""
+        """Return the query's vector in an index's space. It is cached, because pages and evaluations repeat the same queries."""
         key = (target.meta.identity.hash, text)
         vector = self._vectors.get(key)
         if vector is None:
             vector = self._encoders.of(target.meta.stored_model).encode_query(text)
             if not is_usable(vector):
-                raise ModelError(f"{target.meta.model} makes a vector of this query that is zero or not finite.", "It finds nothing right.")
+                raise ModelError(
+                    f"{target.meta.model} gives this query a vector that is zero or not finite.", "It cannot be compared with others."
+                )
             if len(self._vectors) >= _REMEMBERED:
                 self._vectors.clear()
             self._vectors[key] = vector
@@ -312,12 +314,12 @@ def _ranked(found: Sequence[Mapping[str, Any]]) -> list[Ranked]:
 
 
 def check_query(text: str) -> str:
-    """Return a query as it is searched for. Raises InputError where it is none."""
+    """Return the cleaned query. Raises InputError if it is empty or too long."""
     text = clean(checked("query", text, str)).strip()
     if not text:
-        raise InputError("The query is empty.", "", "Write what you are looking for.")
+        raise InputError("The query is empty.", "", "Type what you are looking for.")
     if len(text) > MAX_CHARS:
-        raise InputError(f"The query has {len(text):,} characters.", f"At most {MAX_CHARS:,} are taken.", "Use its most telling sentences.")
+        raise InputError(f"The query has {len(text):,} characters.", f"At most {MAX_CHARS:,} are allowed.", "Use its key sentences.")
     return text
 
 

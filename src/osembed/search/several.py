@@ -1,4 +1,4 @@
-"""A search over several collections: each leg one request over all of them, then one fusion."""
+"""Search several collections: each leg is one request over all of them, followed by one fusion."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from osembed.search.searcher import Searcher
 
 
 class SeveralSearcher(Searcher):
-    """Searches several collections as if they were one. By words always; by vectors where all have the same model."""
+    """Searches several collections as one. Lexical search always works; vector search needs the same model in all of them."""
 
     def __init__(self, client: OpenSearch, server: Server, collections: Sequence[str], encoders: Encoders) -> None:
         super().__init__(client, server, collections[0], encoders)
         self._collections = tuple(collections)
 
     def _find_published(self) -> Targets:
-        """Return the indexes of all collections as they are now. Raises CollectionError for the first that is missing."""
+        """Return the current indexes of all collections. Raises CollectionError for the first one that is missing."""
         found = []
         for name in self._collections:
             targets = indexes.resolve(self._client, name)

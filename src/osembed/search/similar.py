@@ -1,4 +1,4 @@
-"""From what the nearest papers are looked for: a stored paper, or a text that is embedded as the passage of a paper would be."""
+"""Seeds of a similarity search: a stored paper, or a text embedded like a passage of a paper."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ _MOST_BYTES = 2**20  # of a file: more than any model sees
 
 @dataclass(frozen=True)
 class Seed:
-    """What papers are compared with.
+    """What other papers are compared with.
 
     Attributes:
-        name: as it is called in the answer: an id, or how the text begins.
-        words: for highlights, and for passages where the levels have different models.
-        paper: its vector among papers.
-        chunk: its vector among chunks, None where there is none.
-        leave_out: ids that are not looked for.
+        name: its name in the result: an id, or the beginning of the text.
+        words: the text for highlights, and for choosing passages if the levels have different models.
+        paper: its vector in the papers' space, float32 of shape (dimension,).
+        chunk: its vector in the chunks' space; None if it has none.
+        leave_out: ids to exclude from the result.
+        notices: sentences for the user.
     """
 
     name: str
@@ -44,12 +45,12 @@ class Seed:
 
 
 def stored_seed(client: OpenSearch, targets: Targets, paper_id: str) -> Seed:
-    """Return a stored paper with its vector. Raises InputError where there is none, CollectionError where it has no vector."""
+    """Return the seed of a stored paper. Raises InputError if it does not exist, CollectionError if it has no vector."""
     target = targets["papers"]
     identity = target.meta.identity
     stored = documents.read_documents(client, target, [paper_id], ["title", "identity", "embedding"]).get(paper_id)
     if stored is None:
-        raise InputError(f"There is no paper '{paper_id}' in '{target.meta.collection}'.", "", "Ids stand in search results.")
+        raise InputError(f"There is no paper '{paper_id}' in '{target.meta.collection}'.", "", "Search results show the ids.")
     vector = stored.vector(identity)
     if vector is None:
         raise CollectionError(f"The paper '{paper_id}' has no vector of this collection's model.", "", "Ingest it again.")
@@ -58,10 +59,10 @@ def stored_seed(client: OpenSearch, targets: Targets, paper_id: str) -> Seed:
 
 
 def text_seed(encoders: Encoders, targets: Targets, title: str, text: str) -> Seed:
-    """Return a text with the vectors that a paper of these words would have. Raises InputError for an empty one."""
+    """Return the seed of a text, with the vectors that a paper of this text would have. Raises InputError for an empty text."""
     title, text = " ".join(clean(title).split()), clean(text).strip()
     if not title and not text:
-        raise InputError("The text is empty.", "It is like no paper.", "Give an abstract, say.")
+        raise InputError("The text is empty.", "There is nothing to compare.", "Give a text, for example an abstract.")
     papers, chunks = targets["papers"], targets["chunks"]
     vector, cut = _embed(encoders, papers, title, text)
     same = chunks.meta.identity == papers.meta.identity
@@ -72,25 +73,25 @@ def text_seed(encoders: Encoders, targets: Targets, title: str, text: str) -> Se
 
 
 def read_text(file: str | Path) -> tuple[str, str]:
-    """Return title and text of a file, as an ingest would take it: the first line is the title. Raises InputError."""
+    """Return title and text of a file, whose first line is the title. Raises InputError if it cannot be read as text."""
     try:
         with Path(file).open("rb") as opened:
             data = opened.read(_MOST_BYTES)
         decoder = codecs.getincrementaldecoder("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")()
         text = decoder.decode(data, final=len(data) < _MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read as text: {error}.", "", "Give a .txt or .md file.") from error
+        raise InputError(f"{file} cannot be read as text: {error}.", "", "Use a .txt or .md file.") from error
     title, _, rest = text.strip().partition("\n")
     return title.lstrip("#").strip(), rest
 
 
 def _embed(encoders: Encoders, target: Target, title: str, text: str) -> tuple[NDArray[np.float32], bool]:
-    """Embed a text as a passage of an index's model; say whether the model sees a part of it only."""
+    """Embed a text as a passage with an index's model. Returns the vector and whether the model saw only part of the text."""
     encoder = encoders.of(target.meta.stored_model)
     spec = encoder.model.spec
     passage = paper_passage(spec, title, "", text)
     vector = np.asarray(encoder.encode([passage.text])[0], np.float32)
     if not is_usable(vector):
-        raise ModelError(f"{target.meta.model} makes a vector of this text that is zero or not finite.", "It is near to nothing.")
+        raise ModelError(f"{target.meta.model} gives this text a vector that is zero or not finite.", "It cannot be compared with others.")
     cut = len(start_of(text, spec.max_length)) < len(text) or encoder.tokeniser.tokenise([passage.text]).unseen > 0
     return vector, cut

@@ -1,4 +1,4 @@
-"""By which field hits are sorted. Pure: what a person types, checked against the mapping, to the server's sort clauses."""
+"""Translate --sort into the server's sort clauses, checked against the mapping. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ORDERS = ("asc", "desc")
 
 @dataclass(frozen=True)
 class Sort:
-    """One field to sort by: metadata or id. `kind` is its type in the mapping."""
+    """A field to sort by: a metadata field or the id. `kind` is its type in the mapping."""
 
     field: str
     descending: bool
@@ -26,18 +26,18 @@ class Sort:
 
 
 def parse(text: str, types: Mapping[str, str]) -> Sort | None:
-    """Return what FIELD or FIELD:desc means; None for the order of the ranking itself, which is that of scores.
+    """Parse FIELD or FIELD:desc. Returns None for the default order, by score.
 
-    Raises InputError for a field that no paper has, and for another order than asc or desc.
+    Raises InputError for a field that no paper has, and for an order other than asc or desc.
     """
     if text in ("", SCORE, f"{SCORE}:desc"):
         return None
     field, colon, order = text.partition(":")
     field = field.strip().removeprefix("meta.")
     if colon and order not in _ORDERS:
-        raise InputError(f"'{text}' is not an order.", "", "Write it like year or year:desc.")
+        raise InputError(f"'{text}' is not a sort order.", "", "Write it like year or year:desc.")
     if field == SCORE:
-        raise InputError("Scores are sorted best first only.", "The worst of all matches answers no question.", "Leave --sort out.")
+        raise InputError("Scores can only be sorted best first.", "The worst match is of no use.", "Leave out --sort.")
     kind = "keyword" if field == "id" else types.get(field, "object")
     if kind == "object":
         raise filters.unknown_field(field, types, (SCORE, "id"), "sort by")
@@ -45,11 +45,11 @@ def parse(text: str, types: Mapping[str, str]) -> Sort | None:
 
 
 def clauses(sort: Sort) -> list[dict[str, Any]]:
-    """Return the server's sort: papers without a value last, ties by id."""
+    """Return the server's sort clauses: papers without a value last, ties by id."""
     order = _ORDERS[sort.descending]
     if sort.field == "id":
         return [{"paper_id": {"order": order, "unmapped_type": "keyword"}}]
-    # Of several collections one may lack the field: there it is as if no paper had a value.
+    # `unmapped_type`: one of several collections may lack the field; its papers then count as papers without a value.
     return [{f"meta.{sort.field}": {"order": order, "missing": "_last", "unmapped_type": sort.kind}}, _BY_ID]
 
 
