@@ -8,7 +8,7 @@ import click
 
 from osembed.cli import options
 from osembed.cli.meter import Meter
-from osembed.cli.output import notice, print_findings, print_json, print_repair, print_table, safe
+from osembed.cli.output import print_findings, print_json, print_notice, print_repair, print_table, safe_text
 
 
 @click.command()
@@ -52,7 +52,7 @@ def status(as_json: bool, **given: Any) -> None:
     ]
     print_table(columns, table, right=["documents", "graph MB"])
     if rows[0].limits:
-        notice(f"As far as this user can see: {rows[0].limits} limits it.")
+        print_notice(f"As far as this user can see: {rows[0].limits} limits it.")
 
 
 @click.command()
@@ -83,7 +83,7 @@ def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
     else:
         if mended:
             print_repair(mended)
-        click.echo(safe(page_of(kept)))
+        click.echo(safe_text(page_of(kept)))
     return 0 if report.passed and not (mended and mended.refused) else 4
 
 

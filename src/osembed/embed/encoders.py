@@ -10,7 +10,7 @@ from dataclasses import replace
 from osembed.embed.protocol import Encoder, Vectors
 from osembed.errors import IdentityError, ModelError
 from osembed.models.folder import Model, ModelSpec
-from osembed.models.identity import WITNESS_TEXTS, Identity, StoredModel, admit, identify
+from osembed.models.identity import WITNESS_TEXTS, Identity, StoredModel, admit_backend, identify
 from osembed.models.registry import find_model
 
 
@@ -32,9 +32,9 @@ class Encoders:
 
     def gently(self) -> AbstractContextManager[None]:
         """Leave room for others on this machine while a block runs: embed with one thread less, at a low priority."""
-        from osembed.embed.native.threads import gently
+        from osembed.embed.native.threads import lower_priority
 
-        return gently()
+        return lower_priority()
 
     def load(self, model: Model) -> Encoder:
         """Return the encoder of a model."""
@@ -61,7 +61,7 @@ class Encoders:
         if recall_witness and identity not in self._admitted:
             witness = recall_witness(identity)
             if witness is not None:
-                admit(witness, encoder.encode(witness_passages(encoder.model.spec)), encoder.backend)
+                admit_backend(witness, encoder.encode(witness_passages(encoder.model.spec)), encoder.backend)
             self._admitted.add(identity)
         return encoder
 

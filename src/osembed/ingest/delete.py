@@ -11,7 +11,7 @@ from osembed.opensearch.bulk import BulkLoop, Outcome
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.fence import FenceWait
 from osembed.opensearch.documents import STATE_FIELDS, StoredDocument, Tally, chunk_ids, paper_of, read_hit, tally_chunks
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.schema import JOURNAL
 from osembed.opensearch.target import Target, Targets
 
@@ -45,15 +45,15 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
         loop: sends the deletes.
         ids: ids of papers.
     """
-    settled(lambda: sight.prove(client, [target.place for target in targets().values()]))
+    until_settled(lambda: sight.prove(client, [target.place for target in targets().values()]))
     found: dict[str, bool] = {}
     pending, fence_wait = list(dict.fromkeys(ids)), None
     while pending:
-        now, papers, tallies = settled(lambda pending=pending: _look_up(client, targets(), pending))  # type: ignore[misc]
+        now, papers, tallies = until_settled(lambda pending=pending: _look_up(client, targets(), pending))  # type: ignore[misc]
         for paper_id in pending:
             found[paper_id] = found.get(paper_id, False) or paper_id in papers
         chunks = [key for paper_id in pending for key in _chunks_of(paper_id, papers.get(paper_id, []), tallies.get(paper_id))]
-        before = _delete(now["chunks"], loop, settled(partial(_copies, client, now["chunks"], chunks)))
+        before = _delete(now["chunks"], loop, until_settled(partial(_copies, client, now["chunks"], chunks)))
         again = set(map(paper_of, (*before.conflicts, *before.blocked)))
         after = _delete(now["papers"], loop, {paper_id: same for paper_id, same in papers.items() if paper_id not in again})
         pending = [*again, *after.conflicts, *after.blocked]

@@ -19,9 +19,9 @@ from osembed.opensearch.documents import StoredDocument, Tally
 from osembed.opensearch.meta_fields import add_meta_fields
 from osembed.opensearch.target import Targets
 from osembed.papers.levels import LEVELS, Level
-from osembed.papers.metadata import TOO_DEEP, drop, fit, new_types
+from osembed.papers.metadata import TOO_DEEP, fit_metadata, new_types, note_dropped
 from osembed.papers.paper import Paper
-from osembed.passages.chunk import Chunk, cut
+from osembed.passages.chunk import Chunk, cut_papers
 from osembed.passages.passage import Passage, chunk_passage, paper_passage
 from osembed.passages.tokens import Tokeniser
 
@@ -88,7 +88,7 @@ class Window:
         return sum(max(0, (vectors.token_count(passage) or 0) - limit) for work in self.works for passage in work.passages)
 
 
-def prepare(
+def prepare_window(
     client: OpenSearch, targets: Targets, readings: Mapping[Level, Reading], papers: Sequence[Paper], waits: Callable[[Paper, str], bool]
 ) -> Window:
     """Compare papers with the stored ones and cut those that differ into chunks. Writes nothing except mappings of new metadata fields.
@@ -110,7 +110,7 @@ def prepare(
     targets = {level: add_meta_fields(client, targets[level], types) for level in LEVELS}
     window = Window(targets, unchanged=sorted(unchanged), waiting=waiting)
     started = time.perf_counter()
-    cuts = cut(changed, targets["chunks"].meta.chunking, readings["chunks"].spec, readings["chunks"].tokeniser)
+    cuts = cut_papers(changed, targets["chunks"].meta.chunking, readings["chunks"].spec, readings["chunks"].tokeniser)
     window.counts.seconds["tokenise"] += time.perf_counter() - started
     for paper, (chunks, beyond) in zip(changed, cuts, strict=True):
         window.counts.beyond += beyond
@@ -150,11 +150,11 @@ def _agreed_types(targets: Targets) -> dict[str, str]:
 
 def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], stored: StoredDocument | None, window: Window) -> Work:
     for name in paper.deep:
-        drop(window.counts.dropped, TOO_DEEP, name)
+        note_dropped(window.counts.dropped, TOO_DEEP, name)
     whole, parts = readings["papers"].spec, readings["chunks"].spec
     return Work(
         paper=paper,
-        meta=fit(paper.meta, _agreed_types(window.targets), window.counts.dropped),
+        meta=fit_metadata(paper.meta, _agreed_types(window.targets), window.counts.dropped),
         seen=stored.seen if stored else None,
         chunks=chunks,
         passage=paper_passage(whole, paper.title, paper.abstract, paper.body),
@@ -208,6 +208,6 @@ def _tokenise_missing(window: Window, readings: Mapping[Level, Reading]) -> None
     window.counts.seconds["tokenise"] += time.perf_counter() - started
 
 
-def without(window: Window, failed: set[str]) -> Window:
+def without_papers(window: Window, failed: set[str]) -> Window:
     """Return the window without the works of failed papers."""
     return replace(window, works=[work for work in window.works if work.paper.id not in failed])

@@ -16,7 +16,7 @@ from osembed.errors import MissingError
 from osembed.ingest.delete import require_writes
 from osembed.ingest.intake import Batch, Intake
 from osembed.ingest.loading import Opened
-from osembed.ingest.prepare import Reading, Window, prepare
+from osembed.ingest.prepare import Reading, Window, prepare_window
 from osembed.ingest.prune import Pruner
 from osembed.ingest.summary import ProgressCallback, Summary
 from osembed.ingest.write import Writer
@@ -26,7 +26,7 @@ from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.fence import FenceWait
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.documents import read_documents
-from osembed.opensearch.patience import Report, settled
+from osembed.opensearch.patience import Report, until_settled
 from osembed.opensearch.sight import Witnesses
 from osembed.opensearch.target import Targets
 from osembed.papers.levels import LEVELS, Level
@@ -105,7 +105,7 @@ class Ingest:
 
     def _settled(self, attempt: Callable[[], T]) -> T:
         """Run an attempt, waiting and reporting while the server is unavailable."""
-        return settled(attempt, report=lambda text: self._report(text))
+        return until_settled(attempt, report=lambda text: self._report(text))
 
     def _encoder(self, level: Level) -> Encoder:
         return self._settled(lambda: self._encoders.of(self._targets[level].meta.stored_model, self._journal.recall_witness))
@@ -140,7 +140,7 @@ class Ingest:
 
     def _compare(self, targets: Targets, papers: Sequence[Paper]) -> Window:
         waits = (lambda *_: False) if self._late else self._intake.comes_later
-        window = prepare(self._client, targets, self._readings(targets), papers, waits)
+        window = prepare_window(self._client, targets, self._readings(targets), papers, waits)
         former = {paper.former: paper for paper in papers if paper.former}
         if former:
             stored = read_documents(self._client, targets["papers"], list(former), ["title"])
@@ -190,7 +190,7 @@ class Ingest:
         while redo.papers:
             papers, blocked = redo.take()
             if blocked:  # a migration is swapping: wait, then write where the collection is then, with the model it has then
-                settled(lambda: self._entry.check(surely=True))  # or its indexes are gone
+                until_settled(lambda: self._entry.check(surely=True))  # or its indexes are gone
                 fence_wait.wait()
             else:
                 redo.tries.update(paper.id for paper in papers)

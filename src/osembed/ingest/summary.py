@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from osembed.papers.metadata import Dropped, drop
+from osembed.papers.metadata import Dropped, note_dropped
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Summary:
         self.beyond += counts.beyond
         for why, names in counts.dropped.items():
             for name, count in names.items():
-                drop(self.dropped, why, name, count)
+                note_dropped(self.dropped, why, name, count)
 
 
 ProgressCallback = Callable[[Summary], None]

@@ -16,7 +16,7 @@ import orjson
 
 from osembed.embed.passage_vectors import BAD_VECTOR
 from osembed.ingest.intake import Intake
-from osembed.ingest.prepare import Window, Work, without
+from osembed.ingest.prepare import Window, Work, without_papers
 from osembed.opensearch import operation
 from osembed.opensearch.bulk import BulkLoop, Outcome
 from osembed.opensearch.documents import chunk_id, paper_of
@@ -76,11 +76,11 @@ class Writer:
         by_id = {work.paper.id: work.paper for work in window.works}
         operations = self._timed("serialise", lambda: list(chunk_operations(window, now)))
         outcome = self._timed("server", lambda: self._loop.send(operations))
-        window = without(window, self._sort_out(outcome, by_id, paper_of))
+        window = without_papers(window, self._sort_out(outcome, by_id, paper_of))
         self._leave_witnesses(window, "chunks", operations, outcome)
         commits = self._timed("serialise", lambda: [paper_operation(window, work, now) for work in window.works])
         outcome = self._timed("server", lambda: self._loop.send(commits))
-        window = without(window, self._sort_out(outcome, by_id, lambda key: key))
+        window = without_papers(window, self._sort_out(outcome, by_id, lambda key: key))
         self._leave_witnesses(window, "papers", commits, outcome)
         self._intake.settle([work.paper.id for work in window.works], "indexed")
         self._summary.chunks += sum(len(work.chunks) for work in window.works)
@@ -131,7 +131,7 @@ class Writer:
             if not (whole.is_usable(work.passage) and all(map(parts.is_usable, work.passages))):
                 failed.add(work.paper.id)
                 self._intake.reject(Rejected(BAD_VECTOR, work.paper.source, work.paper.fields))
-        return without(window, failed) if failed else window
+        return without_papers(window, failed) if failed else window
 
 
 def chunk_operations(window: Window, now: str) -> Iterator[Operation]:

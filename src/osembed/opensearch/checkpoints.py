@@ -26,7 +26,7 @@ class Checkpoint:
     term: int
 
 
-def checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
+def read_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
     """Return each shard's checkpoint. Raises UnsettledError where a primary is missing or has just moved."""
     terms = reads.primary_terms(client, index)
     shards = reads.stats(client, index, "docs", level="shards").get("shards", {})
@@ -46,7 +46,7 @@ def whole_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
 
     Raises UnsettledError where that is not so in time: a scan up to the checkpoint would be complete, and not see all.
     """
-    first, ends = checkpoints(client, index), time.monotonic() + _CONFIRMED_S
+    first, ends = read_checkpoints(client, index), time.monotonic() + _CONFIRMED_S
     now = first
     while True:
         behind = [number for number, at in now.items() if at.term == first[number].term and at.safe < first[number].highest]
@@ -55,7 +55,7 @@ def whole_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
         if time.monotonic() > ends:
             raise unconfirmed(index, behind[0], now[behind[0]].safe, now[behind[0]].highest)
         time.sleep(0.05)
-        now = checkpoints(client, index)
+        now = read_checkpoints(client, index)
 
 
 def unconfirmed(index: str, shard: int, safe: int, highest: int) -> UnsettledError:

@@ -9,8 +9,8 @@ from typing import Literal
 from osembed.errors import AuthError, OsembedError
 from osembed.opensearch import changes, indexes, permissions, pipelines, reads, schema
 from osembed.opensearch.client import OpenSearch, Server
-from osembed.opensearch.leftovers import find_leftovers, others
-from osembed.opensearch.names import missing
+from osembed.opensearch.leftovers import find_leftovers, other_collections
+from osembed.opensearch.names import missing_collection
 from osembed.opensearch.pipelines import Pipeline
 from osembed.opensearch.target import Targets
 
@@ -31,7 +31,7 @@ class Finding:
     advice: str = ""
 
 
-def examine(client: OpenSearch, server: Server, collection: str) -> list[Finding]:
+def examine_server(client: OpenSearch, server: Server, collection: str) -> list[Finding]:
     """Run all checks. Sees to the search pipeline and to who names it, deletes forgotten scratch indexes, and changes nothing else.
 
     What this user may not see is a warning, never "is not there".
@@ -158,7 +158,7 @@ def _collection(client: OpenSearch, collection: str, pipeline: Pipeline | None) 
         yield Finding("collection", "problem", error.found, f"{error.why} {error.hint}".strip())
         return
     if targets is None:
-        absent = missing(client, collection)
+        absent = missing_collection(client, collection)
         yield Finding("collection", "warning", absent.found.rstrip("."), absent.hint)
         return
     try:
@@ -190,7 +190,7 @@ def _leftovers(client: OpenSearch, collection: str) -> Iterator[Finding]:
     """Yield what interrupted work has left, each with the command that clears it."""
     try:
         found = find_leftovers(client, collection)
-        elsewhere = others(client, collection)
+        elsewhere = other_collections(client, collection)
     except OsembedError as error:
         yield Finding("leftovers", "warning", f"not seen: {error.found}", error.hint)
         return

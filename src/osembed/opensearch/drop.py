@@ -18,12 +18,12 @@ from osembed.opensearch import changes, reads
 from osembed.opensearch.changes import Action
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.journal import Journal, State
-from osembed.opensearch.coordination.lease import Lease, claim
+from osembed.opensearch.coordination.lease import Lease, claim_lease
 from osembed.opensearch.coordination.migration_state import MigrationState, migration_key
-from osembed.opensearch.coordination.registration import DEAD_S, KINDS, collection_key, drops, is_dropped, is_pending, watch_entries
-from osembed.opensearch.leftovers import PROBE, idle_tokens, lost_entries, strays
-from osembed.opensearch.names import missing
-from osembed.opensearch.survey import Survey, SurveyedIndex, entries_of, survey
+from osembed.opensearch.coordination.registration import DEAD_S, KINDS, collection_key, drop_count, is_dropped, is_pending, watch_entries
+from osembed.opensearch.leftovers import PROBE, idle_tokens, lost_entries, stray_aliases
+from osembed.opensearch.names import missing_collection
+from osembed.opensearch.survey import Survey, SurveyedIndex, entries_of, survey_indexes
 
 _TRIES = 5
 _EARLY_S = 5.0
@@ -89,11 +89,11 @@ def plan_drop(client: OpenSearch, collection: str) -> DropPlan:
         BusyError: a migrator, loader or ingest is at work.
         CollectionError: there is no such collection, or foreign indexes are behind its aliases.
     """
-    seen = survey(client, collection)
+    seen = survey_indexes(client, collection)
     _refuse_foreign(seen)
     _refuse_busy(client, collection, _EARLY_S)
     if not _is_there(seen) and not is_dropped(seen.state):
-        raise missing(client, collection)
+        raise missing_collection(client, collection)
     moving = seen.moving
     pending = is_pending(seen.state) or bool(seen.state.get("indexes"))
     return DropPlan(
@@ -106,11 +106,11 @@ def plan_drop(client: OpenSearch, collection: str) -> DropPlan:
 
 def plan_clearing(client: OpenSearch, collection: str) -> DropPlan:
     """Say what is left over of a collection and would be deleted, all but what its readers see or a command goes on with."""
-    seen = survey(client, collection)
+    seen = survey_indexes(client, collection)
     _refuse_busy(client, collection, _EARLY_S)
     probe = reads.indexes(client, [PROBE], "*.settings.index.uuid")
     extra = [SurveyedIndex(PROBE, info["settings"]["index"]["uuid"], frozenset(), None) for info in probe.values()]
-    indexes = _doomed(client, seen, [*strays(seen), *seen.scratch, *extra])
+    indexes = _doomed(client, seen, [*stray_aliases(seen), *seen.scratch, *extra])
     return DropPlan(collection, indexes, "", len(lost_entries(seen)), tuple(idle_tokens(seen)), leftovers=True)
 
 
@@ -123,7 +123,7 @@ def drop(client: OpenSearch, plan: DropPlan) -> DropResult:
     """
     if plan.is_empty:
         return DropResult(plan.collection, "nothing to do")
-    lease = claim(client, plan.collection, lambda state: state or _no_migration(plan.collection), dropping=True)
+    lease = claim_lease(client, plan.collection, lambda state: state or _no_migration(plan.collection), dropping=True)
     try:
         dead = _refuse_busy(client, plan.collection, DEAD_S, but=lease.token)
         return _clear(client, lease, plan) if plan.leftovers else _drop(client, lease, plan, dead)
@@ -134,7 +134,7 @@ def drop(client: OpenSearch, plan: DropPlan) -> DropResult:
 
 
 def _drop(client: OpenSearch, lease: Lease, plan: DropPlan, dead: Dead) -> DropResult:
-    seen = survey(client, plan.collection)
+    seen = survey_indexes(client, plan.collection)
     _refuse_foreign(seen)
     doomed = {found.index: found.uuid for found in (*seen.ours, *seen.scratch)}
     _refuse_changed(plan, doomed)
@@ -148,7 +148,7 @@ def _drop(client: OpenSearch, lease: Lease, plan: DropPlan, dead: Dead) -> DropR
     except (AuthError, RefusedError, CollectionError):  # an answer that says no: nothing is deleted, and the collection stays what it was
         journal.change(collection_key(plan.collection), lambda state: _withdrawn(state, tombstone, seen.state))
         raise
-    for key in survey(client, plan.collection).keys:
+    for key in survey_indexes(client, plan.collection).keys:
         lease.check()
         journal.forget(key)
     _forget_migration(client, lease)
@@ -158,15 +158,15 @@ def _drop(client: OpenSearch, lease: Lease, plan: DropPlan, dead: Dead) -> DropR
 
 def _clear(client: OpenSearch, lease: Lease, plan: DropPlan) -> DropResult:
     """Delete what is left over; what readers see stays, and so does a migration that a command can go on with."""
-    seen = survey(client, plan.collection)
-    now = {found.index for found in (*strays(seen), *seen.scratch)} | {PROBE}
+    seen = survey_indexes(client, plan.collection)
+    now = {found.index for found in (*stray_aliases(seen), *seen.scratch)} | {PROBE}
     doomed = {one.index: one.uuid for one in plan.indexes}
     if not set(doomed) <= now or not set(plan.tokens) <= set(idle_tokens(seen)):
         raise _changed(plan.collection)
     lease.check()
     _delete(client, lease, doomed, plan.tokens)
     journal = Journal(client)
-    after = survey(client, plan.collection)
+    after = survey_indexes(client, plan.collection)
     for key in lost_entries(after):
         lease.check()
         journal.forget(key)
@@ -181,7 +181,7 @@ def _forget_migration(client: OpenSearch, lease: Lease) -> None:
 
 def _bury(client: OpenSearch, seen: Survey, doomed: Mapping[str, str], dead: Dead) -> str:
     """Write the tombstone, unless somebody has begun to load or feed the collection; return its id."""
-    token, before = secrets.token_hex(8), drops(seen.state)
+    token, before = secrets.token_hex(8), drop_count(seen.state)
     generations = [found.meta.generation for found in seen.ours if found.meta]
     known = [int(seen.state.get("generation", 0)), seen.migration.generation if seen.migration else 0, *generations]
     floor = max(int(seen.state.get("floor", 1)), max(known) + 1)
@@ -191,7 +191,7 @@ def _bury(client: OpenSearch, seen: Survey, doomed: Mapping[str, str], dead: Dea
         fresh = [entry for key, entry in entries_of(state).items() if dead.get(key) != entry["beat"]]
         if fresh:
             raise _busy(seen.collection, fresh[0])
-        if drops(state) != before:
+        if drop_count(state) != before:
             raise _changed(seen.collection)
         return {"drops": before + 1, "floor": floor, "dropped": {"id": token, "indexes": dict(doomed), "uuids": uuids, "done": False}}
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from osembed.errors import ClusterError, UnsettledError
 from osembed.opensearch import answers, changes, reads
-from osembed.opensearch.checkpoints import Checkpoint, checkpoints
+from osembed.opensearch.checkpoints import Checkpoint, read_checkpoints
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import StoredDocument, read_hit
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import until_settled
 
 _BUCKETS = 2000
 _LISTED = 5000
@@ -58,7 +58,7 @@ def settled_scan(  # noqa: PLR0913 - as `scan`
 
     def following() -> list[StoredDocument]:
         if not now:
-            now.append(checkpoints(client, index)[shard])
+            now.append(read_checkpoints(client, index)[shard])
             changes.refresh(client, index)
         try:
             return next(scan(client, index, shard, last, now[0], size=size, excluded=excluded), [])
@@ -66,7 +66,7 @@ def settled_scan(  # noqa: PLR0913 - as `scan`
             now.clear()
             raise
 
-    while page := settled(following):
+    while page := until_settled(following):
         yield page
         last = page[-1].seq
 
@@ -177,7 +177,7 @@ def sample(client: OpenSearch, index: str, count: int, size: int, only: Mapping[
         "_source": False,
         "track_total_hits": False,
     }
-    keys = list(reads.pages(settled(lambda: reads.search(client, index, body))["hits"]["hits"]))
+    keys = list(reads.pages(until_settled(lambda: reads.search(client, index, body))["hits"]["hits"]))
     for start in range(0, len(keys), size):
         part = keys[start : start + size]
-        yield list(settled(partial(read_now, client, index, part, fields=())).values())
+        yield list(until_settled(partial(read_now, client, index, part, fields=())).values())

@@ -91,7 +91,7 @@ class Survey:
         return sorted(name for name in found.aliases if _is_staging(name, self.collection))
 
 
-def survey(client: OpenSearch, collection: str) -> Survey:
+def survey_indexes(client: OpenSearch, collection: str) -> Survey:
     """Read all that there is of a collection; changes nothing."""
     journal = Journal(client)
     found = reads.matching(client, f"{collection},{collection}-*,staging-{collection}-*", SEE)

@@ -37,7 +37,7 @@ def worker_threads(*, together: bool = False) -> ThreadPoolExecutor:
 
 
 @contextmanager
-def gently() -> Iterator[None]:
+def lower_priority() -> Iterator[None]:
     """Compute with one thread less, and with threads of a low priority, until the block ends; other threads keep theirs."""
     global _gentle
     with _guard:

@@ -22,7 +22,7 @@ from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import StoredDocument
 from osembed.opensearch.operation import Operation
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.sight import Witnesses
 from osembed.passages.passage import stored_passage
 from osembed.stream import staged
@@ -52,7 +52,7 @@ class Copier:
         def attempt() -> None:
             total.add(self._pass(marks()))
 
-        settled(attempt, self._between, progress=lambda: self._done)
+        until_settled(attempt, self._between, progress=lambda: self._done)
         return total
 
     def copy_now(self, level_copy: LevelCopy, docs: list[StoredDocument]) -> CopyCounts:

@@ -48,7 +48,7 @@ class LevelCopy:
         return self.source.meta.identity.hash == self.target.meta.identity.hash
 
 
-def pack(turn: int, term: int, seq: int) -> int:
+def pack_version(turn: int, term: int, seq: int) -> int:
     """Return a copy's version: turn in 13 bits, primary term in 14, sequence number in 36. Later operations get greater numbers."""
     if turn >= 2**13 or term >= 2**14 or seq >= 2**36:
         raise CollectionError("The index has been written or failed over more often than versions can count.", "", "Report this, please.")
@@ -57,7 +57,7 @@ def pack(turn: int, term: int, seq: int) -> int:
 
 def version_of(level_copy: LevelCopy, doc: StoredDocument) -> int:
     """Return the version that a copy of a document gets in the target."""
-    return pack(level_copy.turn, doc.term, doc.seq)
+    return pack_version(level_copy.turn, doc.term, doc.seq)
 
 
 def make_copies(client: OpenSearch, state: MigrationState, encoders: Encoders) -> list[LevelCopy]:

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from osembed.embed.passage_vectors import PassageVectors, is_usable
-from osembed.migrate.copy.level_copy import OWN, PAGE, pack
+from osembed.migrate.copy.level_copy import OWN, PAGE, pack_version
 from osembed.migrate.proof.sides import Pair, Side
 from osembed.migrate.proof.verification import Check, FaultCount
-from osembed.models.identity import WITNESS_COSINE, cosines
+from osembed.models.identity import WITNESS_COSINE, row_cosines
 from osembed.opensearch import reads, scan
 from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import StoredDocument
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.vectors import from_wire
 from osembed.passages.passage import stored_passage
 
@@ -49,7 +49,7 @@ def check_documents(client: OpenSearch, side: Side, full: bool, seen: Callable[[
 def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[StoredDocument]]:
     index, size = side.target.index, PAGE[side.level]
     if full:
-        for shard, point in settled(lambda: whole_checkpoints(client, index)).items():
+        for shard, point in until_settled(lambda: whole_checkpoints(client, index)).items():
             yield from scan.settled_scan(client, index, shard, -1, point, size=size)
         return
     yield from scan.sample(client, index, SAMPLE, size)
@@ -58,13 +58,13 @@ def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[StoredDo
 def _against_source(client: OpenSearch, pair: Pair, page: Sequence[StoredDocument], tallies: Mapping[str, FaultCount]) -> None:
     """Compare copies with the documents they were made of; those that changed since are the next catch-up's."""
     keys = [(doc.id, doc.routing) for doc in page]
-    now = settled(lambda: scan.read_now(client, pair.level_copy.source.index, keys, fields=()))
+    now = until_settled(lambda: scan.read_now(client, pair.level_copy.source.index, keys, fields=()))
     back = any(base[0] >= 0 for base in pair.bases.values())
     for doc in page:
         origin = now.get(doc.id)
         if origin is None or doc.fields.get("origin") != origin.seq:
             continue  # changed or deleted since, or judged by ids and origins
-        expected = pack(pair.level_copy.turn, origin.term, origin.seq)
+        expected = pack_version(pair.level_copy.turn, origin.term, origin.seq)
         tallies["versions"].see(doc.id, "" if back or doc.version == expected else f"version {doc.version}, not {expected}")
         mine, theirs = _users(doc.fields), _users(origin.fields)
         names = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
@@ -89,7 +89,7 @@ def _against_text(side: Side, page: Sequence[StoredDocument], tallies: Mapping[s
         fault = _norm_fault(stored, meta.identity.dimension, meta.identity.normalize)
         tallies["norms"].see(doc.id, fault)
         if not fault:
-            cosine = float(cosines(stored[None], fresh.vector(passage)[None])[0])
+            cosine = float(row_cosines(stored[None], fresh.vector(passage)[None])[0])
             tallies["vectors"].see(doc.id, "" if cosine >= WITNESS_COSINE else f"cosine {cosine:.4f}")
 
 

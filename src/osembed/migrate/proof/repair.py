@@ -29,7 +29,7 @@ from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import migration_key, read_state
 from osembed.opensearch.documents import StoredDocument
 from osembed.opensearch.indexes import resolve
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import LEVELS, Level
 from osembed.passages.passage import Passage, stored_passage
@@ -69,8 +69,8 @@ class _Fenced(Exception):
 
 def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Encoders) -> Repair:
     """Mend what changed since the last repair, and what that one could not; all of it at the first."""
-    settled(lambda: sight.prove(client, [target.place for target in targets.values()]))
-    lifted = settled(lambda: _unblock(client, collection, targets))
+    until_settled(lambda: sight.prove(client, [target.place for target in targets.values()]))
+    lifted = until_settled(lambda: _unblock(client, collection, targets))
     began, done, loop = time.monotonic(), Repair(unblocked=lifted), BulkLoop(client)
     fence_wait = FenceWait(client, collection)
     try:
@@ -80,11 +80,11 @@ def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Enco
                     if level:
                         _Level(client, targets[level], level, encoders, loop, done).run()
                     else:
-                        settled(partial(_orphans, client, targets, loop, done))
+                        until_settled(partial(_orphans, client, targets, loop, done))
                     break
                 except _Fenced:
                     fence_wait.wait()
-                    moved = settled(lambda: resolve(client, collection))
+                    moved = until_settled(lambda: resolve(client, collection))
                     targets = moved or targets
     finally:
         loop.close()
@@ -120,7 +120,7 @@ class _Level:
     def run(self) -> None:
         """Mend what was refused before, then what changed since the marks. Raises _Fenced where the index takes no writes."""
         self._retry()
-        settled(self._catch_up, progress=lambda: dict(self._kept.marks))
+        until_settled(self._catch_up, progress=lambda: dict(self._kept.marks))
         self._keep()
         self._done.refused.update({f"{self._level}/{key}": why for key, (_, why) in self._kept.refused.items()})
 
@@ -128,7 +128,7 @@ class _Level:
         keys = [(key, routing) for key, (routing, _) in self._kept.refused.items()]
         for start in range(0, len(keys), PAGE[self._level]):
             part = keys[start : start + PAGE[self._level]]
-            docs = settled(partial(scan.read_now, self._client, self._target.index, part, fields=()))
+            docs = until_settled(partial(scan.read_now, self._client, self._target.index, part, fields=()))
             for key, _ in part:
                 self._kept.refused.pop(key)
             self._mend(list(docs.values()))
@@ -210,7 +210,7 @@ def _orphans(client: OpenSearch, targets: Targets, loop: BulkLoop, done: Repair)
     papers, chunks = targets["papers"], targets["chunks"]
     changes.refresh(client, papers.index, chunks.index)
     now, done.young = reads.server_clock(client), 0
-    orphaned = [key for key, why in integrity.faults(client, papers.index, chunks.index) if why.endswith(integrity.ORPHANED)]
+    orphaned = [key for key, why in integrity.find_faults(client, papers.index, chunks.index) if why.endswith(integrity.ORPHANED)]
     if orphaned:
         changes.refresh(client, papers.index)
     for paper_id in orphaned:

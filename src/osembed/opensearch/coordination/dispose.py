@@ -18,7 +18,7 @@ from osembed.opensearch.sight import Place
 from osembed.papers.levels import Level
 
 
-def dispose(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> None:
+def dispose_indexes(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> None:
     """Delete one index per level, if it is there.
 
     The holder's staging aliases move to the surviving index first, and the deletion contains their removal: so a process that was stopped

@@ -59,7 +59,7 @@ class Heart:
                 continue  # the server is away; the work itself will say so
 
 
-def register() -> dict[str, Any]:
+def new_entry() -> dict[str, Any]:
     """Return an entry for this process, whose beat starts at 0."""
     return {"beat": 0, "host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 

@@ -63,7 +63,7 @@ _LOCALE_JARS = tuple(
 )
 
 
-def installed(cache: Path) -> Path:
+def installed_home(cache: Path) -> Path:
     """Return the folder of the unpacked distribution, installing it first if need be."""
     home = cache / f"opensearch-{VERSION}"
     if home.is_dir():
