@@ -15,7 +15,13 @@ from osembed.search.searcher import Searcher
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """The means of one way to search; `per_query` holds each query's values in the order of METRICS."""
+    """The means of one way to search.
+
+    Attributes:
+        mode, fusion, level: the way to search; the fusion is "-" for a single ranking.
+        metrics: metric → its mean over the queries.
+        per_query: query id → the value of each metric, in the order of `metrics`.
+    """
 
     mode: str
     fusion: str
@@ -29,6 +35,11 @@ class Evaluation:
     """All rows, with what they rest on: judged papers that the collection lacks lower every number.
 
     Attributes:
+        collection: its name.
+        queries: judged queries that were searched.
+        judged_papers, missing_papers: papers that judgments name, and those of them that the collection lacks.
+        models: level → its model.
+        rows: one for each way to search.
         notices: what this server does not do, or what this user does not see.
         left_out: ways to search that were not measured, and why: a way whose model is missing is never answered by words instead.
     """

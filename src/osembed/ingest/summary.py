@@ -14,21 +14,32 @@ class Summary:
     """What an ingest did; read = indexed + unchanged + rejected.
 
     Attributes:
-        reasons: why papers were rejected, counted.
-        superseded: the first ids that several records of the input have; the last of them was taken.
-        doubled: papers that an earlier osembed stored under another id and that are therefore there twice: that id → the id now.
-            The first ones; `doubled_count` says how many they are.
+        collection: its name.
+        read, indexed, unchanged, rejected: papers.
+        chunks: of the papers that were indexed.
         embedded: passages that went through a model, `tokens` the tokens it read of them.
+        tokens: that the models read.
         unknown: tokens that stand for what the models' vocabularies do not have, such as the signs of another script.
         unseen: tokens of chunks beyond the model's window: no model sees them.
         beyond: words after the last allowed chunk, which no model sees either.
-        dropped: metadata fields that were left out, counted by the reason and by name; their papers were kept.
-        skipped: files of folders that were passed over, counted by the reason; `skipped_names` are the first of them.
+        reasons: why papers were rejected, counted.
+        superseded: the first ids that several records of the input have; the last of them was taken.
+        doubled: papers that an earlier osembed stored under another id and that are therefore there twice: that id → the id now. The first
+            ones; `doubled_count` says how many they are.
+        doubled_count: how many papers are there twice.
         undecided: papers of some files of a folder that other files of it have, too: only the whole folder tells which is the last.
+        dropped: metadata fields that were left out, counted by the reason and by name; their papers were kept.
         seconds: wall time, and within it per stage: tokenise, forward, serialise, server (stages overlap).
+        skipped: files of folders that were passed over, counted by the reason; `skipped_names` are the first of them.
+        skipped_names: reason → the first files that were passed over.
+        models: level → its model.
+        backends: level → what ran it, with precision and device.
+        dead_letters: the file of what was rejected; None where nothing was.
         published: False while another process still loads this first generation.
         pruned: papers that were removed since their files are gone; the first of them are `pruned_ids`.
+        pruned_ids: the first papers that were removed.
         spared: papers that are gone from the input and were kept, counted by the reason; `spared_ids` are the first of them.
+        spared_ids: reason → the first papers that were kept.
         unpruned: why nothing was pruned of a folder or file.
         done: share of the input's bytes that is settled, from 0 to 1; None where its size is unknown (standard input).
     """

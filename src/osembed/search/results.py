@@ -10,7 +10,14 @@ from typing import Any, overload
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of a paper. `highlight` is HTML-escaped with the found words in <em>; `text` is the chunk as it stands."""
+    """A piece of a paper.
+
+    Attributes:
+        chunk_index: its chunk's place in the paper, from 0.
+        start_char, end_char: where it stands in abstract and body together.
+        text: the chunk as it stands.
+        highlight: the same, HTML-escaped, with the found words in `<em>`.
+    """
 
     chunk_index: int
     start_char: int
@@ -23,7 +30,18 @@ class Passage:
 class Hit:
     """One paper found, or one of its chunks (`passages` then holds just that one).
 
-    `explain` holds, where asked for, each leg's raw and normalised score; `texts` the abstract and body where they are among the fields.
+    Attributes:
+        id: of the paper.
+        score: after fusion; only comparable within one page.
+        title: of the paper.
+        highlight: the title, HTML-escaped, with the found words in `<em>`; "" for none.
+        meta: its metadata, as filters name it.
+        source: file and line that it came from.
+        word_count: words of abstract and body.
+        passages: its best chunks, or the one chunk that was ranked.
+        explain: each leg's raw and normalised score, where asked for.
+        collection: that it is from.
+        texts: abstract and body where they are among the fields.
     """
 
     id: str
@@ -44,6 +62,7 @@ class Facet:
     """How many papers have which value of a metadata field.
 
     Attributes:
+        field: the metadata field.
         papers: how many papers were counted.
         values: value, as a filter takes it → papers, most first. A paper with several values counts for each.
         other: the count of all further values.
@@ -61,14 +80,21 @@ class Facet:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A page of hits.
+    """A page of hits: a sequence of them, and in notebooks a table.
 
     Attributes:
+        query: as it was searched.
+        mode, fusion, level: how it was answered.
+        page, size: which page, of how many hits.
         found: papers in the ranking window, at most 100.
+        hits: best first, or in the order that was asked for.
         degraded: whether meaning could not be searched, and `notices` why.
+        notices: what a person should know about the answer.
         models: level → model that answered.
+        took_ms: milliseconds.
         sort: the field and its order; "" for the best first.
         scope: what was sorted and counted by facets: "matches", all of them, or "window", the ranked papers; "" for neither.
+        facets: how many papers have which value, for each field that was asked for.
     """
 
     query: str
