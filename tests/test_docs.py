@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import click
 import pytest
 
+import osembed
 from osembed.cli.main import cli
 from tests.conftest import EXAMPLES, ROOT
 from tests.test_layers import HOUSE, SOURCE
 
 README = (ROOT / "README.md").read_text()
 DESIGN = (ROOT / "docs" / "design.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+API = (ROOT / "docs" / "api.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands(group: click.Group, prefix: tuple[str, ...] = ()) -> dict[str, click.Command]:
@@ -59,13 +64,14 @@ def test_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(((?!http)[^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
-    for script in ("demo", "test", "check", "setup"):
+    for script in ("api", "demo", "test", "check", "setup"):
         assert (ROOT / "scripts" / script).stat().st_mode & 0o111
 
 
 def test_every_module_named_exists():
-    """Source files that the design names stand where it says, tests and benchmarks too."""
-    for name in re.findall(r"`([\w./-]+\.py)`", DESIGN):
+    """Source files that the design and the recipes name stand where they say, tests and benchmarks too."""
+    made_by_a_recipe = {"papers/readers/ris.py"}
+    for name in {*re.findall(r"`([\w./-]+\.py)`", DESIGN + CONTRIBUTING)} - made_by_a_recipe:
         place = ROOT / "tests" if name.startswith("test_") else ROOT if name.startswith(("tests/", "benchmarks/")) else SOURCE
         assert (place / name).is_file(), name
     for name in re.findall(r"[\w./-]+\.py\b", re.sub(r"```.*?```", "", DESIGN, flags=re.DOTALL)):
@@ -106,6 +112,24 @@ def test_the_glossary_explains_each_word_once():
         assert re.fullmatch(r"(?:(?!\. ).)+\.", text), term
 
 
+def test_the_python_page_is_what_its_program_prints():
+    """docs/api.md is made of signatures and docstrings as they are now: scripts/api > docs/api.md."""
+    printed = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "api"], capture_output=True, text=True, check=True, encoding="utf-8"
+    ).stdout
+    assert printed == API
+
+
+def test_the_python_page_describes_everything_public():
+    """Every name of `osembed`, and every field of its options and results."""
+    for name in osembed.__all__:
+        assert re.search(rf"\b{name}\b", API), name
+    rows = re.findall(r"^\| (`\w+` \| .*) \|$", API, re.MULTILINE)
+    assert len(rows) > 200
+    for row in rows:
+        assert row.rpartition("|")[2].strip(), row
+
+
 def test_the_readme_is_a_door():
     """Not a book."""
     assert len(README.splitlines()) <= 200
@@ -118,7 +142,8 @@ def test_python_shown_compiles():
 
 
 @pytest.mark.parametrize(
-    "name", ["pyproject.toml", "mappings", "docker-compose.yml", "LICENSE", "CHANGELOG.md", "examples", "benchmarks", "docs"]
+    "name",
+    ["pyproject.toml", "mappings", "docker-compose.yml", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "examples", "benchmarks", "docs"],
 )
 def test_top_level(name):
     """The top level is as promised."""
@@ -151,8 +176,6 @@ def test_examples_are_as_described():
 
 def test_no_machine_or_registry_is_named():
     """No absolute path of a machine, no registry host, in any tracked text."""
-    import subprocess
-
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     hosts = ["py" + "pi.org", "python" + "hosted", "maven" + ".org", "npm" + "js.org", "/work" + "/main"]
     for name in files:

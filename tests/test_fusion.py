@@ -6,7 +6,7 @@ import pytest
 
 from osembed.limits import FUSIONS
 from osembed.search import bodies
-from osembed.search.fusion import fuse_rankings
+from osembed.search.fusion import NORMALISERS, SERVER_FUSIONS, fuse_rankings
 from osembed.search.options import SearchOptions
 from osembed.search.searcher import Searcher
 from tests.conftest import EXAMPLES
@@ -26,6 +26,11 @@ def test_exact_scores(fusion, expected):
     """The formulas, to four decimals; a document of one leg scores 0 in the other."""
     fused = {one.id: one.score for one in fuse_rankings([LEXICAL, VECTOR], fusion, (0.5, 0.5))}
     assert fused == pytest.approx(expected, abs=1e-4)
+
+
+def test_every_fusion_has_its_formula():
+    """What options allow can be computed; what the server is asked for is among it."""
+    assert set(NORMALISERS) == set(FUSIONS) >= set(SERVER_FUSIONS)
 
 
 def test_weights_empty_legs_and_ties():

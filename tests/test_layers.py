@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -164,10 +166,35 @@ def test_no_print_no_exit_no_pickle():
 
 
 def test_public_names_are_complete_and_sorted():
-    """__all__ is sorted, each name can be had and is documented."""
-    assert osembed.__all__ == sorted(osembed.__all__)
+    """__all__ is sorted; each name can be had, is documented and defined where it is said to be; type checkers see the same names."""
+    assert osembed.__all__ == sorted(osembed.__all__) == dir(osembed)
     for name in osembed.__all__:
-        assert getattr(osembed, name).__doc__
+        found = getattr(osembed, name)
+        assert found.__doc__
+        assert found.__module__ == f"osembed.{osembed._HOMES[name]}"
+    tree = ast.parse((SOURCE / "__init__.py").read_text())
+    checked = next(node for node in tree.body if isinstance(node, ast.If))
+    assert sorted(alias.name for node in checked.body for alias in node.names) == osembed.__all__
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    """Nor do the options that callers make."""
+    program = (
+        "import sys, osembed; osembed.SearchOptions(), osembed.InputError; print(sorted(set(sys.modules) & {'torch', 'opensearchpy'}))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_public_classes_have_names_of_their_own():
+    """No module defines another class, or an alias, under the name of a public one."""
+    for name, path in MODULES.items():
+        tree = ast.parse(path.read_text())
+        defined = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+        defined |= {
+            target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)
+        }
+        for taken in defined & set(osembed.__all__):
+            assert osembed._HOMES[taken] == name, f"{name} defines another {taken}"
 
 
 def test_modules_stay_small():

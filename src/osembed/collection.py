@@ -64,7 +64,8 @@ class Collection:
     Args:
         name: the collection's name.
         url: a server; None takes OSEMBED_URL, else the embedded node, which is started when first needed.
-        ca_cert, insecure: see Access.
+        ca_cert: a file with the authorities to trust, where the server's certificate needs it.
+        insecure: whether any certificate is trusted; only for tests.
         device, precision: where and how to embed; auto suits nearly always.
         report: called with one-line notices for people (a node starts, a server is busy). The library itself never prints.
     """

@@ -16,7 +16,8 @@ def collections(
     Args:
         url, ca_cert, insecure, report: as for Collection.
 
-    Raises AuthError where this user may not ask which indexes there are: that is not to say that there are none.
+    Raises:
+        AuthError: this user may not ask which indexes there are: that is not to say that there are none.
     """
     client = Collection(url=url, ca_cert=ca_cert, insecure=insecure, report=report).client
     found = until_settled(lambda: find_collections(client), report=report, only=UnavailableError)

@@ -13,6 +13,7 @@ from osembed.cli import options
 from osembed.cli.output import print_json, print_notice
 from osembed.cli.result_output import print_result
 from osembed.errors import InputError
+from osembed.limits import FUSIONS
 
 if TYPE_CHECKING:
     from osembed.search.results import SearchResult
@@ -37,7 +38,7 @@ def _one_query(_: click.Context, __: click.Parameter, words: tuple[str, ...]) ->
 @click.argument("query", nargs=-1, required=True, metavar="QUERY", callback=_one_query)
 @options.connection
 @options.option("--mode", default="hybrid", show_default=True, metavar="hybrid|lexical|vector", help="How to search.")
-@options.option("--fusion", default="min_max", show_default=True, metavar="min_max|l2|z_score|rrf", help="How to combine both rankings.")
+@options.option("--fusion", default="min_max", show_default=True, metavar="|".join(FUSIONS), help="How to combine both rankings.")
 @options.option("--weights", default="0.5,0.5", show_default=True, metavar="W,V", help="Weights of words and meaning.")
 @where
 @options.option("--level", default="both", show_default=True, metavar="both|papers|chunks", help="Which level to search.")

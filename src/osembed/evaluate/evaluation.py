@@ -15,7 +15,13 @@ from osembed.search.searcher import Searcher
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """The mean metrics of one way to search. `per_query` maps a query id to its values in the order of METRICS."""
+    """The means of one way to search.
+
+    Attributes:
+        mode, fusion, level: the way to search; the fusion is "-" for a single ranking.
+        metrics: metric → its mean over the queries.
+        per_query: query id → the value of each metric, in the order of `metrics`.
+    """
 
     mode: str
     fusion: str
@@ -29,8 +35,13 @@ class Evaluation:
     """The metrics of all ways to search, and what they are based on. Judged papers missing from the collection lower every number.
 
     Attributes:
-        notices: limits of this server, or of what this user can see.
-        left_out: way to search → why it was not measured. If a model is missing, its ways are left out and never replaced by lexical search.
+        collection: its name.
+        queries: judged queries that were searched.
+        judged_papers, missing_papers: papers that judgments name, and those of them that the collection lacks.
+        models: level → its model.
+        rows: one for each way to search.
+        notices: what this server does not do, or what this user does not see.
+        left_out: ways to search that were not measured, and why: a way whose model is missing is never answered by words instead.
     """
 
     collection: str

@@ -21,16 +21,17 @@ from osembed.passages.chunk import ChunkRule
 
 @dataclass(frozen=True)
 class CollectionSpec:
-    """What the caller asks for. None means: as stored, or the default for a new collection.
+    """What the caller asks of a collection. None means: as stored, or the default for a new one.
 
     Attributes:
-        paper_model, chunk_model: the model of each level: a name, a hub id or a folder.
-        chunk_words: words per fixed window; None for windows that fit the model.
-        chunk_overlap: words that neighbouring chunks share, less than `chunk_words`.
-        max_chunks: most chunks per paper.
-        profile: the mapping profile: lucene, lucene-sq or faiss.
-        language: name or code of the language of the texts, which chooses the analyzer.
-        shards, replicas: of each index.
+        paper_model, chunk_model: a name that `osembed models` lists, a hub id or a folder.
+        chunk_words: fixed windows of so many words; None for chunks that the model sees whole.
+        chunk_overlap: words that neighbouring chunks share.
+        max_chunks: most chunks of a paper.
+        profile: how vectors are indexed: lucene, lucene-sq or faiss.
+        language: that searches by words use, such as german or de; None takes that of the first papers.
+        shards: primary shards.
+        replicas: of each shard, once the collection is loaded.
     """
 
     paper_model: str | None = None

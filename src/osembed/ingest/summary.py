@@ -32,29 +32,34 @@ class Summary:
     """The result of an ingest. `read` = `indexed` + `unchanged` + `rejected`.
 
     Attributes:
-        read: records in the input.
-        rejected: records that cannot be indexed; they are in the dead letters.
-        reasons: reason → number of rejected records.
-        superseded: the first ids that several records share; the last record of each was used.
-        doubled: papers stored twice, because an earlier version of osembed gave them another id: old id → new id. Only the first ones;
-            `doubled_count` is their number.
-        chunks: chunks written.
-        embedded: passages that a model embedded; `tokens` is the number of tokens that it read.
-        unknown: tokens that are not in the model's vocabulary, such as characters of another script.
-        unseen: tokens of chunks beyond the model's window, which no model sees.
+        collection: its name.
+        read, indexed, unchanged, rejected: papers.
+        chunks: of the papers that were indexed.
+        embedded: passages that went through a model, `tokens` the tokens it read of them.
+        tokens: that the models read.
+        unknown: tokens that stand for what the models' vocabularies do not have, such as the signs of another script.
+        unseen: tokens of chunks beyond the model's window: no model sees them.
         beyond: words after the last allowed chunk, which no model sees either.
-        dropped: reason → metadata field → number of papers from which the field was left out. The papers were kept.
-        skipped: reason → number of files in folders that were skipped; `skipped_names` holds the first names.
-        undecided: papers in the files of a folder that were read, if other files of the folder hold them too. Only a run over the whole
-            folder can decide which record is the last.
-        seconds: wall time ("wall"), and the time in each stage: tokenise, forward, serialise, server. Stages overlap.
-        models, backends: level → model, level → how it was run.
-        dead_letters: file of the rejected records; None if there are none.
-        published: False while another process is still loading this first generation.
-        pruned: papers that were removed because they are gone from the input; `pruned_ids` holds the first ids.
-        spared: reason → number of papers that are gone from the input but were kept; `spared_ids` holds the first ids.
-        unpruned: for each folder or file that was not pruned, the reason.
-        done: share of the input's bytes that is processed, from 0 to 1; None if its size is unknown (standard input).
+        reasons: why papers were rejected, counted.
+        superseded: the first ids that several records of the input have; the last of them was taken.
+        doubled: papers that an earlier osembed stored under another id and that are therefore there twice: that id → the id now. The first
+            ones; `doubled_count` says how many they are.
+        doubled_count: how many papers are there twice.
+        undecided: papers of some files of a folder that other files of it have, too: only the whole folder tells which is the last.
+        dropped: metadata fields that were left out, counted by the reason and by name; their papers were kept.
+        seconds: wall time, and within it per stage: tokenise, forward, serialise, server (stages overlap).
+        skipped: files of folders that were passed over, counted by the reason; `skipped_names` are the first of them.
+        skipped_names: reason → the first files that were passed over.
+        models: level → its model.
+        backends: level → what ran it, with precision and device.
+        dead_letters: the file of what was rejected; None where nothing was.
+        published: False while another process still loads this first generation.
+        pruned: papers that were removed since their files are gone; the first of them are `pruned_ids`.
+        pruned_ids: the first papers that were removed.
+        spared: papers that are gone from the input and were kept, counted by the reason; `spared_ids` are the first of them.
+        spared_ids: reason → the first papers that were kept.
+        unpruned: why nothing was pruned of a folder or file.
+        done: share of the input's bytes that is settled, from 0 to 1; None where its size is unknown (standard input).
     """
 
     collection: str

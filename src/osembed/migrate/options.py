@@ -39,9 +39,17 @@ class MigrateResult:
     """What a command brought about.
 
     Attributes:
+        collection: its name.
         phase: where the migration stands now.
+        models: level → the new model; {} where there was nothing to do.
+        copied: what was copied.
+        fence_s: how long the last fence stood, in seconds; None where there was none.
+        fences: how many fences were raised.
+        report: the verification, where one was made.
+        gate: the judgement, where one was made.
         refused: what vetoed a swap.
         failed: "level/id" → why, of documents that could not be copied, or were left behind by a swap.
+        notices: what else is to be said.
     """
 
     collection: str

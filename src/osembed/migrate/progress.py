@@ -10,7 +10,16 @@ _FIRST_SHARE = 0.01  # before so much is done a forecast would be a guess
 
 @dataclass
 class Progress:
-    """Where a running migration or verification is. `lag` is how many changed documents were left after the last pass."""
+    """Where a running migration or verification is.
+
+    Attributes:
+        phase: what is being done.
+        done, total: documents, and how many there are in all.
+        rate: documents per second.
+        eta_s: seconds that are left; None while that is not known.
+        lag: changed documents that were left after the last pass.
+        converging: False where writes come faster than they can be copied.
+    """
 
     phase: str
     done: int = 0

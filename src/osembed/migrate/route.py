@@ -35,12 +35,17 @@ class LevelPlan:
     """One level's forecast, from a sample of its documents.
 
     Attributes:
+        level: papers or chunks.
+        source, target: the index that is copied, and the new one.
+        model_now, model_then: the model of each.
+        dimension_now, dimension_then: of their vectors.
         documents: live documents of the source.
         tokens: tokens that the new model would read.
         unseen_now, unseen_then: share of the sampled texts' tokens beyond the old and the new model's window.
         carried: whether vectors are carried over, because only the mapping changes.
         seconds: time to embed, at the measured rate.
         graph_mb: memory of both generations' graphs.
+        disk_mb: size of the source and estimated size of the target.
     """
 
     level: str
@@ -62,7 +67,17 @@ class LevelPlan:
 
 @dataclass
 class MigrationPlan:
-    """The whole forecast: levels, problems that stop the migration, and every kind of request it would send."""
+    """The whole forecast: levels, problems that stop the migration, and every kind of request it would send.
+
+    Attributes:
+        collection: its name.
+        levels: a forecast for each level that moves.
+        tokens_per_s: the measured rate of embedding.
+        seconds: how long embedding will take.
+        problems: what stops the migration; nothing is created then.
+        warnings: what does not stop it.
+        calls: each kind of request that it would send.
+    """
 
     collection: str
     levels: list[LevelPlan]

@@ -41,7 +41,13 @@ _SAFE_WRITE = "/osembed-journal/_doc/"  # conditional on what was read: applied 
 
 @dataclass(frozen=True)
 class Server:
-    """What a server says of itself."""
+    """What a server says of itself.
+
+    Attributes:
+        url: its address.
+        version: of OpenSearch.
+        embedded: whether it is osembed's own node.
+    """
 
     url: str
     version: tuple[int, int, int]

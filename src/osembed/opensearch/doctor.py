@@ -23,7 +23,14 @@ _LINKS = 16  # HNSW m of every profile
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing; `advice` says what to do, where there is something to do."""
+    """What doctor found of one thing.
+
+    Attributes:
+        name: what was looked at.
+        verdict: how it is; "mended" is what doctor has put right itself.
+        found: what was found.
+        advice: what to do, often a command; "" for nothing.
+    """
 
     name: str
     verdict: Severity

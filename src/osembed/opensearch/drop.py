@@ -35,7 +35,10 @@ class DroppedIndex:
     """One index that goes.
 
     Attributes:
+        index, uuid: which index it is.
         role: what it is to the collection, in words.
+        model: that made its vectors.
+        documents, megabytes: its size; None where this user may not see it.
         aliases: names of others that point to it, and go with it.
     """
 
@@ -53,6 +56,7 @@ class DropPlan:
     """What a drop would take away.
 
     Attributes:
+        collection: its name.
         indexes: with their UUIDs; nothing else is deleted.
         migration: where a migration stands that goes too, "" for none.
         entries: how many entries of the journal go.
@@ -75,7 +79,13 @@ class DropPlan:
 
 @dataclass(frozen=True)
 class DropResult:
-    """What a drop has done: "dropped", "cleared" (leftovers), or "nothing to do"."""
+    """What a drop has done: "dropped", "cleared" (leftovers), or "nothing to do".
+
+    Attributes:
+        collection: its name.
+        phase: dropped, cleared (leftovers only) or nothing to do.
+        indexes: those that were deleted.
+    """
 
     collection: str
     phase: str

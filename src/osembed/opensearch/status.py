@@ -16,7 +16,15 @@ class LevelStatus:
     """One level of a collection as it stands in the cluster.
 
     Attributes:
+        level: papers or chunks.
+        alias, index: the name that readers use, and the concrete index behind it.
+        generation: of the index.
+        documents: how many it has.
+        model, identity, dimension: what made its vectors, and the space that they are in.
+        built_by: backend, precision and device of the process that created the index.
+        graph_mb: estimated memory of the vector graph.
         limits: the security settings that keep a part of it from this user, whose figures then count what it sees; "" for none.
+        analyzer: how the server cuts words.
     """
 
     level: str

@@ -25,7 +25,9 @@ class StoredChunk:
 
     Attributes:
         number: its place in the paper, from 0.
+        text: the chunk as it stands.
         start_char, end_char: where it stands in abstract and body together.
+        word_count: its words.
         token_count: tokens of its passage; None where that is not known.
         is_current: whether it was cut from the paper as it is now, and embedded by the collection's model.
     """
@@ -44,11 +46,15 @@ class StoredPaper:
     """One paper of a collection.
 
     Attributes:
+        id: of the paper.
+        title, abstract, body: its texts.
         meta: as filters name it, `authors.name` style.
         source: file and line that it came from.
-        ingested_at: when it was written last, in UTC.
+        word_count: words of abstract and body.
+        chunk_count: how many chunks it should have.
         chunks: those that are there, of `chunk_count`.
         is_complete: whether all of them are, and are current; else `osembed verify` says more.
+        ingested_at: when it was written last, in UTC.
         models: level → the model of its index.
         identity: of the space that its vector is in; "" where the writer did not say.
         index, generation: the concrete index that it was read from.

@@ -15,6 +15,8 @@ class Record:
     """One input record as it stands in its file.
 
     Attributes:
+        fields: as they are named in the file.
+        source: file and line that it came from.
         former: the id as an earlier osembed read it, where that differs: floats lost their zeros, long integers their digits.
     """
 

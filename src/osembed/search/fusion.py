@@ -7,12 +7,13 @@ input gives equal output on every page.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from osembed.limits import Fusion
 
+SERVER_FUSIONS = ("min_max", "l2", "z_score", "rrf")  # what OpenSearch computes itself, in a hybrid query of one level
 RANK_CONSTANT = 60
 _LEAST = 0.001  # the server's value for the lowest score, so that a found document never scores like one not found
 
@@ -32,7 +33,7 @@ def fuse_rankings(legs: Sequence[Mapping[str, float]], fusion: Fusion, weights: 
     min_max, l2 and z_score take the weighted arithmetic mean of normalised scores. rrf sums weight / (60 + rank) (Cormack, Clarke and
     Büttcher, 2009).
     """
-    normalised = [_NORMALISE[fusion](leg) for leg in legs]
+    normalised = [NORMALISERS[fusion](leg) for leg in legs]
     share = 1.0 if fusion == "rrf" else sum(weights)
     fused = []
     for key in set().union(*normalised):
@@ -70,4 +71,10 @@ def _reciprocal_rank(leg: Mapping[str, float]) -> dict[str, float]:
     return {key: 1.0 / (RANK_CONSTANT + rank) for rank, key in enumerate(ranked, 1)}
 
 
-_NORMALISE = {"min_max": _min_max, "l2": _l2, "z_score": _z_score, "rrf": _reciprocal_rank}
+# Fusion → what it makes of the scores of one leg.
+NORMALISERS: dict[str, Callable[[Mapping[str, float]], dict[str, float]]] = {
+    "min_max": _min_max,
+    "l2": _l2,
+    "z_score": _z_score,
+    "rrf": _reciprocal_rank,
+}

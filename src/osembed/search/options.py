@@ -17,19 +17,19 @@ class SearchOptions:
     """How to search.
 
     Attributes:
-        mode: hybrid, lexical (words) or vector (meaning).
-        fusion: how a hybrid search combines both rankings: min_max, l2, z_score or rrf.
-        level: both (words in papers, meaning in chunks), papers or chunks (native hybrid query on one index).
+        mode: what to search by: words and meaning, words only, or meaning only.
+        fusion: the formula that joins both rankings.
         weights: of the lexical and the vector leg.
-        where: one or more filters such as year>=2015; all must match.
-        sort: a field, such as year or year:desc; "" for best first. Lexical mode sorts all matches, the other modes the ranking window.
-        facets: metadata fields to count papers by. Lexical mode counts all matches, the other modes the ranking window.
-        fields: the fields to return: title, abstract, body, source, word_count or metadata; () for everything but abstract and body.
-        size, page: papers per page, and the page number from 1. All pages are slices of one ranking of 100 papers.
-        hits: "papers" with their best passages, or "chunks". Several chunks may come from one paper; the level is then chunks.
-        passages: most passages per paper.
-        explain: whether hits carry the parts of their score.
-        strict: raise ModelError if the model is missing, instead of searching by words only.
+        where: filters such as year>=2015, one or several; all must hold.
+        level: both (words in papers, meaning in chunks), papers or chunks (native hybrid on one index).
+        size, page: pages are slices of one window of 100 papers.
+        hits: papers with their best passages, or chunks (several of one paper may be found; the level is then chunks).
+        passages: most passages shown per paper.
+        explain: whether hits say how their score came about.
+        strict: fail instead of searching words only where the model is missing.
+        sort: a field, such as year or year:desc; "" for the best first. In lexical mode all matches are sorted, else the ranking window.
+        facets: metadata fields to count papers by; in lexical mode all that match, else the ranking window.
+        fields: what is returned of a paper: title, abstract, body, source, word_count, metadata; () for all but the long texts.
     """
 
     mode: Mode = "hybrid"
@@ -67,7 +67,14 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class SimilarOptions:
-    """How to find similar papers. The attributes mean the same as in SearchOptions."""
+    """How to look for similar papers.
+
+    Attributes:
+        size: how many papers.
+        where: filters such as year>=2015, one or several; all must hold.
+        passages: most passages shown per paper.
+        fields: what is returned of a paper, as in SearchOptions.
+    """
 
     size: int = 10
     where: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from osembed.opensearch.refusals import BROKEN_QUERY
 from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import Level
 from osembed.search import bodies, facets, filters
-from osembed.search.fusion import Fused, fuse_rankings
+from osembed.search.fusion import SERVER_FUSIONS, Fused, fuse_rankings
 from osembed.search.options import DEPTHS, WINDOW, SearchOptions
 from osembed.search.results import Facet
 
@@ -67,6 +67,10 @@ class Ranker:
         """Why hybrid queries on one level are fused on the client; "" if the server fuses them."""
         return "" if self._is_native() else _CANNOT_LIMIT if self._limited else lack_of_hybrid(self._server)
 
+    def lack_for(self, fusion: str) -> str:
+        """Say the same of one fusion, which the server may not know."""
+        return self.lack if fusion in SERVER_FUSIONS else f"OpenSearch has no fusion called {fusion}"
+
     def give_up_native(self) -> None:
         """Fuse on the client from now on: neural-search 3.6 fails on the filter that document-level security adds to a query."""
         self.native, self._limited = False, True
@@ -77,7 +81,10 @@ class Ranker:
         for depth in DEPTHS:
             rank = (
                 self._rank_native
-                if question.mode == "hybrid" and question.options.level != "both" and not _is_joint(targets) and self._is_native()
+                if question.mode == "hybrid"
+                and question.options.level != "both"
+                and not _is_joint(targets)
+                and not self.lack_for(question.options.fusion)
                 else self._rank_legs
             )
             try:

@@ -10,13 +10,13 @@ from typing import Any, overload
 
 @dataclass(frozen=True)
 class Passage:
-    """A chunk of a paper.
+    """A piece of a paper.
 
     Attributes:
-        chunk_index: its number in the paper, from 0.
-        start_char, end_char: its position in the paper's text, in characters.
-        text: the text of the chunk.
-        highlight: fragments of the text, HTML-escaped, with matching words in <em>.
+        chunk_index: its chunk's place in the paper, from 0.
+        start_char, end_char: where it stands in abstract and body together.
+        text: the chunk as it stands.
+        highlight: the same, HTML-escaped, with the found words in `<em>`.
     """
 
     chunk_index: int
@@ -31,12 +31,17 @@ class Hit:
     """One paper that was found, or one of its chunks (`passages` then holds only that chunk).
 
     Attributes:
-        score: comparable within one ranking only.
-        highlight: the title, HTML-escaped, with matching words in <em>.
-        meta: the paper's metadata by field, or the requested fields of it.
-        source: the file that the paper came from.
-        explain: with explain=True, the raw score, normalised score and weight of each leg, or the server's own explanation.
-        texts: the abstract and body, if they were requested as fields.
+        id: of the paper.
+        score: after fusion; only comparable within one page.
+        title: of the paper.
+        highlight: the title, HTML-escaped, with the found words in `<em>`; "" for none.
+        meta: its metadata, as filters name it.
+        source: file and line that it came from.
+        word_count: words of abstract and body.
+        passages: its best chunks, or the one chunk that was ranked.
+        explain: each leg's raw and normalised score, where asked for.
+        collection: that it is from.
+        texts: abstract and body where they are among the fields.
     """
 
     id: str
@@ -57,11 +62,12 @@ class Facet:
     """How many papers have each value of a metadata field.
 
     Attributes:
-        papers: number of papers counted.
-        values: value (as a filter accepts it) → papers, most frequent first. A paper with several values counts for each.
-        other: the total count of all other values.
-        missing: number of papers without a value.
-        error: by how much a count may be too low at most; 0 if counts are exact.
+        field: the metadata field.
+        papers: how many papers were counted.
+        values: value, as a filter takes it → papers, most first. A paper with several values counts for each.
+        other: the count of all further values.
+        missing: papers without a value.
+        error: by how much a figure may be too small at most; 0 for exact ones.
     """
 
     field: str
@@ -74,17 +80,21 @@ class Facet:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A page of hits.
+    """A page of hits: a sequence of them, and in notebooks a table.
 
     Attributes:
-        mode: the mode that was used; it differs from the requested one if `degraded`.
+        query: as it was searched.
+        mode, fusion, level: how it was answered.
+        page, size: which page, of how many hits.
         found: papers in the ranking window, at most 100.
-        degraded: whether the model was missing, so that only words were searched; `notices` says why.
-        notices: sentences for the user.
+        hits: best first, or in the order that was asked for.
+        degraded: whether meaning could not be searched, and `notices` why.
+        notices: what a person should know about the answer.
         models: level → model that answered.
-        took_ms: duration in milliseconds.
-        sort: the field and its order; "" for best first.
-        scope: what was sorted and counted: "matches" (all of them), "window" (the ranked papers) or "" (nothing).
+        took_ms: milliseconds.
+        sort: the field and its order; "" for the best first.
+        scope: what was sorted and counted by facets: "matches", all of them, or "window", the ranked papers; "" for neither.
+        facets: how many papers have which value, for each field that was asked for.
     """
 
     query: str

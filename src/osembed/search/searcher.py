@@ -185,7 +185,7 @@ class Searcher:
         question, notices = self._ask(text, options, targets)
         if question.mode == "hybrid" and not self.ranker.lack and self._sees_a_part():
             self.ranker.give_up_native()
-        lack = self.ranker.lack if question.mode == "hybrid" else ""
+        lack = self.ranker.lack_for(options.fusion) if question.mode == "hybrid" else ""
         return make_request(question, targets, access, lack, notices)
 
     def sight_notice(self) -> str:

@@ -33,7 +33,16 @@ class Window:
 
 @dataclass
 class CopyCounts:
-    """What one window or pass did: documents seen, written, embedded, with a carried vector; tokens read; id → why it failed."""
+    """What one window or pass did.
+
+    Attributes:
+        seen: documents that were read.
+        written: documents that were written.
+        embedded: documents that went through the model.
+        carried: documents whose vector was kept.
+        tokens: that the model read.
+        failed: id → why it could not be copied.
+    """
 
     seen: int = 0
     written: int = 0

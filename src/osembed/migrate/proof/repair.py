@@ -41,9 +41,16 @@ _ROUNDS = 3  # for documents that somebody changes meanwhile: their new version 
 
 @dataclass
 class Repair:
-    """What a repair did: documents looked at, embedded anew, chunks deleted, and orphans too young to judge.
+    """What a repair did.
 
-    `refused` names what could not be mended ("level/id" → why), `unblocked` the indexes whose write block was lifted.
+    Attributes:
+        looked_at: documents that were read.
+        embedded: documents that got a new vector.
+        orphans: chunks without a paper that were deleted.
+        young: chunks without a paper that were left: their ingest may still be running.
+        refused: "level/id" → why it could not be mended.
+        seconds: how long it took.
+        unblocked: indexes whose write block was lifted.
     """
 
     looked_at: int = 0

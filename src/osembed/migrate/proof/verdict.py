@@ -42,7 +42,17 @@ class GateOptions:
 
 @dataclass(frozen=True)
 class MetricVerdict:
-    """One metric: means of both, mean difference, its lower 95 % bound, the margin, the randomisation p, and whether it passes."""
+    """One metric with both models, and whether it passes.
+
+    Attributes:
+        name: of the metric, such as ndcg@10.
+        blue, green: its mean with the old model, and with the new one.
+        difference: green − blue, averaged over the queries.
+        lower: the lower 95 % bootstrap bound of that difference.
+        margin: how much worse the new model may be; None where this metric decides nothing.
+        p: of a two-sided randomisation test.
+        passed: whether the bound is within the margin.
+    """
 
     name: str
     blue: float
@@ -56,7 +66,13 @@ class MetricVerdict:
 
 @dataclass(frozen=True)
 class LostQuery:
-    """A query that lost: its value with both models, and the best results of each."""
+    """A query that lost.
+
+    Attributes:
+        query: its text.
+        blue, green: the deciding metric with the old model, and with the new one.
+        blue_top, green_top: the first three papers of each.
+    """
 
     query: str
     blue: float
@@ -70,9 +86,16 @@ class Gate:
     """The judgment.
 
     Attributes:
+        kind: judgments, or known items.
+        mode: how was searched.
+        queries: how many were compared.
         verdict: passed, refused or inconclusive; `reason` says why it is inconclusive.
         metrics: both models side by side; [] where the old one could not be asked, then `alone` has the new one's means.
+        worst: the queries that lost most.
         overlap, rbo: how alike the results are; they decide nothing.
+        override: why the refusal was overruled; "" where it was not.
+        reason: why the judgement is inconclusive; "" otherwise.
+        alone: metric → mean of the new model, where the old one could not be asked.
     """
 
     kind: str

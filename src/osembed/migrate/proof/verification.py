@@ -17,6 +17,15 @@ class Check:
     """One check of one level: how many documents it looked at, how many faults it found, the first of them.
 
     What looked at nothing has not passed: `empty` where there is nothing of the kind, `failed` where there is.
+
+    Attributes:
+        name: what was checked.
+        level: of which index; "both" for chunks and their papers.
+        verdict: failed vetoes a swap; inherited was wrong in the source already.
+        checked: documents that were looked at.
+        faults: how many of them are wrong.
+        found: the result in words.
+        examples: the first faults.
     """
 
     name: str
@@ -30,7 +39,16 @@ class Check:
 
 @dataclass
 class Verification:
-    """All checks of one verification."""
+    """All checks of one verification.
+
+    Attributes:
+        collection: its name.
+        kind: "migration" where both sides of one were compared, "live" for the collection alone.
+        indexes: level → the index that was verified.
+        full: whether every document was looked at.
+        checks: one after the other.
+        seconds: how long it took.
+    """
 
     collection: str
     kind: str

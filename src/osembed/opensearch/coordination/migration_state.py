@@ -23,7 +23,8 @@ class LevelMove:
     """One level on its way from one index to another.
 
     Attributes:
-        blue, green: the index of the old model and that of the new one, with their UUIDs (green's is empty until it is created).
+        blue, green: the index of the old model and that of the new one.
+        blue_uuid, green_uuid: their UUIDs; green's is empty until it is created.
         marks: shard → the source's sequence number up to which everything is acknowledged in the target. On the way back green is the
             source.
         bases: shard → (source's, target's) highest sequence number when the two were last proven equal; −1 where that never was.
@@ -46,10 +47,19 @@ class MigrationState:
     """One migration of one collection.
 
     Attributes:
+        id: of this migration.
+        collection: its name.
+        models: level → the new model.
+        moves: level → its indexes, and how far the copy is.
+        generation: of the new indexes.
+        phase: where the migration stands.
         attempt: number of the last holder; names its staging aliases, so that all earlier holders can neither write nor swap.
         begun: the last attempt before this migration.
         lease: entry of the process that works on it, or None.
         fence: set while the source is blocked for a swap; unique per fence, so that a client can see whether it is still the same.
+        paused: whether the process at work waits.
+        rate: documents per second at most; 0 for no limit.
+        gentle: whether searches on the same machine are given precedence.
         failed: "level/id" → why that document could not be copied, in the present direction.
         left: "level/id" → why, of documents that the swap left behind: they stand in the old index only.
         progress: figures for `status`.
