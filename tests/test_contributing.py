@@ -14,7 +14,7 @@ from osembed.papers.paper import Paper, to_paper
 from osembed.papers.readers.kinds import READERS
 from osembed.papers.readers.reader import Reader
 from osembed.papers.records import Rejected
-from osembed.search.fusion import NORMALISERS, fuse
+from osembed.search.fusion import NORMALISERS, fuse_rankings
 from tests.conftest import ROOT, TEXT
 
 RIS = f"""TY  - JOUR
@@ -93,7 +93,7 @@ def test_without_the_recipe_the_kind_is_unknown(tmp_path):
 def test_the_steps_recipe_fuses(borda):
     """The new fusion can be asked for, and ranks by what it was made for: places, not scores."""
     options = SearchOptions(fusion="borda", weights=(0.5, 0.5))
-    fused = fuse([{"a": 90.0, "b": 2.0}, {"b": 0.9, "c": 0.8, "a": 0.1, "d": 0.05}], options.fusion, options.weights)
+    fused = fuse_rankings([{"a": 90.0, "b": 2.0}, {"b": 0.9, "c": 0.8, "a": 0.1, "d": 0.05}], options.fusion, options.weights)
     assert [(one.id, one.score) for one in fused] == [("a", 0.75), ("b", 0.75), ("c", 0.375), ("d", 0.125)]
 
 

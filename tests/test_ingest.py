@@ -22,7 +22,7 @@ from osembed.models.folder import read_model
 from osembed.models.identity import identify
 from osembed.opensearch import indexes
 from osembed.papers.metadata import OTHER_TYPE, OWN
-from osembed.passages.passage import Passage
+from osembed.passages.passage import PassageText
 from tests.conftest import EXAMPLES, TEXT, dump, paper
 from tests.killing import kill_at, sample, spawn
 from tests.proxy import Fault, FaultProxy
@@ -58,10 +58,10 @@ def test_what_is_embedded(collection, client, small, write, models):
     documents = dump(client, collection.name)
     encoder = load_encoder(read_model(models.bert), device="cpu", precision="fp32")
     whole = documents[f"{collection.name}/p1"]
-    assert whole["text_hash"] == Passage(f"Paper 1 {whole['abstract']}").key
+    assert whole["text_hash"] == PassageText(f"Paper 1 {whole['abstract']}").key
     chunk = documents[f"{collection.name}-chunks/p1#0"]
     passage = f"Paper 1 {chunk['text']}"
-    assert chunk["text_hash"] == Passage(passage).key
+    assert chunk["text_hash"] == PassageText(passage).key
     assert float(np.dot(encoder.encode([passage])[0], chunk["embedding"])) > 0.999
     assert chunk["token_count"] == encoder.tokeniser.tokenise([passage]).counts[0]
     assert f"{whole['abstract']}\n\n{whole['body']}"[chunk["start_char"] : chunk["end_char"]] == chunk["text"]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osembed.embed.protocol import Encoder
-from osembed.passages.passage import Passage
+from osembed.passages.passage import PassageText
 from osembed.passages.tokens import Tokeniser, Tokens
 
 Vector = NDArray[np.float32]
@@ -24,13 +24,13 @@ class PassageVectors:
         self._waiting: tuple[list[str], Tokens] | None = None
         self._fresh: frozenset[str] = frozenset()
 
-    def keep(self, passage: Passage, vector: Vector, token_count: int | None = None) -> None:
+    def keep(self, passage: PassageText, vector: Vector, token_count: int | None = None) -> None:
         """Take over a stored vector, and how many tokens its passage was counted to have."""
         self._vectors[passage.key] = vector
         if token_count:
             self._counts[passage.key] = token_count
 
-    def tokenise(self, tokeniser: Tokeniser, passages: Iterable[Passage]) -> None:
+    def tokenise(self, tokeniser: Tokeniser, passages: Iterable[PassageText]) -> None:
         """Tokenise those passages that have no vector yet."""
         missing = {passage.key: passage.text for passage in passages if passage.key not in self._vectors}
         if missing:
@@ -47,19 +47,19 @@ class PassageVectors:
         self._waiting, self._fresh = None, frozenset(keys)
         return tokens
 
-    def vector(self, passage: Passage) -> Vector:
+    def vector(self, passage: PassageText) -> Vector:
         """Return the vector of a passage: float32 [dimension]. Raises KeyError where it was not embedded."""
         return self._vectors[passage.key]
 
-    def token_count(self, passage: Passage) -> int | None:
+    def token_count(self, passage: PassageText) -> int | None:
         """Return how many tokens a passage has, also those that the model does not read; None where that is not known."""
         return self._counts.get(passage.key)
 
-    def is_usable(self, passage: Passage) -> bool:
+    def is_usable(self, passage: PassageText) -> bool:
         """Whether the vector of a passage can be searched for."""
         return is_usable(self._vectors[passage.key])
 
-    def is_fresh(self, passage: Passage) -> bool:
+    def is_fresh(self, passage: PassageText) -> bool:
         """Whether the vector of a passage was embedded here, not taken over."""
         return passage.key in self._fresh
 

@@ -22,7 +22,7 @@ from osembed.papers.levels import LEVELS, Level
 from osembed.papers.metadata import TOO_DEEP, fit_metadata, new_types, note_dropped
 from osembed.papers.paper import Paper
 from osembed.passages.chunk import Chunk, cut_papers
-from osembed.passages.passage import Passage, chunk_passage, paper_passage
+from osembed.passages.passage import PassageText, chunk_passage, paper_passage
 from osembed.passages.tokens import Tokeniser
 
 Vector = NDArray[np.float32]
@@ -52,8 +52,8 @@ class Work:
     meta: dict[str, Any]
     seen: tuple[int, int] | None
     chunks: list[Chunk]
-    passage: Passage
-    passages: list[Passage]
+    passage: PassageText
+    passages: list[PassageText]
     tail: dict[str, StoredDocument]
     routings: dict[str, str | None] = field(default_factory=dict)
 
@@ -188,7 +188,7 @@ def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tall
                 _keep(window, "chunks", by_hash[passage.key], passage)
 
 
-def _keep(window: Window, level: Level, old: StoredDocument, passage: Passage) -> None:
+def _keep(window: Window, level: Level, old: StoredDocument, passage: PassageText) -> None:
     vector = old.vector(window.targets[level].meta.identity, passage)
     if vector is not None:
         window.vectors_of(level).keep(passage, vector, old.fields.get("token_count"))
@@ -198,7 +198,7 @@ def _tokenise_missing(window: Window, readings: Mapping[Level, Reading]) -> None
     """Tokenise each passage that has no vector yet, once per identity however often it occurs."""
     started = time.perf_counter()
     tokenisers = {window.targets[level].meta.identity.hash: readings[level].tokeniser for level in LEVELS}
-    passages: dict[str, list[Passage]] = {}
+    passages: dict[str, list[PassageText]] = {}
     for level in LEVELS:
         wanted = passages.setdefault(window.targets[level].meta.identity.hash, [])
         wanted += [passage for work in window.works for passage in ([work.passage] if level == "papers" else work.passages)]

@@ -16,7 +16,7 @@ from osembed.opensearch import answers, reads
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.target import Target
 from osembed.opensearch.vectors import from_wire
-from osembed.passages.passage import Passage
+from osembed.passages.passage import PassageText
 
 _HASHES = 1000  # input hashes that the chunks of one paper may carry: more than it may have chunks
 STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count", "source"]
@@ -45,7 +45,7 @@ class StoredDocument:
         """What a conditional write names: (sequence number, primary term)."""
         return self.seq, self.term
 
-    def vector(self, identity: Identity, passage: Passage | None = None) -> Vector | None:
+    def vector(self, identity: Identity, passage: PassageText | None = None) -> Vector | None:
         """Return the stored vector if it is surely that of this passage (None: of whatever the document says) under this identity."""
         if self.fields.get("identity") != identity.hash or (passage and self.fields.get("text_hash") != passage.key):
             return None

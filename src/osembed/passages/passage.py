@@ -14,7 +14,7 @@ from osembed.passages.chunk import start_of
 
 
 @dataclass(frozen=True)
-class Passage:
+class PassageText:
     """The exact string that is embedded for a document.
 
     Attributes:
@@ -29,17 +29,17 @@ class Passage:
         object.__setattr__(self, "key", digest.hexdigest())
 
 
-def paper_passage(spec: ModelSpec, title: str, abstract: str, body: str) -> Passage:
+def paper_passage(spec: ModelSpec, title: str, abstract: str, body: str) -> PassageText:
     """Return what is embedded for a paper: its title with the abstract, else with the start of the body."""
-    return Passage(spec.passage(title, abstract or start_of(body, spec.max_length)))
+    return PassageText(spec.passage(title, abstract or start_of(body, spec.max_length)))
 
 
-def chunk_passage(spec: ModelSpec, title: str, text: str) -> Passage:
+def chunk_passage(spec: ModelSpec, title: str, text: str) -> PassageText:
     """Return what is embedded for a chunk: its paper's title with its text."""
-    return Passage(spec.passage(title, text))
+    return PassageText(spec.passage(title, text))
 
 
-def stored_passage(spec: ModelSpec, level: Level, fields: Mapping[str, Any]) -> Passage | None:
+def stored_passage(spec: ModelSpec, level: Level, fields: Mapping[str, Any]) -> PassageText | None:
     """Return what is embedded for a stored document; None for one without words, which gets no vector."""
     title = to_text(fields.get("title"))
     if level == "chunks":

@@ -11,7 +11,7 @@ from osembed.errors import CollectionError
 from osembed.migrate.copy.level_copy import OWN, LevelCopy
 from osembed.opensearch.documents import StoredDocument
 from osembed.opensearch.target import Target
-from osembed.passages.passage import Passage
+from osembed.passages.passage import PassageText
 
 _FOREIGN = 2**32  # versions beyond this that are not osembed's were set by a writer of its own
 
@@ -24,7 +24,7 @@ class Window:
     shard: int
     upto: int
     docs: list[StoredDocument]
-    passages: dict[str, Passage] = field(default_factory=dict)
+    passages: dict[str, PassageText] = field(default_factory=dict)
     vectors: PassageVectors = field(default_factory=PassageVectors)
     seen: int = 0
     embedded: int = 0
@@ -71,7 +71,7 @@ def document_of(window: Window, doc: StoredDocument) -> dict[str, Any]:
     return document
 
 
-def derived_fields(target: Target, passage: Passage, vectors: PassageVectors) -> dict[str, Any]:
+def derived_fields(target: Target, passage: PassageText, vectors: PassageVectors) -> dict[str, Any]:
     """Return the fields that osembed derives from the words of a document."""
     fields = {"identity": target.meta.identity.hash, "text_hash": passage.key, "embedding": target.on_wire(vectors.vector(passage))}
     return fields | ({"token_count": vectors.token_count(passage)} if target.meta.level == "chunks" else {})

@@ -32,7 +32,7 @@ from osembed.opensearch.indexes import resolve
 from osembed.opensearch.patience import until_settled
 from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import LEVELS, Level
-from osembed.passages.passage import Passage, stored_passage
+from osembed.passages.passage import PassageText, stored_passage
 
 _YOUNG_S = 900  # an ingest writes chunks before their paper: younger orphans may be its
 _MOST_REFUSED = 5000  # in one journal entry; more is no matter of single documents
@@ -173,7 +173,7 @@ class _Level:
             changed = [(key, by_id[key].routing) for key in outcome.conflicts]
             page = list(scan.read_now(self._client, self._target.index, changed, fields=()).values()) if changed else []
 
-    def _mended(self, stale: Sequence[tuple[StoredDocument, Passage | None]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _mended(self, stale: Sequence[tuple[StoredDocument, PassageText | None]]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield documents as they should be: the user's fields as they are, those that osembed derives anew."""
         vectors = PassageVectors()
         vectors.tokenise(self._encoder.tokeniser, (passage for _, passage in stale if passage))
@@ -200,7 +200,7 @@ class _Level:
         self._journal.change(self._key, lambda _: {"marks": dict(self._kept.marks), "refused": dict(self._kept.refused)})
 
 
-def _stale(target: Target, level: Level, spec: Any, page: Sequence[StoredDocument]) -> Iterator[tuple[StoredDocument, Passage | None]]:
+def _stale(target: Target, level: Level, spec: Any, page: Sequence[StoredDocument]) -> Iterator[tuple[StoredDocument, PassageText | None]]:
     """Yield the documents whose vector is missing or not of their text, with its passage (None where a vector has no words to stand for)."""
     mine = target.meta.identity
     for doc in page:
