@@ -15,7 +15,7 @@ from osembed.papers.readers.kinds import READERS
 from osembed.papers.readers.reader import Reader
 from osembed.papers.records import Rejected
 from osembed.search.fusion import NORMALISERS, fuse_rankings
-from tests.conftest import ROOT, TEXT
+from tests.conftest import ROOT, TEXT, paper
 
 RIS = f"""TY  - JOUR
 ID  - ants-1
@@ -95,6 +95,17 @@ def test_the_steps_recipe_fuses(borda):
     options = SearchOptions(fusion="borda", weights=(0.5, 0.5))
     fused = fuse_rankings([{"a": 90.0, "b": 2.0}, {"b": 0.9, "c": 0.8, "a": 0.1, "d": 0.05}], options.fusion, options.weights)
     assert [(one.id, one.score) for one in fused] == [("a", 0.75), ("b", 0.75), ("c", 0.375), ("d", 0.125)]
+
+
+@pytest.mark.parametrize("level", ["both", "papers", "chunks"])
+def test_the_steps_recipe_ranks_on_every_level(collection, small, write, borda, level):
+    """A fusion that the server does not know is computed here; a request for other programs says so."""
+    collection.ingest(write([paper(number) for number in range(6)]), small)
+    result = collection.search("species 3", fusion="borda", level=level)
+    assert (result.fusion, result.degraded, len(result)) == ("borda", False, 6)
+    assert [hit.score for hit in result] == sorted((hit.score for hit in result), reverse=True)
+    assert all(0 < hit.score <= 1 for hit in result)
+    assert collection.request("species 3", fusion="borda", level=level)["notices"][0].startswith("OpenSearch has no fusion called borda.")
 
 
 def test_without_the_recipe_the_fusion_is_refused():
