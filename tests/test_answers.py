@@ -297,7 +297,7 @@ def test_buckets_that_were_dropped_are_missed(client, index):
     assert len(answers.buckets(found["all"], index)) == 5
     with pytest.raises(UnsettledError, match="leave out 3 documents"):
         answers.buckets(found["few"], index)
-    with pytest.raises(UnsettledError, match="without their groups"):
+    with pytest.raises(UnsettledError, match="without buckets"):
         answers.buckets({}, index)
 
 

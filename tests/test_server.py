@@ -36,7 +36,7 @@ def test_unreachable_server():
     ("fault", "message"),
     [
         (Fault("answer", 200, b"<html>log in</html>", "text/html"), "not with JSON|no OpenSearch"),
-        (Fault("answer", 200, b'{"hello": "world"}'), "not as OpenSearch does"),
+        (Fault("answer", 200, b'{"hello": "world"}'), "not like OpenSearch"),
         (Fault("answer", 200, b'{"version": {"number": "8.1.0"}}'), "is Elasticsearch 8.1.0"),
     ],
 )

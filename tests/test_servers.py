@@ -299,7 +299,7 @@ def check_without_plugin(place: Place, models) -> None:
     assert collection.rollback(**QUICK).phase == "returned"
     assert default_pipelines(place) == {PIPELINE}
     mended = [check for check in place.open().doctor() if check.verdict == "mended"]
-    assert ["every search of other programs failed" in check.found for check in mended] == [True, True]
+    assert ["every search by other programs failed" in check.found for check in mended] == [True, True]
     assert default_pipelines(place) == {None}
     assert plain_search(place) == 200
 

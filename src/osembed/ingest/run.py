@@ -200,8 +200,8 @@ class Ingest:
         if not self._warned and summary.unknown > _UNREADABLE * summary.tokens:
             self._warned = True
             self._report(
-                f"{summary.unknown / summary.tokens:.0%} of the tokens are unknown to {model}: it was not trained for this script, and vector search "
-                "will find little. Use a multilingual model, such as paraphrase-multilingual-MiniLM-L12-v2 (`osembed models`)."
+                f"{summary.unknown / summary.tokens:.0%} of the tokens are unknown to {model}: it was not trained for this script, and vector "
+                "search will find little. Use a multilingual model, such as paraphrase-multilingual-MiniLM-L12-v2 (`osembed models`)."
             )
 
     def _write(self, window: Window, loop: BulkLoop, *, again: bool = False) -> None:
