@@ -77,7 +77,7 @@ def test_a_foreign_index_behind_the_alias(name, url, client):
     """An index that osembed did not create is neither searched nor written."""
     for alias in (name, f"{name}-chunks"):
         client.indices.create(index=f"{alias}-foreign", body={"aliases": {alias: {}}})
-    with pytest.raises(CollectionError, match="was not made by osembed"):
+    with pytest.raises(CollectionError, match="was not created by osembed"):
         Collection(name, url).search("x")
 
 

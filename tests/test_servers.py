@@ -345,7 +345,7 @@ def test_an_operators_pipeline_stays(secured, place_on, write, small, models):
         place.node.request("PUT", f"/{place.name},{place.name}-chunks/_settings", {"index.search.default_pipeline": chosen})
         place.open().ingest(write([paper(chosen)], f"{chosen}.jsonl"))
         problems = [check.found for check in place.open().doctor() if check.verdict in ("problem", "mended")]
-        assert ["somebody-elses, which is not there" in found for found in problems] == [True] * (2 if chosen != "_none" else 0)
+        assert ["somebody-elses, which does not exist" in found for found in problems] == [True] * (2 if chosen != "_none" else 0)
         assert default_pipelines(place) == {chosen}
     assert collection.migrate(str(models.mirror), **QUICK).phase == "swapped"
     assert default_pipelines(place) == {"somebody-elses"}

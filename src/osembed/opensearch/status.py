@@ -1,4 +1,4 @@
-"""What is live of a collection: its indexes, models and sizes."""
+"""The live indexes of a collection with their models and sizes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from osembed.opensearch.target import Targets
 
 @dataclass(frozen=True)
 class LevelStatus:
-    """One level of a collection as it stands in the cluster.
+    """One level of a published collection.
 
     Attributes:
-        limits: the security settings that keep a part of it from this user, whose figures then count what it sees; "" for none.
+        identity: hash of the vector space.
+        graph_mb: estimated memory of the vector graph in MB.
+        limits: security settings that hide a part of it from this user; the numbers then count only what it sees. "" for none.
     """
 
     level: str
@@ -34,7 +36,7 @@ class LevelStatus:
 
 
 def read_status(client: OpenSearch, collection: str, targets: Targets) -> list[LevelStatus]:
-    """Return each level of a published collection."""
+    """Return the status of each level of a published collection."""
     rows, limits = [], sight.limits(client, {level: target.index for level, target in targets.items()})
     for level, target in targets.items():
         meta, count = target.meta, indexes.doc_count(client, target.index)
