@@ -21,7 +21,7 @@ from osembed.opensearch import operation
 from osembed.papers.paper import to_paper
 from osembed.papers.readers.reader import Reader
 from osembed.papers.records import Record
-from osembed.passages.chunk import ChunkRule, cut
+from osembed.passages.chunk import ChunkRule, cut_papers
 from osembed.passages.tokens import Tokeniser
 
 ROUNDS = 5
@@ -31,7 +31,7 @@ def main() -> None:
     model = open_model("all-MiniLM-L6-v2")
     tokeniser = Tokeniser(model)
     papers = [to_paper(record, {}, 0) for record in Reader([str(ROOT / "examples")]) if isinstance(record, Record)]
-    cuts = cut(papers, ChunkRule(), model.spec, tokeniser)
+    cuts = cut_papers(papers, ChunkRule(), model.spec, tokeniser)
     passages = [model.spec.passage(paper.title, chunk.text) for paper, (chunks, _) in zip(papers, cuts, strict=True) for chunk in chunks]
     texts = (passages * 5)[:64]
     found = {

@@ -24,8 +24,8 @@ from common import data_folder, drop, read_papers, save
 
 from osembed import Collection
 from osembed.models.registry import open_model
-from osembed.papers.paper import Paper, clean
-from osembed.passages.chunk import ChunkRule, cut
+from osembed.papers.paper import Paper, clean_text
+from osembed.passages.chunk import ChunkRule, cut_papers
 from osembed.passages.tokens import Tokeniser
 from osembed.paths import cache_folder
 
@@ -157,8 +157,8 @@ def full_papers() -> tuple[list[dict], list[dict]]:
     """Return full papers for osembed, and the chunks that it cuts them into for the others."""
     model, papers = open_model(MODEL), []
     for key, title, body in islice(read_papers(247 // PAPERS), PAPERS):
-        papers.append(Paper(key, clean(title).strip(), "", clean(body), {}, "", {}))
-    cuts = cut(papers, ChunkRule(), model.spec, Tokeniser(model))
+        papers.append(Paper(key, clean_text(title).strip(), "", clean_text(body), {}, "", {}))
+    cuts = cut_papers(papers, ChunkRule(), model.spec, Tokeniser(model))
     records = [{"_id": paper.id, "title": paper.title, "text": paper.body} for paper in papers]
     parts = [
         {"_id": f"{paper.id}#{number}", "title": paper.title, "text": chunk.text}

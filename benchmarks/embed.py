@@ -20,10 +20,10 @@ from osembed.embed.load import has_bf16, load_encoder
 from osembed.evaluate import metrics
 from osembed.evaluate.judged import read_judged
 from osembed.models.folder import Model
-from osembed.models.identity import cosines
+from osembed.models.identity import row_cosines
 from osembed.models.registry import open_model
 from osembed.papers.paper import Paper
-from osembed.passages.chunk import ChunkRule, cut
+from osembed.passages.chunk import ChunkRule, cut_papers
 from osembed.passages.tokens import Tokeniser
 
 MODEL = "all-MiniLM-L6-v2"
@@ -47,7 +47,7 @@ def main() -> None:
     }
     compared = (chunks(700) + abstracts(300))[:1000]
     vectors = {name: worker.vectors(compared) for name, worker in workers.items()}
-    near = cosines(vectors[OURS], vectors[BASE])
+    near = row_cosines(vectors[OURS], vectors[BASE])
     quality = {name: ndcg(workers[name].vectors) for name in ("osembed, fp32", OURS)}
     limit, best = gemm_limit(), min(times["chunks of full papers"][OURS])
     gemm = {"gflops": round(limit), "share": round(work_of(texts["chunks of full papers"], open_model(MODEL)) / best / limit / 1e9, 3)}
@@ -133,7 +133,7 @@ def chunks(count: int) -> list[str]:
     tokeniser, found = Tokeniser(model), []
     for key, title, body in read_papers(7):
         paper = Paper(key, title, "", body, {}, "", {})
-        [(own, _)] = cut([paper], ChunkRule(), model.spec, tokeniser)
+        [(own, _)] = cut_papers([paper], ChunkRule(), model.spec, tokeniser)
         found += [model.spec.passage(title, chunk.text) for chunk in own]
     return found[:: max(1, len(found) // count)][:count]
 

@@ -20,7 +20,7 @@ from common import read_papers, save
 from embed import Worker, chunks, in_turns, ratio, work_of
 
 from osembed.models.folder import Model, read_model
-from osembed.models.identity import cosines
+from osembed.models.identity import row_cosines
 from osembed.models.registry import open_model
 
 PEAK = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10G": 70, "RTX 4090": 165, "RTX 3090": 71}  # dense fp16 TFLOP/s
@@ -75,7 +75,7 @@ def measure(model: Model, device: str, texts: dict[str, list[str]], rounds: int)
         row["ratio"][what] = ratio(theirs, ours)
         row["tflops"][what] = round(work_of(batch, model) / statistics.median(ours) / 1e12, 1)
         sample = batch[:256]
-        row["cosine_to_fp32"][what] = round(float(cosines(ways["osembed"].vectors(sample), exact.vectors(sample)).min()), 5)
+        row["cosine_to_fp32"][what] = round(float(row_cosines(ways["osembed"].vectors(sample), exact.vectors(sample)).min()), 5)
     for worker in (*ways.values(), exact):
         worker.close()
     return row

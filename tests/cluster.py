@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 
-from osembed.opensearch.node.install import installed
+from osembed.opensearch.node.install import installed_home
 from osembed.opensearch.node.java import find_java
-from osembed.opensearch.node.launch import launch
+from osembed.opensearch.node.launch import launch_node
 from osembed.paths import cache_folder
 
 NAMES = ("one", "two", "three")
@@ -52,7 +52,7 @@ class Cluster:
             "discovery.seed_hosts": [f"127.0.0.1:{port}" for port in self._transport.values()],
             "cluster.initial_cluster_manager_nodes": list(NAMES),
         }
-        self._processes[name] = launch(installed(cache_folder()), find_java(), folder, settings)
+        self._processes[name] = launch_node(installed_home(cache_folder()), find_java(), folder, settings)
 
     def kill(self, name: str) -> None:
         """Kill -9 a node."""

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from osembed.opensearch.client import Access, OpenSearch, connect
-from osembed.opensearch.node.install import installed
+from osembed.opensearch.node.install import installed_home
 from osembed.opensearch.node.java import find_java
-from osembed.opensearch.node.launch import launch, log_of
+from osembed.opensearch.node.launch import launch_node, log_of
 from osembed.paths import cache_folder
 from tests.cluster import free_ports
 
@@ -97,7 +97,7 @@ class SmallNode:
         """Start it with the data that it has; return when it answers."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("OSEMBED_NODE_HEAP", self._heap)
-            self._process = launch(installed(cache_folder()), find_java(), self._folder, self._settings)
+            self._process = launch_node(installed_home(cache_folder()), find_java(), self._folder, self._settings)
         ends = time.monotonic() + 300
         while time.monotonic() < ends and self._process.is_running():
             with suppress(Exception):

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 
 from osembed.opensearch import permissions
 from osembed.opensearch.client import Access
-from osembed.opensearch.node.launch import launch, log_of
+from osembed.opensearch.node.launch import launch_node, log_of
 from osembed.opensearch.permissions import ROLES
 from tests.cluster import free_ports
 from tests.secured_home import home_without, secured_home
@@ -85,7 +85,7 @@ class SecuredNode:
         """
         home = home_without(self.version, without) if without else secured_home(self.version)
         options = java_options(self.version, home)
-        self._process = launch(home, secured_java(self.version), self._folder, self._settings(), files=self._files, options=options)
+        self._process = launch_node(home, secured_java(self.version), self._folder, self._settings(), files=self._files, options=options)
         try:
             self._wait_ready()
         except BaseException:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from osembed.opensearch.node.install import Part, add_plugin, extract, fetch, installed
+from osembed.opensearch.node.install import Part, add_plugin, extract, fetch, installed_home
 from osembed.paths import cache_folder
 
 VERSIONS = ("3.6.0", "3.4.0", "2.19.1")
@@ -81,7 +81,7 @@ def home_without(version: str, plugin: str) -> Path:
 def _assemble(version: str, scratch: Path) -> Path:
     home = scratch / "home"
     if version == "3.6.0":
-        shutil.copytree(installed(cache_folder()), home)
+        shutil.copytree(installed_home(cache_folder()), home)
     for part, folder in _parts(version):
         file = fetch(part, cache_folder())
         if folder == ".":

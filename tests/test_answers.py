@@ -19,7 +19,7 @@ import pytest
 from osembed.errors import AuthError, ClusterError, UnavailableError, UnsettledError
 from osembed.opensearch import answers, changes, reads
 from osembed.opensearch.client import Access, OpenSearch, connect
-from osembed.opensearch.refusals import explain
+from osembed.opensearch.refusals import explain_error
 from tests.proxy import Fault, FaultProxy, Request
 from tests.test_layers import SOURCE
 
@@ -323,7 +323,7 @@ def test_a_number_that_is_a_lower_bound_is_no_count(client, index):
 )
 def test_error_answers_are_put_in_words(status, kind, detail, said):
     """What is missing and where, never raw JSON."""
-    text = str(explain(status, kind, detail, "/papers/_refresh"))
+    text = str(explain_error(status, kind, detail, "/papers/_refresh"))
     assert all(part in text for part in said), text
     assert "{" not in text
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from osembed.models.registry import open_model
 from osembed.papers.paper import Paper
-from osembed.passages.chunk import ChunkRule, cut, start_of
+from osembed.passages.chunk import ChunkRule, cut_papers, start_of
 from osembed.passages.tokens import Tokeniser
 from tests.conftest import EXAMPLES
 
@@ -41,29 +41,29 @@ def covers(text: str, chunks: list) -> bool:
 def test_default_chunks_are_seen_whole():
     """With the default rule no chunk of any example paper exceeds the model's window, title included."""
     papers = long_papers()
-    for paper, (chunks, beyond) in zip(papers, cut(papers, ChunkRule(), MODEL.spec, TOKENISER), strict=True):
+    for paper, (chunks, beyond) in zip(papers, cut_papers(papers, ChunkRule(), MODEL.spec, TOKENISER), strict=True):
         assert beyond == 0
         assert covers(paper.text, chunks)
         tokens = TOKENISER.tokenise([MODEL.spec.passage(paper.title, chunk.text) for chunk in chunks])
         assert tokens.unseen == 0
-    assert any(len(chunks) > 10 for chunks, _ in cut(papers, ChunkRule(), MODEL.spec, TOKENISER))
+    assert any(len(chunks) > 10 for chunks, _ in cut_papers(papers, ChunkRule(), MODEL.spec, TOKENISER))
 
 
 def test_most_chunks_end_at_sentences():
     """Windows are cut where sentences end if one ends in the closing fifth."""
     papers = [paper for paper in long_papers() if paper.word_count > 2000]
-    ends = [chunk.text[-1] in ".!?”" for chunks, _ in cut(papers, ChunkRule(), MODEL.spec, TOKENISER) for chunk in chunks]
+    ends = [chunk.text[-1] in ".!?”" for chunks, _ in cut_papers(papers, ChunkRule(), MODEL.spec, TOKENISER) for chunk in chunks]
     assert sum(ends) / len(ends) > 0.7
 
 
 def test_fixed_windows_follow_the_starting_systems():
     """--chunk-words 512 --chunk-overlap 50: windows at 0, 462, 924 …; the last one ends with the text; at most 100."""
     text = " ".join(f"w{number}" for number in range(1200))
-    [(chunks, beyond)] = cut([make(text)], ChunkRule(512, 50, 100, fit=False), MODEL.spec, TOKENISER)
+    [(chunks, beyond)] = cut_papers([make(text)], ChunkRule(512, 50, 100, fit=False), MODEL.spec, TOKENISER)
     assert [chunk.text.split()[0] for chunk in chunks] == ["w0", "w462", "w924"]
     assert [chunk.word_count for chunk in chunks] == [512, 512, 276]
     assert beyond == 0
-    [(chunks, beyond)] = cut([make(text)], ChunkRule(100, 10, 3, fit=False), MODEL.spec, TOKENISER)
+    [(chunks, beyond)] = cut_papers([make(text)], ChunkRule(100, 10, 3, fit=False), MODEL.spec, TOKENISER)
     assert (len(chunks), beyond) == (3, 1200 - 280)
 
 
@@ -77,7 +77,7 @@ def test_fixed_windows_follow_the_starting_systems():
 def test_any_text_is_covered_and_cutting_ends(text, words, overlap, fit):
     """Whatever the text and the rule: cutting ends, positions are right, no word is lost."""
     rule = ChunkRule(words, min(overlap, words - 1), 10_000, fit=fit)
-    [(chunks, beyond)] = cut([make(text)], rule, MODEL.spec, TOKENISER)
+    [(chunks, beyond)] = cut_papers([make(text)], rule, MODEL.spec, TOKENISER)
     assert covers(text, chunks)
     assert beyond == 0
     assert all(chunk.word_count <= words for chunk in chunks)
@@ -85,15 +85,15 @@ def test_any_text_is_covered_and_cutting_ends(text, words, overlap, fit):
 
 def test_a_monstrous_word_and_a_monstrous_title_end_too():
     """A word or a title longer than the window neither loops nor disappears."""
-    [(chunks, _)] = cut([make("a" * 5000 + " end")], ChunkRule(), MODEL.spec, TOKENISER)
+    [(chunks, _)] = cut_papers([make("a" * 5000 + " end")], ChunkRule(), MODEL.spec, TOKENISER)
     assert covers("a" * 5000 + " end", chunks)
-    [(chunks, _)] = cut([make("some words here", "very long title " * 200)], ChunkRule(), MODEL.spec, TOKENISER)
+    [(chunks, _)] = cut_papers([make("some words here", "very long title " * 200)], ChunkRule(), MODEL.spec, TOKENISER)
     assert covers("some words here", chunks)
 
 
 def test_empty_text_has_no_chunks():
     """A paper that is only a title has none."""
-    assert cut([make("")], ChunkRule(), MODEL.spec, TOKENISER) == [([], 0)]
+    assert cut_papers([make("")], ChunkRule(), MODEL.spec, TOKENISER) == [([], 0)]
     assert start_of("one  two three", 2) == "one  two"
 
 

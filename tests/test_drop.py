@@ -25,7 +25,7 @@ from osembed.opensearch.client import connect
 from osembed.opensearch.coordination.journal import JOURNAL, Journal
 from osembed.opensearch.leftovers import Kind
 from osembed.opensearch.schema import PIPELINE
-from osembed.opensearch.survey import survey
+from osembed.opensearch.survey import survey_indexes
 from tests.conftest import paper, run
 from tests.forking import Command
 from tests.killing import Held, before_first, kill_at, sample, spawn
@@ -67,7 +67,7 @@ def shared(client) -> tuple:
 def check_gone(client, name: str) -> None:
     """Nothing is left but a tombstone that is complete."""
     assert there(client, name) == set()
-    seen = survey(client, name)
+    seen = survey_indexes(client, name)
     assert (seen.keys, seen.migration, seen.state["dropped"]["done"]) == ((), None, True)
     assert set(seen.state) == {"drops", "floor", "dropped"}
 
@@ -135,8 +135,8 @@ def test_a_collection_goes_and_nothing_else(live, client, url, name, small, writ
 def check_gone_beside(client, name: str, other: str) -> None:
     """As `check_gone`, where another collection's name begins with this one's."""
     assert there(client, name) == there(client, other)
-    assert survey(client, name).keys == ()
-    assert survey(client, name).state["dropped"]["done"]
+    assert survey_indexes(client, name).keys == ()
+    assert survey_indexes(client, name).state["dropped"]["done"]
 
 
 def test_what_was_never_there(collection, url, client):

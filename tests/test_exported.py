@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osembed.errors import InputError, OutputError
-from osembed.opensearch.names import unknown
+from osembed.opensearch.names import unknown_collection
 from osembed.papers.exported import EXPORTED, nested, to_record
 from osembed.papers.files import check_output, whole_file
-from osembed.papers.metadata import fit, new_types
+from osembed.papers.metadata import fit_metadata, new_types
 from osembed.papers.paper import Paper, to_paper
 from osembed.papers.records import Record, Rejected
 
@@ -38,7 +38,7 @@ def stored(paper: Paper) -> tuple[dict, dict[str, str]]:
         "title": paper.title,
         "abstract": paper.abstract,
         "body": paper.body,
-        "meta": fit(paper.meta, types, Counter()),
+        "meta": fit_metadata(paper.meta, types, Counter()),
         "source": paper.source,
         "input_hash": paper.input_hash,
         "word_count": paper.word_count,
@@ -156,9 +156,9 @@ def test_a_file_that_ingest_would_not_read_is_refused(name, tmp_path):
 
 def test_a_missing_collection_is_answered_with_those_there_are():
     """The nearest is offered, all are named but for the many; where none was seen, nothing is said of others."""
-    assert "Use --collection papers," in str(unknown("paper", ["examples", "papers"]))
-    assert "Existing collections: examples. Use --collection examples," in str(unknown("papers", ["examples"]))
-    assert "There are no others either." in str(unknown("papers", []))
-    assert "other" not in str(unknown("papers", None))
-    many = str(unknown("papers", [f"c{n}" for n in range(20)]))
+    assert "Use --collection papers," in str(unknown_collection("paper", ["examples", "papers"]))
+    assert "Existing collections: examples. Use --collection examples," in str(unknown_collection("papers", ["examples"]))
+    assert "There are no others either." in str(unknown_collection("papers", []))
+    assert "other" not in str(unknown_collection("papers", None))
+    many = str(unknown_collection("papers", [f"c{n}" for n in range(20)]))
     assert "and 12 more (`osembed list`)" in many

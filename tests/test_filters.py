@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from osembed.errors import InputError
 from osembed.papers.levels import LEVELS
-from osembed.search.filters import clauses, parse
+from osembed.search.filters import filter_clauses, parse_filters
 
 TYPES = {"year": "double", "venue": "keyword", "open": "boolean", "on": "date", "authors": "object", "authors.name": "keyword"}
 FIELDS = st.sampled_from(["id", "meta.year", *TYPES, "nowhere"])
@@ -19,7 +19,7 @@ OPERATORS = st.sampled_from([">=", "<=", "!=", "=", ">", "<", "==", " = "])
 
 
 def one(text, level="papers"):
-    [clause] = clauses(parse([text]), TYPES, level)
+    [clause] = filter_clauses(parse_filters([text]), TYPES, level)
     return clause
 
 
@@ -84,17 +84,17 @@ TYPED = st.builds("{}{}{}".format, FIELDS, OPERATORS, st.text(max_size=12))
 def test_any_text_is_a_filter_or_refused(texts, level):
     """Whatever is typed, a clause that can be sent, or an InputError."""
     with suppress(InputError):
-        orjson.dumps(clauses(parse(texts), TYPES, level))
+        orjson.dumps(filter_clauses(parse_filters(texts), TYPES, level))
 
 
 @pytest.mark.parametrize("thing", [5, None, b"year=1"])
 def test_filters_are_texts(thing):
     """Other types are refused by name."""
     with pytest.raises(InputError, match="where: .* is not a text"):
-        parse([thing])
+        parse_filters([thing])
 
 
 def test_too_many_filters():
     """The number is bounded."""
     with pytest.raises(InputError, match="At most 20"):
-        parse(["a=1"] * 21)
+        parse_filters(["a=1"] * 21)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pybtex.database import parse_string
 
 from osembed.cli import formats
-from osembed.papers.paper import clean
+from osembed.papers.paper import clean_text
 from tests.conftest import paper, run
 from tests.test_python import hit, page
 
@@ -39,7 +39,7 @@ def unescaped(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    return " ".join(clean(text).split())
+    return " ".join(clean_text(text).split())
 
 
 @given(texts, texts, st.floats(allow_nan=False) | st.integers() | st.booleans())
@@ -48,7 +48,7 @@ def test_csv_comes_back_and_holds_no_formula(title, venue, number):
     text = formats.csv_table(page(hit("a", title=title, meta={"venue": venue, "n": number}), hit("b", meta={"-odd": "x"})), ())
     head, first, second = rows(text)
     assert head == ["id", "score", "title", "venue", "n", "'-odd", "source", "word_count"]
-    assert (unguarded(first[2]), unguarded(first[3])) == (clean(title), clean(venue))
+    assert (unguarded(first[2]), unguarded(first[3])) == (clean_text(title), clean_text(venue))
     assert not any(cell.startswith(STARTS) for cell in (*first[2:4], *second, *head))
     assert float(first[4].replace("true", "1").replace("false", "0")) == float(number)
     assert text.endswith("\r\n")

@@ -123,10 +123,10 @@ def test_packed_and_added_layers_equal_torchs():
     """A packed weight in both kinds of layer, in bf16 and in fp32."""
     x, weight, bias, other = (torch.randn(shape).bfloat16() for shape in ((300, 64), (32, 64), (32,), (300, 32)))
     exact = torch.nn.functional.linear(x.float(), weight.float(), bias.float())
-    packed = linear.pack(weight)
+    packed = linear.pack_weights(weight)
     torch.testing.assert_close(linear.linear(x, packed, bias).float(), exact, atol=0.15, rtol=0.02)
     torch.testing.assert_close(linear.linear_add(x, packed, bias, other).float(), exact + other, atol=0.15, rtol=0.02)
-    full = linear.pack(weight.float())
+    full = linear.pack_weights(weight.float())
     torch.testing.assert_close(linear.linear(x.float(), full, bias.float()), exact, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(linear.linear_add(x.float(), full, bias.float(), other.float()), exact + other, atol=1e-4, rtol=1e-5)
 

@@ -6,7 +6,7 @@ import pytest
 
 from osembed.limits import FUSIONS
 from osembed.search import bodies
-from osembed.search.fusion import fuse
+from osembed.search.fusion import fuse_rankings
 from osembed.search.options import SearchOptions
 from osembed.search.searcher import Searcher
 from tests.conftest import EXAMPLES
@@ -24,16 +24,16 @@ LEXICAL, VECTOR = {"a": 9.0, "b": 5.0, "c": 1.0}, {"b": 1.5, "c": 1.2, "d": 1.0}
 )
 def test_exact_scores(fusion, expected):
     """The formulas, to four decimals; a document of one leg scores 0 in the other."""
-    fused = {one.id: one.score for one in fuse([LEXICAL, VECTOR], fusion, (0.5, 0.5))}
+    fused = {one.id: one.score for one in fuse_rankings([LEXICAL, VECTOR], fusion, (0.5, 0.5))}
     assert fused == pytest.approx(expected, abs=1e-4)
 
 
 def test_weights_empty_legs_and_ties():
     """Weights are shares; an empty leg is no error; ties are broken by id."""
-    assert [one.id for one in fuse([LEXICAL, VECTOR], "min_max", (1, 0))][:2] == ["a", "b"]
-    assert [one.id for one in fuse([{}, {"x": 1.0, "m": 1.0}], "min_max", (0.5, 0.5))] == ["m", "x"]
-    assert fuse([{}, {}], "rrf", (0.5, 0.5)) == []
-    assert fuse([{"a": 3.0}, {}], "min_max", (0.5, 0.5))[0].score == 0.5
+    assert [one.id for one in fuse_rankings([LEXICAL, VECTOR], "min_max", (1, 0))][:2] == ["a", "b"]
+    assert [one.id for one in fuse_rankings([{}, {"x": 1.0, "m": 1.0}], "min_max", (0.5, 0.5))] == ["m", "x"]
+    assert fuse_rankings([{}, {}], "rrf", (0.5, 0.5)) == []
+    assert fuse_rankings([{"a": 3.0}, {}], "min_max", (0.5, 0.5))[0].score == 0.5
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_client_fusion_equals_the_servers(examples, client, fusion, weights, tex
     native = {hit["_id"]: hit["_score"] for hit in client.search(index=target.index, body=body)["hits"]["hits"]}
     requests = [(target, bodies.leg(leg, 20)) for leg in (bodies.lexical(text), bodies.nearest(vector, 20, []))]
     legs = [{hit["_id"]: hit["_score"] for hit in hits} for hits in searcher.ranker.legs(requests)]
-    ours = {one.id: one.score for one in fuse(legs, fusion, weights)}
+    ours = {one.id: one.score for one in fuse_rankings(legs, fusion, weights)}
     assert ours == pytest.approx(native, abs=2e-4)
 
 

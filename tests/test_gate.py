@@ -14,7 +14,7 @@ from osembed.evaluate import evaluation
 from osembed.evaluate.judged import read_judged
 from osembed.ingest.spec import CollectionSpec
 from osembed.migrate.copy.copier import Copier
-from osembed.migrate.proof.gate import judge
+from osembed.migrate.proof.gate import judge_models
 from osembed.migrate.proof.pinned import PinnedSearcher
 from osembed.migrate.proof.verdict import GateOptions
 from osembed.search.options import SearchOptions
@@ -106,7 +106,7 @@ def judged(collection, options=None):
     state = collection.migration().state
     blue = indexes.resolve(collection.client, collection.name)
     green = indexes.resolve_indexes(collection.client, {level: move.green for level, move in state.moves.items()})
-    return judge(
+    return judge_models(
         collection.client,
         pinned(collection, blue),
         pinned(collection, {**blue, **green}),

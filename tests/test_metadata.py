@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from osembed.papers.metadata import LIMIT, MAX_FIELDS, MAX_OWN, OTHER_TYPE, OWN, Dropped, field_type, fit, flatten, new_types
+from osembed.papers.metadata import (
+    LIMIT,
+    MAX_FIELDS,
+    MAX_OWN,
+    OTHER_TYPE,
+    OWN,
+    Dropped,
+    field_type,
+    fit_metadata,
+    flatten_metadata,
+    new_types,
+)
 
 
 def test_objects_and_lists_are_flattened():
     """Objects become dotted names, lists of objects one list per field, empty values go."""
     meta = {"a": {"b": {"c": 1}}, "authors": [{"name": "X", "n": 1}, {"name": "Y"}], "tags": ["t", None, ""], "none": None}
-    assert flatten(meta) == {"a.b.c": 1, "authors.name": ["X", "Y"], "authors.n": [1], "tags": ["t"]}
+    assert flatten_metadata(meta) == {"a.b.c": 1, "authors.name": ["X", "Y"], "authors.n": [1], "tags": ["t"]}
 
 
 def test_types():
@@ -26,8 +37,8 @@ def test_first_type_wins_and_conflicts_are_counted():
     types = new_types(iter(metas), {})
     assert types == {"year": "double", "on": "date", "x": "keyword", "new": "boolean"}
     dropped: Dropped = {}
-    assert fit(metas[0], types, dropped) == metas[0]
-    assert fit(metas[1], types, dropped) == {"new": True}
+    assert fit_metadata(metas[0], types, dropped) == metas[0]
+    assert fit_metadata(metas[1], types, dropped) == {"new": True}
     assert dropped == {OTHER_TYPE: {"year": 1, "on": 1, "x.y": 1}}
 
 
@@ -36,7 +47,7 @@ def test_too_many_fields_are_left_out():
     meta = {f"f{number}": number for number in range(MAX_FIELDS + 50)}
     types, dropped = new_types([meta, meta], {}), {}
     assert len(types) == MAX_FIELDS
-    assert len(fit(meta, types, dropped)) == MAX_FIELDS
+    assert len(fit_metadata(meta, types, dropped)) == MAX_FIELDS
     assert {why: sum(names.values()) for why, names in dropped.items()} == {LIMIT: 50}
 
 
@@ -45,7 +56,7 @@ def test_one_paper_does_not_use_up_the_limit():
     hoard, others = {f"k{number}": number for number in range(2000)}, [{"year": 2000 + number, f"own{number}": 1} for number in range(3)]
     types, dropped = new_types([hoard, *others], {}), {}
     assert {"year", "own0", "own1", "own2"} <= set(types)
-    assert len(fit(hoard, types, dropped)) == MAX_OWN
+    assert len(fit_metadata(hoard, types, dropped)) == MAX_OWN
     assert {why: sum(names.values()) for why, names in dropped.items()} == {OWN: 1950}
     assert len(dropped[OWN]) <= 1001
 
@@ -53,5 +64,5 @@ def test_one_paper_does_not_use_up_the_limit():
 def test_what_is_nested_too_deep_is_named():
     """Objects in objects in objects …, lists in lists: left out, and not silently."""
     deep: list[str] = []
-    assert flatten({"a": {"b": {"c": {"d": {"e": {"f": 1}}}}}, "l": [[1], [2], 3], "ok": 1}, deep) == {"l": [3], "ok": 1}
+    assert flatten_metadata({"a": {"b": {"c": {"d": {"e": {"f": 1}}}}}, "l": [[1], [2], 3], "ok": 1}, deep) == {"l": [3], "ok": 1}
     assert deep == ["a.b.c.d.e", "l"]

@@ -18,7 +18,7 @@ from osembed.errors import AuthError, BusyError, CollectionError, InputError, Mo
 from osembed.ingest.spec import CollectionSpec
 from osembed.migrate import direction, readiness, swap
 from osembed.migrate.copy.copier import Copier
-from osembed.migrate.copy.level_copy import pack
+from osembed.migrate.copy.level_copy import pack_version
 from osembed.migrate.options import MigrateOptions
 from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import indexes, reads
@@ -679,15 +679,15 @@ def test_a_gentle_migration_yields_to_others(started, proxy, name, url, models):
 
 def test_versions_are_ordered():
     """Later operations get greater numbers: leg before term before sequence number."""
-    assert pack(4, 1, 7) < pack(4, 1, 8) < pack(4, 2, 0) < pack(5, 1, 0) < 2**63
+    assert pack_version(4, 1, 7) < pack_version(4, 1, 8) < pack_version(4, 2, 0) < pack_version(5, 1, 0) < 2**63
     with pytest.raises(CollectionError):
-        pack(2**13, 1, 1)
+        pack_version(2**13, 1, 1)
 
 
 def test_a_lease_that_is_lost_stops_its_holder(started, models):
     """Another token in the journal: the old holder's next change is refused."""
     migrate(started, models.mirror, swap=False)
-    first = leases.claim(started.client, started.name, lambda state: state)
+    first = leases.claim_lease(started.client, started.name, lambda state: state)
     journal = leases.Journal(started.client)
     journal.change(f"migration:{started.name}", lambda state: {**state, "lease": {**state["lease"], "token": "other"}})
     with pytest.raises(BusyError, match="taken over"):
@@ -699,7 +699,7 @@ def test_a_lease_that_is_lost_stops_its_holder(started, models):
 def test_a_holder_that_was_silent_asks_before_it_goes_on(started, models, monkeypatch):
     """The server was away for longer than a beat may take: it goes on where nobody took over, and only there."""
     migrate(started, models.mirror, swap=False)
-    held = leases.claim(started.client, started.name, lambda state: state)
+    held = leases.claim_lease(started.client, started.name, lambda state: state)
     monkeypatch.setattr(leases, "_SELF_S", -1.0)
     held.check()
     assert held.state.lease["beat"] >= 1

@@ -108,7 +108,7 @@ def test_full_disks_are_said_before_anything_starts(own, monkeypatch, tmp_path):
         node.start()
     monkeypatch.setenv("OSEMBED_CACHE", str(tmp_path / "cache"))
     with pytest.raises(NodeError, match="OSEMBED_CACHE"):
-        install.installed(tmp_path / "cache")
+        install.installed_home(tmp_path / "cache")
 
 
 def test_no_network_says_what_to_do(tmp_path, monkeypatch):
@@ -119,7 +119,7 @@ def test_no_network_says_what_to_do(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(NodeError, match="could not be downloaded.*--url"):
-        install.installed(tmp_path / "cache")
+        install.installed_home(tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("opensearch-*"))
     assert not list((tmp_path / "cache").glob("unpacking-*"))
 
@@ -156,7 +156,7 @@ def test_a_half_unpacked_installation_is_swept_away(parts, tmp_path):
     """What a killed process left is removed; the installation appears whole or not at all."""
     cache = tmp_path / "cache"
     (cache / "unpacking-dead" / "opensearch-3.6.0").mkdir(parents=True)
-    home = install.installed(cache)
+    home = install.installed_home(cache)
     assert (home / "plugins" / "the-plugin" / "plugin-descriptor.properties").exists()
     assert (home / "icu" / "locale.jar").exists()
     assert not list(cache.glob("unpacking-*"))
@@ -167,7 +167,7 @@ def test_a_wrong_checksum_is_refused(parts, tmp_path):
     with (parts / "plugin.zip").open("ab") as file:
         file.write(b"!")
     with pytest.raises(NodeError, match="has SHA-256"):
-        install.installed(tmp_path / "cache")
+        install.installed_home(tmp_path / "cache")
     assert not (tmp_path / "cache" / "plugin.zip").exists()
     assert not (tmp_path / "cache" / "opensearch-3.6.0").exists()
 
@@ -180,14 +180,14 @@ def test_a_failing_unpack_is_rolled_back(parts, tmp_path, monkeypatch):
 
     monkeypatch.setattr(install, "extract", full)
     with pytest.raises(NodeError, match="rolled back"):
-        install.installed(tmp_path / "cache")
+        install.installed_home(tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("unpacking-*"))
 
 
 def test_installations_at_once_make_one(parts, tmp_path):
     """Two threads installing together both get the one folder."""
     homes: list = []
-    threads = [threading.Thread(target=lambda: homes.append(install.installed(tmp_path / "cache"))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: homes.append(install.installed_home(tmp_path / "cache"))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

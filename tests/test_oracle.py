@@ -86,7 +86,7 @@ def mark_before_ack(monkeypatch):
         return genuine(self, window)
 
     monkeypatch.setattr(Copier, "_write", write)
-    monkeypatch.setattr(pairs, "compare", lambda *_: pairs.Difference())
+    monkeypatch.setattr(pairs, "compare_shard", lambda *_: pairs.Difference())
 
 
 def partial_results(monkeypatch):
@@ -101,7 +101,7 @@ def partial_results(monkeypatch):
         return answer
 
     monkeypatch.setattr(reads, "search_shard", ask)
-    monkeypatch.setattr(pairs, "compare", lambda *_: pairs.Difference())
+    monkeypatch.setattr(pairs, "compare_shard", lambda *_: pairs.Difference())
 
 
 def no_fence(monkeypatch):
@@ -119,7 +119,7 @@ def no_fence(monkeypatch):
 
 
 def no_delete_repair(monkeypatch):
-    monkeypatch.setattr(pairs, "compare", lambda *_: pairs.Difference())
+    monkeypatch.setattr(pairs, "compare_shard", lambda *_: pairs.Difference())
 
 
 def query_through_the_alias(monkeypatch):

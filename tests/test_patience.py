@@ -7,8 +7,8 @@ import time
 import pytest
 
 from osembed.errors import AuthError, BlockedError, ClusterError, LastingError, RefusedError, UnavailableError
-from osembed.opensearch.patience import settled
-from osembed.opensearch.refusals import explain, explain_failure
+from osembed.opensearch.patience import until_settled
+from osembed.opensearch.refusals import explain_error, explain_failure
 
 FLOOD = "index [a] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index has read-only-allow-delete block];"
 KNN = "failed to parse: Parsing the created knn vector fields prior to indexing has failed as the circuit breaker triggered."
@@ -36,7 +36,7 @@ def failing(error: Exception, times: int, takes_s: float = 0.0):
 def test_what_passes_is_waited_for_and_told_once():
     """A server that is away for a moment costs nothing but the moment; the person is told once what is waited for."""
     told: list[str] = []
-    assert settled(failing(UnavailableError("It is full."), 3), report=told.append) == "done"
+    assert until_settled(failing(UnavailableError("It is full."), 3), report=told.append) == "done"
     assert told == ["Waiting for the server, up to 0 s: It is full."]
 
 
@@ -44,19 +44,19 @@ def test_what_passes_is_waited_for_and_told_once():
 def test_what_is_said_for_good_ends_at_once(error):
     """Refusals, a person's block, and a wait that is over already: trying again would not help."""
     with pytest.raises(type(error)):
-        settled(failing(error, 1))
+        until_settled(failing(error, 1))
 
 
 def test_it_ends_with_what_the_trouble_is():
     """After the patience the error says how long, what, and what to do."""
     with pytest.raises(LastingError, match="did not recover within .* It is full") as caught:
-        settled(failing(UnavailableError("It is full.", "", "Make room."), 10**6))
+        until_settled(failing(UnavailableError("It is full.", "", "Make room."), 10**6))
     assert caught.value.hint == "Make room."
 
 
 def test_long_work_is_not_counted_as_waiting():
     """An attempt that worked for longer than the patience before it failed is tried again."""
-    assert settled(failing(UnavailableError("away"), 1, takes_s=0.7)) == "done"
+    assert until_settled(failing(UnavailableError("away"), 1, takes_s=0.7)) == "done"
 
 
 def test_progress_begins_the_wait_anew():
@@ -70,7 +70,7 @@ def test_progress_begins_the_wait_anew():
             raise UnavailableError("away")
         return "done"
 
-    assert settled(attempt, progress=lambda: len(done)) == "done"
+    assert until_settled(attempt, progress=lambda: len(done)) == "done"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_progress_begins_the_wait_anew():
 )
 def test_errors_are_named_as_what_they_are(status, kind, text, said):
     """Disk, memory, manager, shard; never JSON or a page of something in between. All but a person's block may pass."""
-    error = explain(status, kind, {"error": {"type": kind, "reason": text}}, "/a/_search")
+    error = explain_error(status, kind, {"error": {"type": kind, "reason": text}}, "/a/_search")
     assert isinstance(error, UnavailableError) or error.status == 429
     with pytest.raises(ClusterError, match=said):
         raise ClusterError(error.found)
@@ -116,7 +116,7 @@ def test_a_shard_that_is_not_in_primary_mode_is_named():
         "reason": "shard is not in primary mode",
         "caused_by": {"type": "shard_not_in_primary_mode_exception", "reason": "CurrentState[STARTED] shard is not in primary mode"},
     }
-    for error in (explain_failure(lost, "a", "1 shards of a failed"), explain(500, lost["type"], {"error": lost}, "/a/_doc/1")):
+    for error in (explain_failure(lost, "a", "1 shards of a failed"), explain_error(500, lost["type"], {"error": lost}, "/a/_doc/1")):
         assert isinstance(error, UnavailableError)
         assert "A primary shard of a accepts no operations" in error.found
         assert "restart the node that holds the shard" in error.hint

@@ -16,7 +16,7 @@ from osembed.opensearch.client import connect
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.permissions import NEEDS, ROLES, find_lack, find_lacks, left_behind
 from osembed.opensearch.reads import write_blocks
-from osembed.opensearch.refusals import forbidden
+from osembed.opensearch.refusals import forbidden_error
 from osembed.opensearch.schema import JOURNAL, PIPELINE
 from tests.conftest import dump
 from tests.journeys import JOURNEYS, LEAVES, Stage, Step, environment
@@ -72,7 +72,7 @@ def names(error: AuthError, stage: Stage, scope: str, action: str) -> bool:
 
 def test_actions_with_brackets_are_read_whole():
     """`bulk[s]` is not cut at its own bracket, and several actions come apart."""
-    error = forbidden("no permissions for [indices:data/write/bulk[s], indices:data/write/index] and User [name=ann, …]", "papers-1")
+    error = forbidden_error("no permissions for [indices:data/write/bulk[s], indices:data/write/index] and User [name=ann, …]", "papers-1")
     assert error.actions == ("indices:data/write/bulk[s]", "indices:data/write/index")
     assert "'ann'" in error.found
     assert error.found.endswith("on papers-1.")

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from osembed.errors import InputError
-from osembed.papers.paper import MAX_ID_BYTES, Paper, clean, to_paper
+from osembed.papers.paper import MAX_ID_BYTES, Paper, clean_text, to_paper
 from osembed.papers.readers.packed import zstd
 from osembed.papers.readers.reader import Reader
 from osembed.papers.records import DEAD_LETTER, Record, Rejected
@@ -143,8 +143,8 @@ def test_foreign_names_and_usual_names():
 
 def test_text_is_made_valid():
     """NUL, control characters and lone surrogates go; emoji, combining marks and right-to-left text stay (F38)."""
-    assert clean("a\x00b\x1b[31mc\r\nd\ud800") == "ab[31mc\nd\ufffd"
-    assert clean("café 👩‍🔬 שלום مرحبا") == "café 👩‍🔬 שלום مرحبا"
+    assert clean_text("a\x00b\x1b[31mc\r\nd\ud800") == "ab[31mc\nd\ufffd"
+    assert clean_text("café 👩‍🔬 שלום مرحبا") == "café 👩‍🔬 שלום مرحبا"
     paper = paper_from(id="i\x00d 1", title="T\x07", text="b", tags=["x\x00"])
     assert (paper.id, paper.title, paper.meta) == ("id 1", "T", {"tags": ["x"]})
 

@@ -189,9 +189,9 @@ def test_printed_requests_sort_and_count_alike(many):
 
 def test_sort_is_what_was_typed():
     """Ascending unless :desc; the order of the ranking needs no sort."""
-    assert str(sorting.parse("year", TYPES)) == "year:asc"
-    assert str(sorting.parse("meta.year:desc", TYPES)) == "year:desc"
-    assert sorting.parse("score", TYPES) is sorting.parse("", TYPES) is None
+    assert str(sorting.parse_sort("year", TYPES)) == "year:asc"
+    assert str(sorting.parse_sort("meta.year:desc", TYPES)) == "year:desc"
+    assert sorting.parse_sort("score", TYPES) is sorting.parse_sort("", TYPES) is None
 
 
 def test_figures_without_proof_are_not_believed():

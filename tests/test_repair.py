@@ -44,7 +44,7 @@ def reroute(client, index, key) -> str:
 
 def faults(collection) -> dict[str, str]:
     targets = collection._searcher.resolve()
-    return dict(integrity.faults(collection.client, targets["papers"].index, targets["chunks"].index))
+    return dict(integrity.find_faults(collection.client, targets["papers"].index, targets["chunks"].index))
 
 
 def count(client, index, **query) -> int:
@@ -141,7 +141,7 @@ def test_all_orphans_are_deleted_however_many(spread, client):
 
 def test_a_paper_that_was_written_meanwhile_keeps_its_chunks(spread, client, monkeypatch):
     """Between counting and deleting an ingest commits the paper: its chunks, old as they look, stay."""
-    chunks, genuine = f"{spread.name}-chunks", integrity.faults
+    chunks, genuine = f"{spread.name}-chunks", integrity.find_faults
     client.index(index=chunks, id="late#0", body={"paper_id": "late", "text": "Written first."}, refresh=True)
 
     def counted(*given):
@@ -149,7 +149,7 @@ def test_a_paper_that_was_written_meanwhile_keeps_its_chunks(spread, client, mon
         client.index(index=spread.name, id="late", body={"title": "Late", "body": "Written last.", "chunk_count": 1})
         return found
 
-    monkeypatch.setattr(integrity, "faults", counted)
+    monkeypatch.setattr(integrity, "find_faults", counted)
     assert spread.repair().orphans == 0
     assert count(client, chunks, ids={"values": ["late#0"]}) == 1
 
@@ -250,6 +250,6 @@ def test_patience_counts_from_the_trouble(monkeypatch):
             raise UnsettledError("away")
         return "done"
 
-    assert patience.settled(attempt, progress=lambda: tries[0]) == "done"
+    assert patience.until_settled(attempt, progress=lambda: tries[0]) == "done"
     with pytest.raises(UnsettledError, match="did not recover"):
-        patience.settled(lambda: (clock.__setitem__(0, clock[0] + 6), tries.__setitem__(0, 0), attempt()))
+        patience.until_settled(lambda: (clock.__setitem__(0, clock[0] + 6), tries.__setitem__(0, 0), attempt()))

@@ -166,11 +166,11 @@ def test_highlights_are_safe_whatever_a_paper_contains(name, url, small, write):
     assert "<img" not in shown
     assert "&lt;em&gt;fake" in shown
     assert "<em>ants</em>" in shown
-    from osembed.cli.output import safe
+    from osembed.cli.output import safe_text
     from osembed.cli.result_output import marked
 
     assert "\x1b" not in marked(hit.passages[0].highlight).plain
-    assert safe("a\x1b[31m\u202eb\x07") == "a[31mb"
+    assert safe_text("a\x1b[31m\u202eb\x07") == "a[31mb"
 
 
 @pytest.mark.parametrize("level", SEARCH_LEVELS)

@@ -362,11 +362,11 @@ def refusal(attempt) -> str:
 @given(name=st.sampled_from(sorted(LIMITS)), value=anything)
 def test_any_value_fits_or_is_refused(name, value):
     """Whatever is given, from Python or as text: a value within the limits, or an InputError that names the option."""
-    found, limit = refusal(lambda: limits.checked(name, value)), LIMITS[name]
+    found, limit = refusal(lambda: limits.checked_value(name, value)), LIMITS[name]
     if found:
         assert name in found
     else:
-        fits = limits.checked(name, value)
+        fits = limits.checked_value(name, value)
         assert fits in limit if isinstance(fits, str) else limit.low <= fits <= limit.high
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osembed.errors import InputError
-from osembed.papers.languages import analyzers_of, choose_analyzer, language_name, recognise
+from osembed.papers.languages import analyzers_of, choose_analyzer, language_name, recognise_language
 from osembed.papers.words import count_words, word_spans
-from osembed.passages.chunk import ChunkRule, cut
+from osembed.passages.chunk import ChunkRule, cut_papers
 from tests.test_chunk import MODEL, TOKENISER, make
 
 CHINESE = "本研究表明，海水温度在过去几十年中显著上升。珊瑚礁因此受到严重破坏，许多鱼类失去了栖息地。"
@@ -40,7 +40,7 @@ def test_words_are_all_of_a_text_but_its_spaces(text):
 def test_long_texts_without_spaces_are_cut(text, rule):
     """Into windows that the model sees whole, that leave nothing out, and that end between words."""
     body = text * 60
-    [(chunks, beyond)] = cut([make(body)], rule, MODEL.spec, TOKENISER)
+    [(chunks, beyond)] = cut_papers([make(body)], rule, MODEL.spec, TOKENISER)
     assert beyond == 0
     assert len(chunks) > 4 or (rule.fit and text in (THAI, LAO))  # which this model reads as a few unknown tokens
     assert (chunks[0].start, chunks[-1].end) == (0, len(body))
@@ -51,7 +51,7 @@ def test_long_texts_without_spaces_are_cut(text, rule):
 
 
 def test_collections_from_before_are_cut_as_they_were():
-    [(chunks, _)] = cut([make(CHINESE * 60)], ChunkRule(cutting=1), MODEL.spec, TOKENISER)
+    [(chunks, _)] = cut_papers([make(CHINESE * 60)], ChunkRule(cutting=1), MODEL.spec, TOKENISER)
     assert len(chunks) == 1
 
 
@@ -78,8 +78,8 @@ def test_languages_have_analyzers():
     ],
 )
 def test_languages_are_recognised(text, language):
-    assert recognise([text]) == language
+    assert recognise_language([text]) == language
 
 
 def test_one_text_decides_nothing():
-    assert recognise([CHINESE, *["Cells divide and grow in warm water while light falls."] * 3]) == "english"
+    assert recognise_language([CHINESE, *["Cells divide and grow in warm water while light falls."] * 3]) == "english"

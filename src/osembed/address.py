@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from osembed.errors import InputError
-from osembed.limits import checked
+from osembed.limits import checked_value
 
 _EXAMPLE = "Write it like https://search.example.org:9200 or http://[::1]:9200."
 _HTTP_PORT = 9200  # what OpenSearch clients take; for https it is the standard's 443
@@ -28,20 +28,20 @@ def parse_address(url: str) -> Address:
     """Take a URL apart. Raises InputError, showing no secret, where it does not name exactly one server."""
     from urllib3.util import parse_url  # late: it costs more than everything else here
 
-    text = checked("url", url, str).strip()
+    text = checked_value("url", url, str).strip()
     try:
         parts = urlsplit(text)
         fault = _fault(text, parts)
         if not fault:
             parse_url(text)  # as the connection will, which is stricter about brackets and names that are not ASCII
     except ValueError:
-        fault = (f"'{shown(text)}' is not a server URL.", _EXAMPLE)
+        fault = (f"'{shown_url(text)}' is not a server URL.", _EXAMPLE)
     if fault:
         raise InputError(fault[0], "", fault[1])
     return Address(_plain(parts), unquote(parts.username or ""), unquote(parts.password or ""))
 
 
-def shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """Return a URL, however malformed, without what may be secret: user, password, query and fragment."""
     without_user = re.sub(r"^([a-z][a-z0-9+.-]*://)?.*@", r"\1", url, flags=re.IGNORECASE | re.DOTALL)
     return re.split(r"[?#]", without_user)[0]
@@ -61,18 +61,18 @@ def _fault(text: str, parts: SplitResult) -> tuple[str, str] | None:
     """Return what is wrong with a URL and what to do about it."""
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https") or not host:
-        return f"'{shown(text)}' is not a server URL.", _EXAMPLE
+        return f"'{shown_url(text)}' is not a server URL.", _EXAMPLE
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
         return (
             "The server URL has an '@' behind the host name.",
             "Set the password as OSEMBED_PASSWORD, or write / ? # in it as %2F %3F %23.",
         )
     if parts.query or parts.fragment or text.endswith(("?", "#")):
-        return f"The server URL {shown(text)} has a query or a fragment behind it.", "Leave out everything from the '?' or '#' on."
+        return f"The server URL {shown_url(text)} has a query or a fragment behind it.", "Leave out everything from the '?' or '#' on."
     if ":" not in host and not _HOST_NAME.fullmatch(host):
-        return f"'{shown(text)}' does not name one host.", _EXAMPLE
+        return f"'{shown_url(text)}' does not name one host.", _EXAMPLE
     if re.search(r"\s", text):
-        return f"'{shown(text)}' has a space in it.", _EXAMPLE
+        return f"'{shown_url(text)}' has a space in it.", _EXAMPLE
     if not _has_valid_port(parts):
         return f"The port of {parts.scheme}://{_bracketed(host)} is not a number from 1 to 65535.", _EXAMPLE
     return None

@@ -8,10 +8,10 @@ from typing import Any
 
 from osembed.errors import InputError
 from osembed.ingest.spec import CollectionSpec
-from osembed.limits import checked, guess
+from osembed.limits import checked_value, guess_name
 from osembed.models.registry import PRESETS
 from osembed.papers.readers.dicts import Dicts
-from osembed.search.filters import parse
+from osembed.search.filters import parse_filters
 from osembed.search.options import SearchOptions
 from osembed.search.searcher import check_query
 
@@ -20,7 +20,7 @@ def choose_models(
     model: str | None = None, paper: str | None = None, chunk: str | None = None, preset: str | None = None
 ) -> CollectionSpec:
     """Return a spec from the ways to name models: `model` sets both levels, `paper` and `chunk` one, `preset` both by a known pair."""
-    preset = None if preset is None else checked("preset", preset)
+    preset = None if preset is None else checked_value("preset", preset)
     if preset and (model or paper or chunk):
         raise InputError("A preset and a model were given.", "Each names the models.", "Give one of them.")
     both = PRESETS[preset] if preset else (model, model)
@@ -30,7 +30,7 @@ def choose_models(
 def several_texts(name: str, given: str | Path | Iterable[str | Path]) -> list[str]:
     """Return one or several as a list; a lone string is one, not its letters. Raises InputError for anything but texts and paths."""
     items = [given] if isinstance(given, str | Path) or not isinstance(given, Iterable) else list(given)
-    return list(checked(name, items, list[str]))
+    return list(checked_value(name, items, list[str]))
 
 
 def find_inputs(papers: Any) -> list[str] | Dicts:
@@ -47,7 +47,7 @@ def make_spec(spec: CollectionSpec | str | None) -> CollectionSpec:
 def check_question(query: str, options: dict[str, Any]) -> tuple[str, SearchOptions]:
     """Check a query and its options before any server is asked, or started."""
     chosen = build_options(SearchOptions, options)
-    parse(chosen.where)
+    parse_filters(chosen.where)
     return check_query(query), chosen
 
 
@@ -61,5 +61,5 @@ def build_options(kind: type, options: dict[str, Any]) -> Any:
     names = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
     unknown = sorted(set(options) - set(names))
     if unknown:
-        raise InputError(f"There is no option '{unknown[0]}'.{guess(unknown[0], names)}", "", f"Known are {', '.join(names)}.")
+        raise InputError(f"There is no option '{unknown[0]}'.{guess_name(unknown[0], names)}", "", f"Known are {', '.join(names)}.")
     return kind(**options)

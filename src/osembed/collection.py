@@ -22,7 +22,7 @@ from osembed.ingest.options import IngestOptions
 from osembed.ingest.spec import CollectionSpec
 from osembed.ingest.summary import Summary
 from osembed.ingest.watch import Watch
-from osembed.limits import checked
+from osembed.limits import checked_value
 from osembed.migrate.direction import MigrationContext
 from osembed.migrate.migration import Migration
 from osembed.migrate.options import MigrateOptions, MigrateResult
@@ -34,17 +34,17 @@ from osembed.opensearch import changes, drop, indexes, node
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import Access, OpenSearch, Server, connect, handshake
 from osembed.opensearch.coordination.registration import telling
-from osembed.opensearch.doctor import Check, examine
+from osembed.opensearch.doctor import Check, examine_server
 from osembed.opensearch.drop import DropPlan, DropResult
 from osembed.opensearch.export import Export, Exported
-from osembed.opensearch.names import missing
-from osembed.opensearch.patience import settled
+from osembed.opensearch.names import missing_collection
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.schema import check_name
 from osembed.opensearch.status import LevelStatus, read_status
 from osembed.opensearch.stored_papers import StoredPaper
 from osembed.papers.files import check_output, whole_file
 from osembed.papers.records import Record
-from osembed.search.filters import clauses, parse
+from osembed.search.filters import filter_clauses, parse_filters
 from osembed.search.options import SimilarOptions
 from osembed.search.results import SearchResult
 from osembed.search.searcher import Searcher
@@ -82,7 +82,7 @@ class Collection:
         precision: str = "auto",
         report: Report = lambda _: None,
     ) -> None:
-        self.name, device, precision = check_name(name), checked("device", device), checked("precision", precision)
+        self.name, device, precision = check_name(name), checked_value("device", device), checked_value("precision", precision)
         self._url, self._ca_cert, self._insecure, self._report = url, ca_cert, insecure, report
         self._announcers: dict[str, Announcer] = {}
         self._joint_searchers: dict[tuple[str, ...], SeveralSearcher] = {}
@@ -176,7 +176,7 @@ class Collection:
         if sum(given is not None for given in (paper_id, text, file)) != 1:
             raise InputError("Exactly one of ID, --text and --file is needed.", "Papers are compared with one thing.", "Give one of them.")
         for name, given in (("paper_id", paper_id), ("text", text)):
-            checked(name, "" if given is None else given, str)
+            checked_value(name, "" if given is None else given, str)
         words = ("", text) if text is not None else read_text(file) if file is not None else None
         searcher = self._searcher
         seed = searcher.text_seed(*words) if words is not None else searcher.stored_seed(str(paper_id))
@@ -217,8 +217,8 @@ class Collection:
             check_output(path)
         self._reach()
         with self._telling(), whole_file(path) if path else nullcontext(cast(IO[bytes], file)) as opened:
-            target = settled(self._searcher.resolve, report=self._report)["papers"]
-            only = clauses(parse(as_filters(where)), target.meta_types, "papers")
+            target = until_settled(self._searcher.resolve, report=self._report)["papers"]
+            only = filter_clauses(parse_filters(as_filters(where)), target.meta_types, "papers")
             return Export(self.client, target, only, self._report).run(opened.write, progress)
 
     def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
@@ -229,8 +229,8 @@ class Collection:
         try:
             with self._telling():
                 found = delete_papers(self.client, self._searcher.resolve, loop, wanted)
-                for target in settled(self._searcher.resolve).values():
-                    settled(partial(changes.refresh, self.client, target.index))
+                for target in until_settled(self._searcher.resolve).values():
+                    until_settled(partial(changes.refresh, self.client, target.index))
                 return found
         finally:
             loop.close()
@@ -288,7 +288,7 @@ class Collection:
         """Embed what by-passing writers left without a vector or with a stale one, and delete orphaned chunks."""
         self._reach()
         with self._telling():
-            return repair(self.client, self.name, settled(self._searcher.resolve), self._encoders)
+            return repair(self.client, self.name, until_settled(self._searcher.resolve), self._encoders)
 
     def evaluate(self, folder: str | Path, *, split: str = "test", progress: Callable[[int, int], None] = lambda *_: None) -> Evaluation:
         """Measure every mode, fusion and level against the judged queries of a folder in BEIR layout."""
@@ -298,7 +298,7 @@ class Collection:
         """Return what is live. Raises CollectionError where the collection is missing or contradictory."""
         targets = indexes.resolve(self.client, self.name)
         if targets is None:
-            raise missing(self.client, self.name)
+            raise missing_collection(self.client, self.name)
         return read_status(self.client, self.name, targets)
 
     def plan_drop(self, *, leftovers: bool = False) -> DropPlan:
@@ -320,7 +320,7 @@ class Collection:
 
     def doctor(self) -> list[Check]:
         """Check server and collection; creates the search pipeline where it is missing."""
-        return examine(self.client, self.server, self.name)
+        return examine_server(self.client, self.server, self.name)
 
     @cached_property
     def client(self) -> OpenSearch:
@@ -337,7 +337,7 @@ class Collection:
 
     def _reach(self) -> None:
         """Shake hands before long work: a server that says it cannot answer now is waited for, one that is not there is not."""
-        settled(lambda: self.server, report=self._report, only=UnavailableError)
+        until_settled(lambda: self.server, report=self._report, only=UnavailableError)
 
     @property
     def shares_cores(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from osembed.address import parse_address
 from osembed.errors import InputError
-from osembed.limits import LIMITS, Misfit, convert, guess
+from osembed.limits import LIMITS, Misfit, convert_value, guess_name
 
 PREFIX = "OSEMBED_"
 SECRETS = ("OSEMBED_USER", "OSEMBED_PASSWORD")
@@ -121,7 +121,7 @@ def check_environment(schema: Schema, variables: Mapping[str, str]) -> Iterator[
         elif name == "OSEMBED_NODE_HEAP" and not _HEAP.fullmatch(text):
             raise InputError(f"OSEMBED_NODE_HEAP: '{text[:60]}' is not a size of memory.", "", "Write it like 768m or 2g.")
         elif name not in (*VARIABLES, *_OF_TESTS):
-            yield f"{name} is not a setting of osembed; it changes nothing.{guess(name, [*options, *VARIABLES])}"
+            yield f"{name} is not a setting of osembed; it changes nothing.{guess_name(name, [*options, *VARIABLES])}"
 
 
 def _check_variable(setting: Setting, text: str) -> None:
@@ -154,7 +154,7 @@ def _value(where: str, name: str, value: Any, known: Mapping[str, Setting], name
     setting = known.get(name)
     if setting is None:
         what = "table" if isinstance(value, dict) else "setting"
-        raise InputError(f"{where}: there is no such {what}.{guess(name, names)}", "", "docs/settings.md lists them all.")
+        raise InputError(f"{where}: there is no such {what}.{guess_name(name, names)}", "", "docs/settings.md lists them all.")
     if setting.consent:
         raise InputError(f"{where}: '{name}' stands in a configuration file.", _CONSENT, f"Take it out, and type --{name}.")
     return _fitting(where, value, setting.kind)
@@ -162,7 +162,7 @@ def _value(where: str, name: str, value: Any, known: Mapping[str, Setting], name
 
 def _fitting(where: str, value: Any, kind: Any, *, text: bool = False) -> Any:
     try:
-        return convert(value, kind, text=text)
+        return convert_value(value, kind, text=text)
     except Misfit as error:
         raise InputError(f"{where}: {error}") from error
 

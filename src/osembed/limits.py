@@ -83,7 +83,7 @@ class Misfit(ValueError):
     """A value is not what its option wants; the text says what that is."""
 
 
-def convert(value: Any, kind: Any, *, text: bool = False) -> Any:
+def convert_value(value: Any, kind: Any, *, text: bool = False) -> Any:
     """Return a value as an option wants it.
 
     Args:
@@ -102,13 +102,13 @@ def convert(value: Any, kind: Any, *, text: bool = False) -> Any:
     try:
         return msgspec.convert(plain, _annotated(kind), strict=not text)
     except (msgspec.ValidationError, ValueError) as error:
-        raise Misfit(f"{_shown(value)} is not {describe(kind)}.{guess(value, kind)}") from error
+        raise Misfit(f"{_shown(value)} is not {describe(kind)}.{guess_name(value, kind)}") from error
 
 
-def checked(option: str, value: Any, kind: Any = None) -> Any:
+def checked_value(option: str, value: Any, kind: Any = None) -> Any:
     """Return a value as the option of this name wants it. Raises InputError naming option, value and what is allowed."""
     try:
-        return convert(value, LIMITS[option] if kind is None else kind)
+        return convert_value(value, LIMITS[option] if kind is None else kind)
     except Misfit as error:
         raise InputError(f"{option}: {error}") from error
 
@@ -120,7 +120,7 @@ def check_fields(options: Any) -> None:
         value = getattr(options, field.name)
         if value is None and field.default is None:
             continue
-        value = checked(field.name, value, LIMITS.get(field.name, hints[field.name]))
+        value = checked_value(field.name, value, LIMITS.get(field.name, hints[field.name]))
         object.__setattr__(options, field.name, value)
 
 
@@ -135,7 +135,7 @@ def describe(kind: Any) -> str:
     return _WORDS.get(kind) or f"of the type {kind}".replace("collections.abc.", "")
 
 
-def guess(value: Any, names: Any) -> str:
+def guess_name(value: Any, names: Any) -> str:
     """Return " Did you mean …?" where one of the names is close to what was given, else ""."""
     if not isinstance(value, str) or not isinstance(names, Iterable) or isinstance(names, Whole | Number):
         return ""

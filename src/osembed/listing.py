@@ -5,7 +5,7 @@ from __future__ import annotations
 from osembed.collection import Collection, Report
 from osembed.errors import UnavailableError
 from osembed.opensearch.collections import PARTIAL, CollectionInfo, find_collections, is_partial
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import until_settled
 
 
 def collections(
@@ -19,7 +19,7 @@ def collections(
     Raises AuthError where this user may not ask which indexes there are: that is not to say that there are none.
     """
     client = Collection(url=url, ca_cert=ca_cert, insecure=insecure, report=report).client
-    found = settled(lambda: find_collections(client), report=report, only=UnavailableError)
+    found = until_settled(lambda: find_collections(client), report=report, only=UnavailableError)
     if is_partial(client):
         report(PARTIAL)
     return found

@@ -9,7 +9,7 @@ import click
 
 from osembed.cli import options
 from osembed.cli.meter import Meter
-from osembed.cli.output import complain, notice, print_json, print_table, safe
+from osembed.cli.output import print_error, print_json, print_notice, print_table, safe_text
 from osembed.cli.result_output import print_paper
 from osembed.cli.search import where as filtered
 from osembed.errors import InputError, NoPaperError, OsembedError
@@ -33,7 +33,7 @@ def list_collections(as_json: bool, **given: Any) -> None:
     """
     from osembed.listing import collections
 
-    found = collections(report=notice, **given)
+    found = collections(report=print_notice, **given)
     if as_json:
         print_json(found)
         return
@@ -84,7 +84,7 @@ def show(ids: tuple[str, ...], as_json: bool, **given: Any) -> int:
         for paper in found:
             print_paper(paper)
     for absent in missing:
-        complain(f"{click.style('Error:', fg='red')} {safe(absent)}")
+        print_error(f"{click.style('Error:', fg='red')} {safe_text(absent)}")
     return 1 if missing else 0
 
 
@@ -114,7 +114,7 @@ def export(file: str, as_json: bool, where: tuple[str, ...], **given: Any) -> No
             done = collection.export(to, where=where, progress=lambda read, total: meter.show(read / max(total, 1), f"{read:,} papers"))
     except OsembedError:
         if to_stdout:
-            notice("The output is incomplete.")
+            print_notice("The output is incomplete.")
         raise
     if as_json:
         print_json(done)
@@ -124,17 +124,17 @@ def export(file: str, as_json: bool, where: tuple[str, ...], **given: Any) -> No
 
 def _say_exported(done: Exported, file: str) -> None:
     """Report the export on stderr, because the papers may be on stdout."""
-    complain(f"{done.papers:,} papers of {done.collection} written to {safe(file)}")
+    print_error(f"{done.papers:,} papers of {done.collection} written to {safe_text(file)}")
     if done.unproven:
-        notice(f"As far as this user can see: {done.unproven}")
+        print_notice(f"As far as this user can see: {done.unproven}")
     if done.changed or done.added or done.deleted:
-        notice(
+        print_notice(
             f"During the export {done.changed:,} papers were changed and {done.deleted:,} deleted; {done.added:,} new papers are not included."
         )
     for what, ids in (("`ingest` will reject", done.unfit), ("left out", done.left_out)):
         shown = ", ".join(f"{key} ({why})" for key, why in list(ids.items())[:5])
         if ids:
-            notice(f"{what} {len(ids):,}: {shown}{', …' if len(ids) > 5 else ''}")
+            print_notice(f"{what} {len(ids):,}: {shown}{', …' if len(ids) > 5 else ''}")
 
 
 def _models(models: dict[Any, str]) -> str:

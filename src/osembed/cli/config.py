@@ -53,12 +53,12 @@ def _commands(context: click.Context, prefix: str = "") -> Iterator[tuple[str, c
 
 
 def _in_force(name: str, context: click.Context) -> Iterator[dict[str, Any]]:
-    from osembed.address import shown
+    from osembed.address import shown_url
 
     for option in context.command.params:
         if isinstance(option, SettingOption) and not option.setting.consent and option.name:
             value, source = context.params[option.name], context.get_parameter_source(option.name)
-            plain = shown(value) if option.name == "url" and value else list(value) if isinstance(value, tuple) else value
+            plain = shown_url(value) if option.name == "url" and value else list(value) if isinstance(value, tuple) else value
             yield {"setting": option.setting.name, "value": plain, "from": _ORIGINS.get(source, "default"), "commands": [name]}  # type: ignore[arg-type]
 
 

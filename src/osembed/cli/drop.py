@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from osembed.cli import options
-from osembed.cli.output import print_json, print_table, safe
+from osembed.cli.output import print_json, print_table, safe_text
 from osembed.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,9 +50,11 @@ def print_plan(plan: DropPlan) -> None:
     if rows:
         print_table(columns, rows, right=columns[3:], err=True)
     for index, alias in plan.tokens:
-        click.echo(safe(f"staging alias {alias} of {index}"), err=True)
+        click.echo(safe_text(f"staging alias {alias} of {index}"), err=True)
     if plan.migration:
-        click.echo(safe(f"This includes the migration to {plan.migration}: the indexes of the old model and of the new one."), err=True)
+        click.echo(
+            safe_text(f"This includes the migration to {plan.migration}: the indexes of the old model and of the new one."), err=True
+        )
     if plan.entries:
         click.echo(f"{plan.entries:,} journal entries", err=True)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from osembed.cli.output import complain, safe
+from osembed.cli.output import print_error, safe_text
 from osembed.paths import data_folder
 
 
@@ -19,14 +19,14 @@ def report_fault(error: BaseException) -> None:
 
     text = "".join(traceback.format_exception(error))
     if os.environ.get("OSEMBED_DEBUG"):
-        complain(text)
+        print_error(text)
     said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     try:
         where = f"The traceback is in {_keep(text)}; please report it {_tracker()}"
     except OSError as full:  # without a file the traceback must be printed, or it is lost
-        complain("" if os.environ.get("OSEMBED_DEBUG") else text)
+        print_error("" if os.environ.get("OSEMBED_DEBUG") else text)
         where = f"The traceback could not be saved ({full.strerror}); please report it with the output above"
-    complain(f"{click.style('Error:', fg='red')} This is a bug in osembed: {safe(said)}. {safe(where)}.")
+    print_error(f"{click.style('Error:', fg='red')} This is a bug in osembed: {safe_text(said)}. {safe_text(where)}.")
 
 
 def _keep(text: str) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from osembed.papers.paper import clean
+from osembed.papers.paper import clean_text
 from osembed.search.results import Hit, SearchResult
 
 # A spreadsheet treats a cell that begins like this as a formula and runs it. In some locales the full-width forms count too.
@@ -80,7 +80,7 @@ def _cell(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return _number(value)
-    text = clean("; ".join(_several(value)))
+    text = clean_text("; ".join(_several(value)))
     return f"'{text}" if _FORMULA.match(text) else text
 
 
@@ -147,9 +147,9 @@ def _number(value: float) -> str:
 
 def _latex(text: str) -> str:
     """Return text on one line, with the characters escaped that LaTeX treats specially."""
-    return "".join(_BIBTEX.get(char, char) for char in " ".join(clean(text).split()))
+    return "".join(_BIBTEX.get(char, char) for char in " ".join(clean_text(text).split()))
 
 
 def _verbatim(text: str) -> str:
     """Return a URL or DOI. LaTeX does not parse it as text, so only characters that would end the field are encoded."""
-    return re.sub(r"[{}\\\s]", lambda found: f"%{ord(found[0]):02X}", clean(text).strip())
+    return re.sub(r"[{}\\\s]", lambda found: f"%{ord(found[0]):02X}", clean_text(text).strip())

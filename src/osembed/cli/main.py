@@ -15,7 +15,7 @@ import click
 from osembed.cli import collections, completion, config, drop, evaluate, ingest, manage, migrate, models, node, search, watch
 from osembed.cli.completion import PROGRAM
 from osembed.cli.faults import report_fault
-from osembed.cli.output import complain, safe
+from osembed.cli.output import print_error, safe_text
 from osembed.cli.settings import check_settings
 from osembed.errors import OsembedError
 
@@ -121,11 +121,11 @@ def _run() -> int:
         error.show()
         return error.exit_code
     except OsembedError as error:
-        complain(f"{click.style('Error:', fg='red')} {safe(error)}")
+        print_error(f"{click.style('Error:', fg='red')} {safe_text(error)}")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort, Terminated):
         what, code = ("Terminated", 143) if Terminated.raised else ("Interrupted", 130)
-        complain(f"{what}. Acknowledged writes are kept; run the same command again to continue.")
+        print_error(f"{what}. Acknowledged writes are kept; run the same command again to continue.")
         return code
     except (ReaderLeft, BrokenPipeError):  # the reader wants no more output: not an error
         _drop_output()
@@ -135,7 +135,9 @@ def _run() -> int:
             return _unexpected(error)
         _drop_output()
         what = f"{error.filename} cannot be written" if error.filename else "The output cannot be written"
-        complain(f"{click.style('Error:', fg='red')} {safe(what)}: {error.strerror}. Free some space, then run the same command again.")
+        print_error(
+            f"{click.style('Error:', fg='red')} {safe_text(what)}: {error.strerror}. Free some space, then run the same command again."
+        )
         return 1
     except Exception as error:
         report_fault(error)
@@ -148,7 +150,7 @@ def _unexpected(error: OSError) -> int:
     if error.filename is None or not error.strerror:
         report_fault(error)
     else:
-        complain(f"{click.style('Error:', fg='red')} {safe(error.filename)} cannot be used: {error.strerror}.")
+        print_error(f"{click.style('Error:', fg='red')} {safe_text(error.filename)} cannot be used: {error.strerror}.")
     return 1
 
 

@@ -8,7 +8,7 @@ import click
 
 from osembed.cli import options
 from osembed.cli.meter import Meter
-from osembed.cli.output import notice, print_checks, print_json, print_repair, print_table, safe
+from osembed.cli.output import print_checks, print_json, print_notice, print_repair, print_table, safe_text
 
 
 @click.command()
@@ -52,12 +52,12 @@ def status(as_json: bool, **given: Any) -> None:
     ]
     print_table(columns, table, right=["documents", "graph MB"])
     if rows[0].limits:
-        notice(f"As far as this user can see: {rows[0].limits} limits it.")
+        print_notice(f"As far as this user can see: {rows[0].limits} limits it.")
 
 
 @click.command()
 @options.connection
-@options.option("--full", is_flag=True, help="Check every document instead of a sample.")
+@options.option("--full", is_flag=True, help="Finding every document instead of a sample.")
 @options.option("--repair", is_flag=True, help="First re-embed stale documents, delete orphaned chunks and lift write blocks.")
 @options.compute
 @options.progress
@@ -83,7 +83,7 @@ def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
     else:
         if mended:
             print_repair(mended)
-        click.echo(safe(page_of(kept)))
+        click.echo(safe_text(page_of(kept)))
     return 0 if report.passed and not (mended and mended.refused) else 4
 
 
@@ -91,7 +91,7 @@ def verify(full: bool, repair: bool, as_json: bool, **given: Any) -> int:
 @options.connection
 @options.as_json
 def doctor(as_json: bool, **given: Any) -> None:
-    """Check the server and the collection: versions, known pitfalls, memory, leftovers. Recreates a missing search pipeline."""
+    """Finding the server and the collection: versions, known pitfalls, memory, leftovers. Recreates a missing search pipeline."""
     checks = options.open_collection(given).doctor()
     if as_json:
         print_json(checks)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from osembed.cli.output import complain, safe
+from osembed.cli.output import print_error, safe_text
 
 if TYPE_CHECKING:
     from osembed.migrate.progress import Progress
@@ -90,9 +90,9 @@ class Meter:
             self._said = now
             if self._kind == "json":
                 event = {"event": "progress", "done": done, "left_s": left_s, **(facts or {})}
-                complain(orjson.dumps(event).decode())
+                print_error(orjson.dumps(event).decode())
             else:
-                complain(_line(done, text, left_s))
+                print_error(_line(done, text, left_s))
 
     def show_progress(self, progress: Progress) -> None:
         """Show the progress of a migration or a verification."""
@@ -105,7 +105,7 @@ class Meter:
 
 def _line(done: float | None, text: str, left_s: float | None) -> str:
     share = "" if done is None else f"{done:4.0%} "
-    return f"{share}{safe(text)}{'' if left_s is None else f' · about {_span(left_s)} left'}"
+    return f"{share}{safe_text(text)}{'' if left_s is None else f' · about {_span(left_s)} left'}"
 
 
 def _span(seconds: float) -> str:

@@ -11,7 +11,7 @@ import click
 from osembed.cli import options
 from osembed.cli.meter import Meter
 from osembed.cli.migrate_output import behind, pace_text, print_gate, print_plan, print_state, proof_text, where_text
-from osembed.cli.output import notice, print_json, safe
+from osembed.cli.output import print_json, print_notice, safe_text
 from osembed.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def status(report: bool, as_json: bool, **given: Any) -> None:
     state = migration.state
     if report:
         kept = migration.report()
-        print_json(kept) if as_json else click.echo(safe(kept.get("page", "No verification yet.")))
+        print_json(kept) if as_json else click.echo(safe_text(kept.get("page", "No verification yet.")))
     elif as_json:
         print_json(asdict(state) if state else {})
     elif state is None:
@@ -212,7 +212,7 @@ def _conclude(result: MigrateResult, as_json: bool) -> int:
         print_json({**asdict(result), "exit_code": code})
         return code
     for text in result.notices:
-        notice(text)
+        print_notice(text)
     copied = result.copied
     if copied.seen:
         carried = f", {copied.carried:,} vectors carried over" if copied.carried else ""
@@ -220,7 +220,7 @@ def _conclude(result: MigrateResult, as_json: bool) -> int:
     if result.report:
         for check in result.report.checks:
             colour = {"passed": "green", "failed": "red"}.get(check.verdict, "yellow")
-            click.echo(f"  {click.style(f'{check.verdict:9}', fg=colour)} {check.name} ({check.level}): {safe(check.found)}")
+            click.echo(f"  {click.style(f'{check.verdict:9}', fg=colour)} {check.name} ({check.level}): {safe_text(check.found)}")
     if result.gate:
         print_gate(result.gate)
     click.echo(_outcome(result))
@@ -233,7 +233,7 @@ def _outcome(result: MigrateResult) -> str:
         kept = "Nothing has changed for readers; the new indexes are kept for inspection (`osembed migrate abort` deletes them)."
         if result.phase == "return":
             kept = "Nothing has changed for readers: they use the new model. Fix these documents, then run: osembed migrate rollback"
-        return f"Refused by {safe(result.refused)}. {kept}"
+        return f"Refused by {safe_text(result.refused)}. {kept}"
     if result.phase == "ready":
         return "Ready. Swap with: osembed migrate swap"
     if result.phase == "swapped":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from osembed.cli import options
-from osembed.cli.output import print_table, safe
+from osembed.cli.output import print_table, safe_text
 
 if TYPE_CHECKING:
     from osembed.migrate.proof.verdict import Gate
@@ -59,12 +59,12 @@ def print_plan(found: Plan) -> None:
     print_table(columns, rows, right=["documents", "tokens", "time"])
     click.echo(f"About {_duration(found.seconds)} at {found.tokens_per_s:,.0f} tokens/s, measured now on a sample.")
     for text in found.warnings:
-        click.echo(f"{click.style('warning', fg='yellow')} {safe(text)}")
+        click.echo(f"{click.style('warning', fg='yellow')} {safe_text(text)}")
     click.echo("Requests it would send:")
     for text in found.calls:
-        click.echo(f"  {safe(text)}")
+        click.echo(f"  {safe_text(text)}")
     for text in found.problems:
-        click.echo(f"{click.style('problem', fg='red')} {safe(text)}")
+        click.echo(f"{click.style('problem', fg='red')} {safe_text(text)}")
 
 
 def print_state(state: MigrationState) -> None:
@@ -82,17 +82,17 @@ def print_state(state: MigrationState) -> None:
                 f"{click.style('not converging', fg='red')}: writes arrive as fast as they are embedded; no swap until they slow down"
             )
     if state.failed:
-        click.echo(f"{len(state.failed):,} documents could not be copied, for example {safe(next(iter(state.failed.items())))}")
+        click.echo(f"{len(state.failed):,} documents could not be copied, for example {safe_text(next(iter(state.failed.items())))}")
     for when, what in state.history[-8:]:
-        click.echo(f"  {when} {safe(what)}")
+        click.echo(f"  {when} {safe_text(what)}")
 
 
 def print_gate(gate: Gate) -> None:
     """Print the verdict of the gate with its metrics."""
-    overridden = f" (overridden: {safe(gate.override)})" if gate.override else ""
+    overridden = f" (overridden: {safe_text(gate.override)})" if gate.override else ""
     click.echo(f"  gate by {gate.kind}, {gate.mode}, {gate.queries:,} queries: {gate.verdict}{overridden}")
     if gate.reason:
-        click.echo(f"  reason: {safe(gate.reason)}")
+        click.echo(f"  reason: {safe_text(gate.reason)}")
     if gate.alone:
         click.echo(f"  the new model alone: {', '.join(f'{name} {value:.4f}' for name, value in gate.alone.items())}")
         return
@@ -112,8 +112,8 @@ def print_gate(gate: Gate) -> None:
         print_table(["metric", "old", "new", "difference", "lower 95 %", "allowed", "p"], rows)
     click.echo(f"  overlap of the first ten results {gate.overlap:.0%}, rank-biased overlap {gate.rbo:.2f}")
     for worst in gate.worst:
-        click.echo(f"  {worst.blue:.2f} → {worst.green:.2f}  {safe(worst.query)[:100]}")
-        click.echo(safe(f"      old: {', '.join(worst.blue_top)}\n      new: {', '.join(worst.green_top)}"))
+        click.echo(f"  {worst.blue:.2f} → {worst.green:.2f}  {safe_text(worst.query)[:100]}")
+        click.echo(safe_text(f"      old: {', '.join(worst.blue_top)}\n      new: {', '.join(worst.green_top)}"))
 
 
 def _duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from osembed.cli import options
-from osembed.cli.output import notice, print_json, print_table
+from osembed.cli.output import print_json, print_notice, print_table
 
 
 @click.group(invoke_without_command=True, subcommand_metavar="[STEP]")
@@ -66,7 +66,7 @@ def quantise(model: str, paths: tuple[str, ...], target: str, as_json: bool) -> 
 
     source = open_model(model)
     papers = (to_paper(record, {}, 0) for record in Reader(paths) if isinstance(record, Record))
-    notice(f"Quantising {source.spec.name}; about a minute for a small model…")
+    print_notice(f"Quantising {source.spec.name}; about a minute for a small model…")
     made = quantise(source, (paper for paper in papers if isinstance(paper, Paper)), Path(target).expanduser())
     if as_json:
         print_json({**asdict(made), "pays": made.pays})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from osembed.cli import options
-from osembed.cli.output import notice, print_json, safe
+from osembed.cli.output import print_json, print_notice, safe_text
 
 
 @click.group()
@@ -22,7 +22,7 @@ def start(as_json: bool) -> None:
     """Start it; install it first if needed."""
     from osembed.opensearch import node as embedded
 
-    state = embedded.start(notice)
+    state = embedded.start(print_notice)
     if as_json:
         print_json(state)
     else:
@@ -58,4 +58,4 @@ def logs(lines: int) -> None:
     from osembed.opensearch import node as embedded
 
     for line in embedded.logs(lines):
-        click.echo(safe(line))
+        click.echo(safe_text(line))

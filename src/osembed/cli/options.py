@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from osembed.cli.output import notice
+from osembed.cli.output import print_notice
 from osembed.config import Setting
-from osembed.limits import FORMATS, LIMITS, Misfit, convert
+from osembed.limits import FORMATS, LIMITS, Misfit, convert_value
 
 if TYPE_CHECKING:
     from osembed.collection import Collection
@@ -29,7 +29,7 @@ class Limited(click.ParamType):  # type: ignore[type-arg] # a generic type in ne
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the converted value. Ends in a usage error if it is not allowed."""
         try:
-            return convert(value, self.kind, text=isinstance(value, str))
+            return convert_value(value, self.kind, text=isinstance(value, str))
         except Misfit as error:
             self.fail(str(error), param, ctx)
 
@@ -137,5 +137,5 @@ def open_collection(options: dict[str, Any]) -> Collection:
         insecure=options.pop("insecure"),
         device=options.pop("device", "auto"),
         precision=options.pop("precision", "auto"),
-        report=notice,
+        report=print_notice,
     )

@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from osembed.evaluate.evaluation import Evaluation
     from osembed.ingest.summary import Summary
     from osembed.migrate.proof.repair import Repair
-    from osembed.opensearch.doctor import Check
+    from osembed.opensearch.doctor import Finding
 
 # C0 and C1 controls, and the bidirectional controls that reorder text on screen.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f]")
 
 
-def safe(text: object) -> str:
+def safe_text(text: object) -> str:
     """Return text without the characters that control a terminal."""
     return _UNSAFE.sub("", str(text))
 
 
-def notice(text: str) -> None:
+def print_notice(text: str) -> None:
     """Print a notice for people on stderr."""
-    complain(click.style(safe(text), dim=True))
+    print_error(click.style(safe_text(text), dim=True))
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Write a line to stderr. If that fails (closed, disk full), ignore it and carry on."""
     with suppress(OSError):
         click.echo(text, err=True)
@@ -55,7 +55,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, rig
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(safe(cell)) for cell in row))
+        table.add_row(*(Text(safe_text(cell)) for cell in row))
     stream = sys.stderr if err else sys.stdout
     Console(width=None if stream.isatty() else 200, highlight=False, stderr=err).print(table)
 
@@ -87,23 +87,23 @@ def print_follow_up(summary: Summary) -> None:
 
 def _print_losses(summary: Summary) -> None:
     for reason, count in summary.reasons.most_common():
-        click.echo(f"  rejected {count:,}: {safe(reason)}")
+        click.echo(f"  rejected {count:,}: {safe_text(reason)}")
     if summary.superseded:
-        click.echo(f"  ids used by several records (the last record wins): {safe(_some(summary.superseded))}")
+        click.echo(f"  ids used by several records (the last record wins): {safe_text(_some(summary.superseded))}")
     if summary.doubled:
         click.echo(f"  {summary.doubled_count:,} papers are stored twice: also under the id that an earlier version of osembed gave them.")
-        click.echo(f"  To delete the old copies: osembed delete {safe(shlex.join(summary.doubled))}")
+        click.echo(f"  To delete the old copies: osembed delete {safe_text(shlex.join(summary.doubled))}")
     for why, counts in summary.dropped.items():
-        names = ", ".join(f"{safe(name[:80])} ({count:,})" for name, count in counts.most_common(5))
+        names = ", ".join(f"{safe_text(name[:80])} ({count:,})" for name, count in counts.most_common(5))
         click.echo(f"  metadata left out, {why}: {names}")
     if summary.pruned:
-        click.echo(f"  pruned {summary.pruned:,}: {safe(_some(summary.pruned_ids, summary.pruned))}")
+        click.echo(f"  pruned {summary.pruned:,}: {safe_text(_some(summary.pruned_ids, summary.pruned))}")
     for why, count in summary.spared.items():
-        click.echo(f"  no longer in the input, but kept {count:,}: {safe(why)} ({safe(_some(summary.spared_ids[why], count))})")
+        click.echo(f"  no longer in the input, but kept {count:,}: {safe_text(why)} ({safe_text(_some(summary.spared_ids[why], count))})")
     if summary.spared:
         click.echo("  To remove such papers anyway: osembed delete ID…")
     for why, count in summary.skipped.items():
-        click.echo(f"  skipped {count:,} {safe(why)}: {safe(_some(summary.skipped_names[why]))}")
+        click.echo(f"  skipped {count:,} {safe_text(why)}: {safe_text(_some(summary.skipped_names[why]))}")
     if summary.dead_letters:
         click.echo(f"  rejected records: {summary.dead_letters} (fix them, then ingest that file)")
 
@@ -125,7 +125,7 @@ def _audit(summary: Summary) -> str:
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print a table with the metrics of every mode, fusion and level."""
     for text in evaluation.notices:
-        notice(text)
+        print_notice(text)
     names = list(evaluation.rows[0].metrics)
     rows = [[row.level, row.mode, row.fusion, *(f"{row.metrics[name]:.4f}" for name in names)] for row in evaluation.rows]
     print_table(["level", "mode", "fusion", *names], rows, right=names)
@@ -134,7 +134,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     click.echo(note + missing)
     for why in dict.fromkeys(evaluation.left_out.values()):
         ways = [way for way, said in evaluation.left_out.items() if said == why]
-        click.echo(f"{click.style('not measured', fg='red')} {', '.join(ways)}: {safe(why)}")
+        click.echo(f"{click.style('not measured', fg='red')} {', '.join(ways)}: {safe_text(why)}")
 
 
 def print_repair(done: Repair) -> None:
@@ -145,13 +145,13 @@ def print_repair(done: Repair) -> None:
     if done.refused:
         click.echo(f"{click.style('not repaired', fg='red')} {len(done.refused):,} documents, which the next repair tries again:")
     for key, why in list(done.refused.items())[:10]:
-        click.echo(f"  {safe(key)}: {safe(why)}")
+        click.echo(f"  {safe_text(key)}: {safe_text(why)}")
 
 
-def print_checks(checks: Sequence[Check]) -> None:
+def print_checks(checks: Sequence[Finding]) -> None:
     """Print doctor's findings."""
     colours = {"ok": "green", "mended": "cyan", "warning": "yellow", "problem": "red"}
     for check in checks:
-        click.echo(f"{click.style(f'{check.verdict:8}', fg=colours[check.verdict])} {check.name}: {safe(check.found)}")
+        click.echo(f"{click.style(f'{check.verdict:8}', fg=colours[check.verdict])} {check.name}: {safe_text(check.found)}")
         if check.advice:
-            click.echo(f"         {safe(check.advice)}")
+            click.echo(f"         {safe_text(check.advice)}")

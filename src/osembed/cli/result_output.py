@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from osembed.cli.output import notice, safe
+from osembed.cli.output import print_notice, safe_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -30,7 +30,7 @@ def marked(highlight: str, base: str = "") -> Text:
     text = Text(style=base)
     for number, piece in enumerate(re.split(r"</?em>", highlight)):
         text.append(
-            safe(html.unescape(re.sub(r"\s+", " ", piece))),
+            safe_text(html.unescape(re.sub(r"\s+", " ", piece))),
             style="bold yellow" if number % 2 else "",
         )
     return text
@@ -42,7 +42,7 @@ def print_result(result: SearchResult, fields: Sequence[str] = ()) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     for text in result.notices:
-        notice(text)
+        print_notice(text)
     if not result.hits:
         console.print("Nothing found.", markup=False)
         _print_facets(console, result)
@@ -63,9 +63,9 @@ def _print_facets(console: Any, result: SearchResult) -> None:
 
     of = "papers that match" if result.scope == "matches" else "best-ranked papers"
     for facet in result.facets:
-        console.print(Text(safe(f"\n{facet.field}, of {facet.papers:,} {of}"), style="bold"))
+        console.print(Text(safe_text(f"\n{facet.field}, of {facet.papers:,} {of}"), style="bold"))
         for value, count in facet.values.items():
-            console.print(Text(safe(f"{count:>8,}  {short(value)}")))
+            console.print(Text(safe_text(f"{count:>8,}  {short(value)}")))
         rest = [f"{facet.other:,} other"] * bool(facet.other) + [f"{facet.missing:,} without"] * bool(facet.missing)
         inexact = [f"counts may be too low by up to {facet.error:,}"] * bool(facet.error)
         if rest + inexact:
@@ -80,14 +80,14 @@ def _print_hit(console: Any, rank: int, hit: Hit, facts: Sequence[str]) -> None:
     head.append_text(marked(hit.highlight or html.escape(hit.title or hit.id), "bold cyan"))
     head.truncate(_TITLE, overflow="ellipsis")
     console.print(head)
-    console.print(Padding(Text(safe(" · ".join(facts)), style="dim"), (0, 0, 0, 3)))
+    console.print(Padding(Text(safe_text(" · ".join(facts)), style="dim"), (0, 0, 0, 3)))
     for passage in hit.passages:
         if passage.highlight:
             shown = marked(passage.highlight)
             shown.truncate(_PASSAGE, overflow="ellipsis")
             console.print(Padding(shown, (0, 0, 0, 3)))
     if hit.explain:
-        console.print(Padding(Text(safe(_explanation(hit.explain)), style="dim"), (0, 0, 0, 3)))
+        console.print(Padding(Text(safe_text(_explanation(hit.explain)), style="dim"), (0, 0, 0, 3)))
     console.print()
 
 
@@ -116,10 +116,10 @@ def _explanation(explain: dict[str, Any]) -> str:
 
 def print_paper(paper: StoredPaper) -> None:
     """Print a stored paper: its text, then its metadata and versions, then its chunks."""
-    click.echo(click.style(safe(paper.title or paper.id), bold=True))
+    click.echo(click.style(safe_text(paper.title or paper.id), bold=True))
     for text in (paper.abstract, paper.body):
         if text:
-            click.echo(f"\n{safe(text)}")
+            click.echo(f"\n{safe_text(text)}")
     click.echo()
     written = f"{paper.ingested_at or '?'}, version {paper.version}, sequence number {paper.seq_no}, term {paper.primary_term}"
     facts: dict[str, object] = {
@@ -134,7 +134,7 @@ def print_paper(paper: StoredPaper) -> None:
         "written": written,
     }
     for name, value in facts.items():
-        click.echo(safe(f"{name:12} {value}"))
+        click.echo(safe_text(f"{name:12} {value}"))
     state = "" if paper.is_complete else "; incomplete: see `osembed verify`"
     click.echo(f"{len(paper.chunks):,} of {paper.chunk_count:,} chunks{state}")
     for chunk in paper.chunks:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from osembed.cli import options
-from osembed.cli.output import notice, print_json
+from osembed.cli.output import print_json, print_notice
 from osembed.cli.result_output import print_result
 from osembed.errors import InputError
 
@@ -118,7 +118,7 @@ def _print_page(result: SearchResult, how: str, fields: Sequence[str]) -> None:
         print_result(result, fields)
         return
     for text in result.notices:
-        notice(text)
+        print_notice(text)
     if how == "json":
         print_json(result)
         return
@@ -132,7 +132,7 @@ def _fields(text: str) -> tuple[str, ...]:
 
 def _show_request(request: dict[str, Any], as_json: bool) -> None:
     for text in request["notices"]:
-        notice(text)
+        print_notice(text)
     if as_json:
         print_json(request)
         return

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from osembed.cli.options import SettingOption
-from osembed.cli.output import notice
+from osembed.cli.output import print_notice
 from osembed.config import Schema, check_environment, config_file, read_defaults
 
 
@@ -26,6 +26,6 @@ def check_settings(command: click.Command) -> dict[str, Any]:
     """
     schema = schema_of(command)
     for said in check_environment(schema, os.environ):
-        notice(said)
+        print_notice(said)
     file = config_file()
     return read_defaults(file, schema) if file else {}

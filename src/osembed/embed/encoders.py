@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from osembed.errors import IdentityError, ModelError
 from osembed.models.folder import Model, ModelSpec
-from osembed.models.identity import WITNESS_TEXTS, Identity, StoredModel, admit, identify
+from osembed.models.identity import WITNESS_TEXTS, Identity, StoredModel, admit_backend, identify
 from osembed.models.registry import find_model
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Encoders:
         if recall_witness and identity not in self._admitted:
             witness = recall_witness(identity)
             if witness is not None:
-                admit(witness, encoder.encode(witness_passages(encoder.model.spec)), encoder.backend)
+                admit_backend(witness, encoder.encode(witness_passages(encoder.model.spec)), encoder.backend)
             self._admitted.add(identity)
         return encoder
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from osembed.embed.native.encoder import Encoder
-from osembed.embed.native.layout import Block, Layout, padded
+from osembed.embed.native.layout import Block, Layout, padded_length
 from osembed.errors import ModelError
 from osembed.models.folder import Model
 
@@ -37,7 +37,7 @@ class OpenvinoEncoder(Encoder):
         return f"OpenVINO {self.precision} on cpu"
 
     def _lay_out(self, rows: Sequence[Sequence[int]]) -> Layout:
-        return Block(rows, "cpu", min(padded(max(map(len, rows))), self.model.spec.max_length))
+        return Block(rows, "cpu", min(padded_length(max(map(len, rows))), self.model.spec.max_length))
 
     def _hidden(self, layout: Layout) -> Tensor:
         assert isinstance(layout, Block)

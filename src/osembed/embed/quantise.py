@@ -22,9 +22,9 @@ import numpy as np
 
 from osembed.errors import InputError, ModelError
 from osembed.models.folder import Model, read_model
-from osembed.models.identity import cosines
+from osembed.models.identity import row_cosines
 from osembed.papers.paper import Paper
-from osembed.passages.chunk import ChunkRule, cut, start_of
+from osembed.passages.chunk import ChunkRule, cut_papers, start_of
 from osembed.passages.tokens import Tokeniser, Tokens
 
 _READ = 5000  # passages, of which the sample is taken
@@ -59,7 +59,7 @@ def sample_passages(papers: Iterable[Paper], model: Model) -> list[str]:
     """Return passages of papers to quantise with: spread over the first thousands, every second one cut short, so that all lengths occur."""
     tokeniser, passages = Tokeniser(model), []
     for paper in papers:
-        [(chunks, _)] = cut([paper], ChunkRule(), model.spec, tokeniser)
+        [(chunks, _)] = cut_papers([paper], ChunkRule(), model.spec, tokeniser)
         passages += [model.spec.passage(paper.title, chunk.text) for chunk in chunks]
         if len(passages) >= _READ:
             break
@@ -101,7 +101,7 @@ def _compare(model: Model, made: Model, texts: Sequence[str]) -> Quantised:
     from osembed.embed.load import load_encoder
 
     exact, plain, small = load_encoder(model, device="cpu", precision="fp32"), load_encoder(model, device="cpu"), load_encoder(made)
-    near = cosines(small.encode(texts), exact.encode(texts))
+    near = row_cosines(small.encode(texts), exact.encode(texts))
     rates: dict[str, list[float]] = {plain.backend: [], small.backend: []}
     for _ in range(_ROUNDS):
         for encoder in (plain, small):

@@ -10,8 +10,8 @@ from osembed.opensearch import changes, operation, permissions, reads, sight
 from osembed.opensearch.bulk import BulkLoop, Outcome
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.fence import FenceWait
-from osembed.opensearch.documents import STATE_FIELDS, Stored, Tally, chunk_ids, paper_of, stored_of, tally_chunks
-from osembed.opensearch.patience import settled
+from osembed.opensearch.documents import STATE_FIELDS, StoredDocument, Tally, chunk_ids, paper_of, read_hit, tally_chunks
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.schema import JOURNAL
 from osembed.opensearch.target import Target, Targets
 
@@ -45,15 +45,15 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
         loop: sends the deletes.
         ids: ids of papers.
     """
-    settled(lambda: sight.prove(client, [target.place for target in targets().values()]))
+    until_settled(lambda: sight.prove(client, [target.place for target in targets().values()]))
     found: dict[str, bool] = {}
     pending, fence_wait = list(dict.fromkeys(ids)), None
     while pending:
-        now, papers, tallies = settled(lambda pending=pending: _look_up(client, targets(), pending))  # type: ignore[misc]
+        now, papers, tallies = until_settled(lambda pending=pending: _look_up(client, targets(), pending))  # type: ignore[misc]
         for paper_id in pending:
             found[paper_id] = found.get(paper_id, False) or paper_id in papers
         chunks = [key for paper_id in pending for key in _chunks_of(paper_id, papers.get(paper_id, []), tallies.get(paper_id))]
-        before = _delete(now["chunks"], loop, settled(partial(_copies, client, now["chunks"], chunks)))
+        before = _delete(now["chunks"], loop, until_settled(partial(_copies, client, now["chunks"], chunks)))
         again = set(map(paper_of, (*before.conflicts, *before.blocked)))
         after = _delete(now["papers"], loop, {paper_id: same for paper_id, same in papers.items() if paper_id not in again})
         pending = [*again, *after.conflicts, *after.blocked]
@@ -63,18 +63,18 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
     return found
 
 
-def _look_up(client: OpenSearch, now: Targets, ids: Sequence[str]) -> tuple[Targets, dict[str, list[Stored]], dict[str, Tally]]:
+def _look_up(client: OpenSearch, now: Targets, ids: Sequence[str]) -> tuple[Targets, dict[str, list[StoredDocument]], dict[str, Tally]]:
     """Return the current indexes, every copy of the papers' documents, and the tally of their chunks."""
     changes.refresh(client, now["papers"].index, now["chunks"].index)
     return now, _copies(client, now["papers"], ids), tally_chunks(client, now["chunks"], ids)
 
 
-def _chunks_of(paper_id: str, papers: Sequence[Stored], tally: Tally | None) -> list[str]:
+def _chunks_of(paper_id: str, papers: Sequence[StoredDocument], tally: Tally | None) -> list[str]:
     """Return the ids of all chunks that any copy of a paper may have."""
     return list(dict.fromkeys(key for paper in (*papers, None) for key in chunk_ids(paper_id, paper, tally)))
 
 
-def _delete(target: Target, loop: BulkLoop, found: Mapping[str, Sequence[Stored]]) -> Outcome:
+def _delete(target: Target, loop: BulkLoop, found: Mapping[str, Sequence[StoredDocument]]) -> Outcome:
     """Delete every copy of documents, one copy of each per `send`, because ids must not repeat within a `send`."""
     outcome = Outcome()
     for turn in range(max(map(len, found.values()), default=0)):
@@ -83,9 +83,9 @@ def _delete(target: Target, loop: BulkLoop, found: Mapping[str, Sequence[Stored]
     return outcome
 
 
-def _copies(client: OpenSearch, target: Target, ids: Sequence[str]) -> dict[str, list[Stored]]:
+def _copies(client: OpenSearch, target: Target, ids: Sequence[str]) -> dict[str, list[StoredDocument]]:
     found = reads.copies(client, target.index, ids, STATE_FIELDS) if ids else {}
-    return {key: list(map(stored_of, same)) for key, same in found.items()}
+    return {key: list(map(read_hit, same)) for key, same in found.items()}
 
 
 def _accepted(outcome: Outcome) -> Outcome:

@@ -9,7 +9,7 @@ from pathlib import Path
 from osembed.embed.encoders import Encoders
 from osembed.errors import PruneError
 from osembed.ingest.intake import Intake
-from osembed.ingest.loading import Opened, finish_loading, leave, open_collection
+from osembed.ingest.loading import Opened, finish_loading, leave_quietly, open_collection
 from osembed.ingest.options import IngestOptions
 from osembed.ingest.run import Ingest
 from osembed.ingest.spec import CollectionSpec
@@ -17,8 +17,8 @@ from osembed.ingest.summary import Summary
 from osembed.opensearch import indexes
 from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.coordination.registration import dropped_error, telling
-from osembed.opensearch.names import missing
-from osembed.opensearch.patience import settled
+from osembed.opensearch.names import missing_collection
+from osembed.opensearch.patience import until_settled
 from osembed.papers.readers.dicts import Dicts
 
 Report = Callable[[str], None]
@@ -69,7 +69,7 @@ class Feed:
             try:
                 summary = Ingest(client, opened, self._encoders, intake).run(progress, self._report)
             except BaseException:
-                leave(opened.entry)
+                leave_quietly(opened.entry)
                 raise
             summary.published = finish_loading(client, opened, self._report)
         if summary.unpruned:
@@ -77,12 +77,12 @@ class Feed:
         return summary
 
     def _open(self, client: OpenSearch, server: Server, spec: CollectionSpec, intake: Intake, *, again: bool) -> Opened:
-        if (again or intake.is_empty) and settled(lambda: indexes.resolve(client, self._collection), report=self._report) is None:
-            raise intake.nothing() if intake.is_empty else missing(client, self._collection)
+        if (again or intake.is_empty) and until_settled(lambda: indexes.resolve(client, self._collection), report=self._report) is None:
+            raise intake.nothing() if intake.is_empty else missing_collection(client, self._collection)
         sample = [paper.text for paper in intake.sample]
-        opened = settled(lambda: open_collection(client, server, self._collection, spec, self._encoders, sample), report=self._report)
+        opened = until_settled(lambda: open_collection(client, server, self._collection, spec, self._encoders, sample), report=self._report)
         if again and opened.entry.drops != self._drops:
-            leave(opened.entry)
+            leave_quietly(opened.entry)
             raise dropped_error(self._collection, {})
         self._drops = opened.entry.drops
         return opened

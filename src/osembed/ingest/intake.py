@@ -19,7 +19,7 @@ from osembed.papers.inventory import Inventory
 from osembed.papers.paper import Paper, normal_id, to_paper
 from osembed.papers.readers.dicts import Dicts
 from osembed.papers.readers.reader import Reader
-from osembed.papers.records import Record, Rejected, printable
+from osembed.papers.records import Record, Rejected, printable_name
 from osembed.papers.seen import SeenIds
 
 SUPERSEDED = "superseded: a later record of this input has its id"
@@ -59,7 +59,7 @@ class Intake:
 
     def __init__(self, papers: Sequence[str] | Dicts, options: IngestOptions, collection: str, only: Container[Path] | None = None) -> None:
         self.options = options
-        self._name = "What was handed over" if isinstance(papers, Dicts) else ", ".join(printable(str(path)) for path in papers)
+        self._name = "What was handed over" if isinstance(papers, Dicts) else ", ".join(printable_name(str(path)) for path in papers)
         self._reader: Reader | Dicts = (
             replace(papers, names=options.names)
             if isinstance(papers, Dicts)
@@ -216,7 +216,7 @@ class Intake:
         letters = self.options.dead_letters
         if letters and isinstance(self._reader, Reader) and self._reader.covers(Path(letters)):
             raise InputError(
-                f"The dead letters {printable(letters)} are inside the input.",
+                f"The dead letters {printable_name(letters)} are inside the input.",
                 "Rejected records would be read and rejected again, without end.",
                 "Use a file elsewhere: --dead-letters FILE.",
             )

@@ -14,17 +14,25 @@ from typing import Any
 
 from osembed.embed.encoders import Encoders, witness_passages
 from osembed.errors import DroppedError, IdentityError, OsembedError
-from osembed.ingest.spec import CollectionSpec, analyzer_for, check_profile, check_spec, describe
+from osembed.ingest.spec import CollectionSpec, analyzer_for, check_profile, check_spec, describe_index
 from osembed.models.registry import DEFAULT_MODEL, open_model
 from osembed.opensearch import changes, create, indexes, permissions, pipelines, schema
 from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.coordination.journal import Journal, State
-from osembed.opensearch.coordination.registration import DEAD_S, Registration, collection_key, dropped_error, enter, living, watch_entries
-from osembed.opensearch.names import unpublished
-from osembed.opensearch.patience import settled
+from osembed.opensearch.coordination.registration import (
+    DEAD_S,
+    Registration,
+    collection_key,
+    dropped_error,
+    enter_process,
+    living_entries,
+    watch_entries,
+)
+from osembed.opensearch.names import unpublished_load
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.schema import IndexMeta
 from osembed.opensearch.target import Target, Targets
-from osembed.papers.languages import ENGLISH, recognise
+from osembed.papers.languages import ENGLISH, recognise_language
 from osembed.papers.levels import Level
 
 _OF_DROPS = ("drops", "dropped", "floor")  # keys that a drop leaves in the journal entry; `floor` is the first generation after it
@@ -56,20 +64,20 @@ def open_collection(
     first = indexes.resolve(client, collection)
     if first is None:
         return _open_first(client, server, collection, spec, encoders, sample)
-    entry, _ = enter(client, collection, "writers")
+    entry, _ = enter_process(client, collection, "writers")
     try:
         targets = indexes.resolve(client, collection)  # while this entry beats, nobody drops it
         if targets is not None:
             check_spec(targets, spec)
             return Opened(targets, entry, tuple(_mend(client, targets, first)))
     except BaseException:
-        leave(entry)
+        leave_quietly(entry)
         raise
-    leave(entry)
+    leave_quietly(entry)
     return _open_first(client, server, collection, spec, encoders, sample)
 
 
-def leave(entry: Registration) -> None:
+def leave_quietly(entry: Registration) -> None:
     """Remove the journal entry of a failed run. Errors are ignored: an entry that remains stops beating and counts as dead."""
     with suppress(OsembedError):
         entry.close()
@@ -95,18 +103,18 @@ def finish_loading(client: OpenSearch, opened: Opened, report: Callable[[str], N
     Raises DroppedError if the collection was dropped in the meantime.
     """
     entry, targets = opened.entry, opened.targets
-    collection, others = targets["papers"].meta.collection, settled(entry.close)
+    collection, others = targets["papers"].meta.collection, until_settled(entry.close)
     if entry.dropped:
         raise dropped_error(collection, {})
     if entry.kind == "writers":
         return True
-    alive = settled(lambda: _wait_for_dead(client, collection, others), report=report) if others else False
+    alive = until_settled(lambda: _wait_for_dead(client, collection, others), report=report) if others else False
     if alive:
         report("Another ingest is still loading this collection; the last one to finish publishes it.")
         return False
     for target in targets.values():
-        settled(partial(_serve, client, target), report=report)
-    settled(lambda: indexes.publish(client, targets), report=report)
+        until_settled(partial(_serve, client, target), report=report)
+    until_settled(lambda: indexes.publish(client, targets), report=report)
     return True
 
 
@@ -118,15 +126,15 @@ def _open_first(
     models = {level: open_model(name) for level, name in asked.items()}
     profile = spec.profile or "lucene"
     check_profile(server, profile)
-    language = spec.language or recognise(sample)
+    language = spec.language or recognise_language(sample)
     analyzer = analyzer_for(client, language)
     metas = {
-        level: replace(describe(collection, level, model, spec.rule(), profile, encoders), analyzer=analyzer)
+        level: replace(describe_index(collection, level, model, spec.rule(), profile, encoders), analyzer=analyzer)
         for level, model in models.items()
     }
     journal = Journal(client)
-    is_there = bool(unpublished(client, collection))
-    entry, state = enter(client, collection, "loaders", lambda before: _plan(_living(before, is_there), metas, asked))
+    is_there = bool(unpublished_load(client, collection))
+    entry, state = enter_process(client, collection, "loaders", lambda before: _plan(_living(before, is_there), metas, asked))
     try:
         shape: dict[str, Any] = {"number_of_shards": spec.shards} if spec.shards else {}
         pipeline = pipelines.ensure_pipeline(client)
@@ -143,7 +151,7 @@ def _open_first(
             encoder = encoders.load(models[level])
             journal.remember_witness(target.meta.identity.hash, encoder.encode(witness_passages(encoder.model.spec)))
     except BaseException:
-        leave(entry)
+        leave_quietly(entry)
         raise
     said = f"The papers are {language.capitalize()}: their words are analysed as {analyzer}. (Another language: --language NAME.)"
     return Opened(targets, entry, (said,) if language != ENGLISH and not spec.language else ())
@@ -163,7 +171,7 @@ def _create(client: OpenSearch, server: Server, meta: IndexMeta, shape: Mapping[
 
 def _living(before: State, is_there: bool) -> State:
     """Return the plan of a first generation without dead loaders. Without indexes and loaders, only what drops left is kept."""
-    loaders = living(before, "loaders")
+    loaders = living_entries(before, "loaders")
     return {**before, "loaders": loaders} if is_there or loaders else {key: before[key] for key in _OF_DROPS if key in before}
 
 

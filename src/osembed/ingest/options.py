@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from osembed.errors import InputError
 from osembed.limits import check_fields
-from osembed.papers.columns import nearest
+from osembed.papers.columns import nearest_column
 
 DEFAULT_MIN_WORDS = 100
 
@@ -33,7 +33,7 @@ class IngestOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         for name in sorted(set(self.names) - set(_FIELDS)):
-            near = nearest([name], _FIELDS)
+            near = nearest_column([name], _FIELDS)
             hint = f"Did you mean {near}={self.names[name]}? " if near else ""
             raise InputError(f"There is no field '{name}' to map.", "", f"{hint}Use id, title, abstract, body or meta, like title=name.")
 

@@ -14,14 +14,14 @@ from osembed.models.folder import ModelSpec
 from osembed.models.identity import text_hash
 from osembed.opensearch import documents, operation
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.documents import Stored, Tally, chunk_id
+from osembed.opensearch.documents import StoredDocument, Tally, chunk_id
 from osembed.opensearch.meta_fields import add_meta_fields
 from osembed.opensearch.operation import Operation
 from osembed.opensearch.target import Targets
 from osembed.papers.levels import LEVELS, Level
-from osembed.papers.metadata import TOO_DEEP, Dropped, drop, fit, new_types
+from osembed.papers.metadata import TOO_DEEP, Dropped, fit_metadata, new_types, note_dropped
 from osembed.papers.paper import Paper
-from osembed.passages.chunk import Chunk, cut
+from osembed.passages.chunk import Chunk, cut_papers
 from osembed.passages.passage import paper_passage
 from osembed.passages.tokens import Tokeniser, Tokens
 
@@ -54,7 +54,7 @@ class Work:
     chunks: list[Chunk]
     passage: str
     passages: list[str]
-    tail: dict[str, Stored]
+    tail: dict[str, StoredDocument]
     routings: dict[str, str | None] = field(default_factory=dict)
 
 
@@ -88,7 +88,7 @@ class Window:
     tokenise_s: float = 0.0
 
 
-def prepare(
+def prepare_window(
     client: OpenSearch, targets: Targets, readings: Mapping[Level, Reading], papers: Sequence[Paper], waits: Callable[[Paper, str], bool]
 ) -> Window:
     """Compare papers with the stored ones and cut those that differ into chunks. Writes nothing except mappings of new metadata fields.
@@ -110,7 +110,7 @@ def prepare(
     targets = {level: add_meta_fields(client, targets[level], types) for level in LEVELS}
     window = Window(targets, unchanged=sorted(unchanged), waiting=waiting)
     started = time.perf_counter()
-    cuts = cut(changed, targets["chunks"].meta.chunking, readings["chunks"].spec, readings["chunks"].tokeniser)
+    cuts = cut_papers(changed, targets["chunks"].meta.chunking, readings["chunks"].spec, readings["chunks"].tokeniser)
     window.tokenise_s += time.perf_counter() - started
     for paper, (chunks, beyond) in zip(changed, cuts, strict=True):
         window.words_beyond += beyond
@@ -178,7 +178,7 @@ def paper_operation(window: Window, work: Work, now: str) -> Operation:
     return operation.put(target.write_alias, paper.id, document, work.seen, work.routings.get(paper.id))
 
 
-def _is_unchanged(paper: Paper, stored: Stored | None, tally: Tally | None, targets: Targets) -> bool:
+def _is_unchanged(paper: Paper, stored: StoredDocument | None, tally: Tally | None, targets: Targets) -> bool:
     """Return whether a paper is committed with this input and this model, with exactly the chunks that belong to it."""
     if stored is None or stored.fields.get("input_hash") != paper.input_hash:
         return False
@@ -205,13 +205,13 @@ def _agreed_types(targets: Targets) -> dict[str, str]:
     return {name: kind for name, kind in targets["papers"].meta_types.items() if chunks.get(name) == kind}
 
 
-def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], stored: Stored | None, window: Window) -> Work:
+def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], stored: StoredDocument | None, window: Window) -> Work:
     for name in paper.deep:
-        drop(window.dropped, TOO_DEEP, name)
+        note_dropped(window.dropped, TOO_DEEP, name)
     whole, parts = readings["papers"].spec, readings["chunks"].spec
     return Work(
         paper=paper,
-        meta=fit(paper.meta, _agreed_types(window.targets), window.dropped),
+        meta=fit_metadata(paper.meta, _agreed_types(window.targets), window.dropped),
         seen=stored.seen if stored else None,
         chunks=chunks,
         passage=paper_passage(whole, paper.title, paper.abstract, paper.body),
@@ -221,14 +221,14 @@ def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], 
     )
 
 
-def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tally], stored: Mapping[str, Stored]) -> None:
+def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tally], stored: Mapping[str, StoredDocument]) -> None:
     """Read the stored vectors of known papers, reuse those of unchanged passages, and note which chunks to delete."""
     papers, chunks = window.targets["papers"], window.targets["chunks"]
     known = [work for work in window.works if work.seen or work.paper.id in tallies]
     ids = [key for work in known for key in documents.chunk_ids(work.paper.id, stored.get(work.paper.id), tallies.get(work.paper.id))]
     old_papers = documents.read_documents(client, papers, [work.paper.id for work in known if work.seen], _WITH_VECTOR)
     old_chunks = documents.read_documents(client, chunks, ids, _WITH_VECTOR)
-    of_paper: dict[str, dict[str, Stored]] = {}
+    of_paper: dict[str, dict[str, StoredDocument]] = {}
     for key, old in old_chunks.items():
         of_paper.setdefault(documents.paper_of(key), {})[key] = old
     for work in known:
@@ -245,7 +245,7 @@ def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tall
                 _keep(window, "chunks", by_hash[text_hash(passage)], passage)
 
 
-def _keep(window: Window, level: Level, old: Stored, passage: str) -> None:
+def _keep(window: Window, level: Level, old: StoredDocument, passage: str) -> None:
     identity, key = window.targets[level].meta.identity, text_hash(passage)
     vector = old.vector(identity.hash, key, identity.dimension)
     if vector is not None:
@@ -275,6 +275,6 @@ def _tokenise_missing(window: Window, readings: Mapping[Level, Reading]) -> None
     window.tokenise_s += time.perf_counter() - started
 
 
-def without(window: Window, failed: set[str]) -> Window:
+def without_papers(window: Window, failed: set[str]) -> Window:
     """Return the window without the works of failed papers."""
     return replace(window, works=[work for work in window.works if work.paper.id not in failed])

@@ -15,7 +15,7 @@ from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import read_documents
 from osembed.opensearch.manifests import Manifests
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.target import Targets
 from osembed.papers.inventory import Inventory
 from osembed.papers.readers.folders import Root, is_inside
@@ -45,7 +45,7 @@ class Pruner:
     def load(self) -> None:
         """Read the manifests as they are before this run, so that papers added by others in the meantime do not count as gone."""
         for root in self._inventory.roots.values():
-            for ids in settled(lambda root=root: list(self._manifests.read(root)), report=self._report):  # type: ignore[misc]
+            for ids in until_settled(lambda root=root: list(self._manifests.read(root)), report=self._report):  # type: ignore[misc]
                 self._inventory.know(root.path, ids)
 
     def claim(self, held: Mapping[str, Iterable[str]]) -> None:
@@ -53,7 +53,7 @@ class Pruner:
         for path, ids in held.items():
             new = self._inventory.meet(path, ids)
             if new:
-                settled(partial(self._manifests.add, self._inventory.roots[path], new), report=self._report)
+                until_settled(partial(self._manifests.add, self._inventory.roots[path], new), report=self._report)
 
     def prune(self, summary: Summary, targets: Callable[[], Targets], loop: BulkLoop, most: int | None) -> None:
         """Prune each root, or add to the summary why it was not pruned.
@@ -83,17 +83,17 @@ class Pruner:
             delete_papers(self._client, targets, loop, gone[start : start + _AT_ONCE])
         summary.pruned += len(gone)
         summary.pruned_ids.extend(gone[: _NAMED - len(summary.pruned_ids)])
-        settled(lambda: self._manifests.remove(root, lambda ids: self._inventory.gone_of(root.path, ids)), report=self._report)
+        until_settled(lambda: self._manifests.remove(root, lambda ids: self._inventory.gone_of(root.path, ids)), report=self._report)
 
     def _gone(self, root: Root, summary: Summary, targets: Callable[[], Targets]) -> list[str]:
         """Return the stored papers to prune. Papers that do not belong to this root alone are counted as spared."""
-        prefixes = settled(lambda: self._manifests.prefixes(root), report=self._report)
+        prefixes = until_settled(lambda: self._manifests.prefixes(root), report=self._report)
         if any(self._inventory.gone(root.path)):
-            settled(lambda: self._note_shared(root), report=self._report)
+            until_settled(lambda: self._note_shared(root), report=self._report)
         gone = []
         for shared in self._inventory.gone(root.path):
             ids = list(shared)
-            stored = settled(lambda ids=ids: read_documents(self._client, targets()["papers"], ids, ["source"]), report=self._report)  # type: ignore[misc]
+            stored = until_settled(lambda ids=ids: read_documents(self._client, targets()["papers"], ids, ["source"]), report=self._report)  # type: ignore[misc]
             for paper_id, found in stored.items():
                 inside = any(is_inside(str(found.fields.get("source")), prefix) for prefix in prefixes)
                 if inside and not shared[paper_id]:

@@ -20,7 +20,7 @@ from osembed.errors import MissingError
 from osembed.ingest.delete import require_writes
 from osembed.ingest.intake import Batch, Intake
 from osembed.ingest.loading import Opened
-from osembed.ingest.prepare import Reading, Window, chunk_operations, paper_operation, prepare, without
+from osembed.ingest.prepare import Reading, Window, chunk_operations, paper_operation, prepare_window, without_papers
 from osembed.ingest.prune import Pruner
 from osembed.ingest.summary import Summary
 from osembed.models.identity import text_hash
@@ -31,11 +31,11 @@ from osembed.opensearch.coordination.fence import FenceWait
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.documents import chunk_id, paper_of, read_documents
 from osembed.opensearch.operation import Operation
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.sight import Witnesses
 from osembed.opensearch.target import Targets
 from osembed.papers.levels import LEVELS, Level
-from osembed.papers.metadata import drop
+from osembed.papers.metadata import note_dropped
 from osembed.papers.paper import Paper
 from osembed.papers.records import Rejected
 from osembed.stream import staged
@@ -119,7 +119,7 @@ class Ingest:
 
     def _settled(self, attempt: Callable[[], T]) -> T:
         """Run an attempt, waiting and reporting while the server is unavailable."""
-        return settled(attempt, report=lambda text: self._report(text))
+        return until_settled(attempt, report=lambda text: self._report(text))
 
     def _encoder(self, level: Level) -> Encoder:
         return self._settled(lambda: self._encoders.of(self._targets[level].meta.stored_model, self._journal.recall_witness))
@@ -154,7 +154,7 @@ class Ingest:
 
     def _compare(self, targets: Targets, papers: Sequence[Paper]) -> Window:
         waits = (lambda *_: False) if self._late else self._intake.comes_later
-        window = prepare(self._client, targets, self._readings(targets), papers, waits)
+        window = prepare_window(self._client, targets, self._readings(targets), papers, waits)
         former = {paper.former: paper for paper in papers if paper.former}
         if former:
             stored = read_documents(self._client, targets["papers"], list(former), ["title"])
@@ -191,7 +191,7 @@ class Ingest:
         summary.unseen += window.unseen
         for why, names in window.dropped.items():
             for name, count in names.items():
-                drop(summary.dropped, why, name, count)
+                note_dropped(summary.dropped, why, name, count)
 
     def _count_unknown(self, unknown: int, model: str) -> None:
         """Warn once if the model cannot read the papers' script."""
@@ -217,13 +217,13 @@ class Ingest:
         summary.seconds["serialise"] += time.perf_counter() - started
         by_id = {work.paper.id: work.paper for work in window.works}
         outcome = self._send(loop, operations)
-        window = without(window, self._sort_out(outcome, by_id, paper_of))
+        window = without_papers(window, self._sort_out(outcome, by_id, paper_of))
         self._leave(window, "chunks", operations, outcome)
         started = time.perf_counter()
         commits = [paper_operation(window, work, now) for work in window.works]
         summary.seconds["serialise"] += time.perf_counter() - started
         outcome = self._send(loop, commits)
-        window = without(window, self._sort_out(outcome, by_id, lambda key: key))
+        window = without_papers(window, self._sort_out(outcome, by_id, lambda key: key))
         self._leave(window, "papers", commits, outcome)
         self._intake.settle([work.paper.id for work in window.works], "indexed")
         summary.chunks += sum(len(work.chunks) for work in window.works)
@@ -272,7 +272,7 @@ class Ingest:
             papers, self._redo = list(self._redo.values()), {}
             if self._blocked:  # a migration is swapping: wait, then write to the new indexes with the new model
                 self._blocked.clear()
-                settled(lambda: self._entry.check(surely=True))  # raises DroppedError if a drop caused the block
+                until_settled(lambda: self._entry.check(surely=True))  # raises DroppedError if a drop caused the block
                 fence_wait.wait()
             else:
                 self._tries.update(paper.id for paper in papers)
@@ -314,4 +314,4 @@ class Ingest:
             if text_hash(work.passage) in paper_bad or any(text_hash(passage) in chunk_bad for passage in work.passages):
                 failed.add(work.paper.id)
                 self._intake.reject(Rejected("its vector is zero or not finite", work.paper.source, work.paper.fields))
-        return without(window, failed)
+        return without_papers(window, failed)

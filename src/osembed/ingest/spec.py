@@ -95,7 +95,7 @@ def check_spec(targets: Targets, spec: CollectionSpec) -> None:
         )
 
 
-def describe(collection: str, level: Level, model: Model, rule: ChunkRule, profile: str, encoders: Encoders) -> IndexMeta:
+def describe_index(collection: str, level: Level, model: Model, rule: ChunkRule, profile: str, encoders: Encoders) -> IndexMeta:
     """Return the metadata of a new index of generation 1."""
     encoder = encoders.load(model)
     provenance = {

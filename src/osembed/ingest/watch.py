@@ -17,10 +17,10 @@ from osembed.ingest.feed import Feed, Progress, Report
 from osembed.ingest.options import IngestOptions
 from osembed.ingest.spec import CollectionSpec
 from osembed.ingest.summary import Summary
-from osembed.limits import checked
-from osembed.papers.readers.folders import Found, find
+from osembed.limits import checked_value
+from osembed.papers.readers.folders import FoundFile, find_files
 from osembed.papers.readers.kinds import ONE_PAPER, kind_of
-from osembed.papers.records import printable
+from osembed.papers.records import printable_name
 
 _LOOK_S = 60.0  # scan at least this often, because network drives send no events
 _AGAIN_S = 30.0  # pause before a retry after a server error
@@ -87,8 +87,8 @@ class Folder:
                 self.done.pop(file, None)
 
     def _look(self) -> dict[Path, Stamp]:
-        found = find(str(self.root), lambda *_: None)
-        return {one.file: (one.size, *one.changed) for one in found if isinstance(one, Found)}
+        found = find_files(str(self.root), lambda *_: None)
+        return {one.file: (one.size, *one.changed) for one in found if isinstance(one, FoundFile)}
 
 
 class Watch:
@@ -106,10 +106,10 @@ class Watch:
         self, feed: Feed, root: str, spec: CollectionSpec, options: IngestOptions, progress: Progress, report: Report, settle: float
     ) -> None:
         if not Path(root).is_dir():
-            why = f"{printable(root)} is not a folder." if Path(root).exists() else f"There is no {printable(root)}."
+            why = f"{printable_name(root)} is not a folder." if Path(root).exists() else f"There is no {printable_name(root)}."
             raise InputError(why, "Only a folder can be watched.", "Name a folder; `osembed ingest` reads a file once.")
         self._feed, self._root, self._spec, self._options, self._progress, self._report = feed, root, spec, options, progress, report
-        self._folder = Folder(Path(root), checked("settle", settle))
+        self._folder = Folder(Path(root), checked_value("settle", settle))
         self._said = ""
         # An ingest has succeeded; a run over the whole folder is due; the last such run refused to prune or found no papers.
         self._fed = self._owed = self._refused = False
@@ -176,7 +176,7 @@ class Watch:
         while True:
             same, looked = self._inode(), -_LOOK_S
             if same is None:
-                self._say(f"{printable(self._root)} does not exist. Waiting for it; nothing is pruned.")
+                self._say(f"{printable_name(self._root)} does not exist. Waiting for it; nothing is pruned.")
                 time.sleep(1)
                 continue
             try:

@@ -20,12 +20,12 @@ from osembed.migrate.options import MigrateOptions, MigrateResult
 from osembed.migrate.progress import Progress
 from osembed.migrate.proof import gate as gates
 from osembed.migrate.proof import verdict
-from osembed.migrate.proof.gate import judge
+from osembed.migrate.proof.gate import judge_models
 from osembed.migrate.proof.pinned import PinnedSearcher
 from osembed.migrate.proof.report import kept_report
 from osembed.migrate.proof.sides import Side, pair_of
 from osembed.migrate.proof.verify import verify
-from osembed.migrate.readiness import read_clients, unready
+from osembed.migrate.readiness import read_clients, unready_clients
 from osembed.migrate.swap import GivenUp, SwapContext, Swapped, base_of, leave_known, lost_writes, swap
 from osembed.opensearch import changes, indexes, permissions, reads, scan, schema, sight
 from osembed.opensearch.bulk import BulkLoop
@@ -34,7 +34,7 @@ from osembed.opensearch.coordination import fence
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.lease import Lease, take_tokens
 from osembed.opensearch.coordination.migration_state import MigrationState
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
 
@@ -79,7 +79,7 @@ class Direction:
 
     def _settled(self, attempt: Callable[[], T]) -> T:
         """Wait for a server that is away or short of something, and say so; ends when another process takes over."""
-        return settled(attempt, self._lease.check, report=self._report)
+        return until_settled(attempt, self._lease.check, report=self._report)
 
     def forward(self, judged: bool = False) -> MigrateResult:
         """Copy and catch up, prove, judge (unless it was judged before), swap."""
@@ -143,11 +143,11 @@ class Direction:
             self._settled(partial(changes.refresh, self._client, level_copy.target.index))
             for shard, mark in self._lease.state.moves[level_copy.level].marks.items():
                 base = base_of(self._lease.state, level_copy.level, shard)
-                found = self._settled(partial(pairs.compare, self._client, level_copy, int(shard), mark, base))
+                found = self._settled(partial(pairs.compare_shard, self._client, level_copy, int(shard), mark, base))
                 leave_known(self._lease.state, level_copy.level, found)
                 if found:
                     self._lease.check()
-                    self._settled(partial(pairs.mend, self._client, level_copy, found, at.copier, at.loop))
+                    self._settled(partial(pairs.mend_difference, self._client, level_copy, found, at.copier, at.loop))
 
     def _pending(self, at: SwapContext) -> int:
         """Count the documents that changed since the marks."""
@@ -218,7 +218,7 @@ class Direction:
         blue = PinnedSearcher(self._client, self._work.server, published, query)
         green = PinnedSearcher(self._client, self._work.server, after, query)
         moving = list(self._lease.state.moves)
-        gate = self._result.gate = self._settled(lambda: judge(self._client, blue, green, options, self._lease.check, moving))
+        gate = self._result.gate = self._settled(lambda: judge_models(self._client, blue, green, options, self._lease.check, moving))
         self._keep("gate", {**asdict(gate), "passed": gate.passed})
         said = f"gate {gate.verdict}{f': {gate.reason}' if gate.reason else ''}"
         said += f", overridden: {options.override}" if options.override else ""
@@ -229,7 +229,7 @@ class Direction:
 
     def _warn_unjudged(self) -> None:
         """Say before anything is copied that the gate will not be able to decide."""
-        why = gates.foresee(self._published(), list(self._lease.state.moves))
+        why = gates.foresee_gate(self._published(), list(self._lease.state.moves))
         if why:
             self._lease.note(why)
             self._result.notices.append(why)
@@ -291,7 +291,7 @@ class Direction:
         targets = self._settled(lambda: indexes.resolve_indexes(self._client, {level: state.target(level) for level in state.moves}))
         identities = {target.meta.identity.hash: target.meta.model for target in targets.values()}
         heard = self._settled(lambda: read_clients(self._client, state.collection))
-        for line in unready(self._heard, heard, identities):
+        for line in unready_clients(self._heard, heard, identities):
             self._result.notices.append(f"{line}: it will search by words only until it has it.")
             self._report(self._result.notices[-1])
 

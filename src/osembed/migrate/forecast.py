@@ -26,7 +26,7 @@ _SAMPLE = 96
 _SPACE_FACTOR = 1.2
 
 
-def forecast(client: OpenSearch, route: Route, level: Level, encoder: Encoder) -> LevelPlan:
+def forecast_level(client: OpenSearch, route: Route, level: Level, encoder: Encoder) -> LevelPlan:
     """Forecast the copy of one level from a sample of its documents: how many, how long, how large."""
     source, meta = route.targets[level], route.metas[level]
     documents = indexes.doc_count(client, source.index)

@@ -26,13 +26,13 @@ from osembed.migrate.route import Plan, Route, find_route
 from osembed.models.registry import open_model
 from osembed.opensearch import create, indexes, permissions, reads, schema, sight
 from osembed.opensearch.coordination import fence
-from osembed.opensearch.coordination.dispose import dispose
+from osembed.opensearch.coordination.dispose import dispose_indexes
 from osembed.opensearch.coordination.journal import Journal
-from osembed.opensearch.coordination.lease import Lease, claim, settle, take_tokens
+from osembed.opensearch.coordination.lease import Lease, claim_lease, settle, take_tokens
 from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, OVER, MigrationState, migration_key, read_state
 from osembed.opensearch.coordination.registration import telling
-from osembed.opensearch.names import missing
-from osembed.opensearch.patience import settled
+from osembed.opensearch.names import missing_collection
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.schema import staging_alias
 from osembed.opensearch.sight import Place
 from osembed.opensearch.target import Target
@@ -167,7 +167,7 @@ class Migration:
                 )
             swapped = state.phase == "swapped"
             pairs = {level: (move.blue, move.green) if swapped else (move.green, move.blue) for level, move in state.moves.items()}
-            self._settled(lambda: dispose(lease, pairs))
+            self._settled(lambda: dispose_indexes(lease, pairs))
             lease.note("finished", phase="finished")
             return self._result(lease, state.left if swapped else state.failed)
 
@@ -182,7 +182,7 @@ class Migration:
                 raise InputError(f"'{self._collection}' answers with the new model already.", "", "Go back first: osembed migrate rollback")
             if state.phase in BEFORE_SWAP:
                 take_tokens(lease, self._greens(state))  # lifts a fence that was left standing
-            self._settled(lambda: dispose(lease, {level: (move.green, move.blue) for level, move in state.moves.items()}))
+            self._settled(lambda: dispose_indexes(lease, {level: (move.green, move.blue) for level, move in state.moves.items()}))
             lease.note("aborted", phase="aborted")
             return self._result(lease, state.failed if state.phase == "returned" else {})
 
@@ -200,7 +200,7 @@ class Migration:
         state, encoders = self.state, self._encoders
         targets = indexes.resolve(self._client, self._collection)
         if targets is None:
-            raise missing(self._client, self._collection)
+            raise missing_collection(self._client, self._collection)
         if state is not None and state.phase in BEFORE_SWAP and all(move.green_uuid for move in state.moves.values()):
             level_copies = make_copies(self._client, state, encoders)
             sides = [
@@ -222,7 +222,7 @@ class Migration:
 
     def _settled(self, attempt: Callable[[], T]) -> T:
         """Wait for a server that is away or short of something, and say so."""
-        return settled(attempt, report=self._work.report)
+        return until_settled(attempt, report=self._work.report)
 
     def _route(self, spec: CollectionSpec) -> tuple[bool, Route | None]:
         """Return whether a migration is under way, and where one would lead that has to be begun; None where there is nothing to do."""
@@ -249,7 +249,7 @@ class Migration:
         with self._telling():
             if not asked:
                 self._settled(lambda: permissions.require(self._client, self._collection, "migrator"))
-            lease = self._settled(lambda: claim(self._client, self._collection, begin))
+            lease = self._settled(lambda: claim_lease(self._client, self._collection, begin))
             try:
                 yield lease
             except RefusedError:

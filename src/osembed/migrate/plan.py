@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from osembed.embed.encoders import Encoders
 from osembed.migrate.copy.level_copy import PAGE
-from osembed.migrate.forecast import forecast, forecast_memory, forecast_space
+from osembed.migrate.forecast import forecast_level, forecast_memory, forecast_space
 from osembed.migrate.preflight import find_warnings, preflight, unseen_policies
 from osembed.migrate.route import LevelPlan, Plan, Route
 from osembed.opensearch.client import OpenSearch, Server
@@ -28,7 +28,7 @@ def new_state(route: Route, token: str, before: MigrationState | None) -> Migrat
 
 def make_plan(client: OpenSearch, server: Server, route: Route, encoders: Encoders) -> Plan:
     """Forecast a migration: sample, measure, compare with what the cluster has. Creates nothing."""
-    levels = [forecast(client, route, level, encoders.load(route.models[level])) for level in route.metas]
+    levels = [forecast_level(client, route, level, encoders.load(route.models[level])) for level in route.metas]
     tokens, seconds = sum(plan.tokens for plan in levels), sum(plan.seconds for plan in levels)
     plan = Plan(route.collection, levels, tokens / seconds if seconds else 0.0, seconds)
     plan.problems = [*preflight(client, route), *forecast_space(client, levels), *forecast_memory(client, route, levels)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from osembed.errors import AuthError
-from osembed.migrate.proof.gate import foresee
+from osembed.migrate.proof.gate import foresee_gate
 from osembed.migrate.route import LevelPlan, Route
 from osembed.opensearch import reads
 from osembed.opensearch.client import OpenSearch
@@ -87,7 +87,7 @@ def find_warnings(levels: list[LevelPlan], route: Route) -> Iterator[str]:
                 f"{plan.model_then} would not see {plan.unseen_then:.0%} of the chunks' text ({plan.model_now}: {plan.unseen_now:.0%}): "
                 "chunks are copied as they are cut. For chunks that fit it, ingest into a new collection."
             )
-    if unjudged := foresee(route.targets, list(route.metas)):
+    if unjudged := foresee_gate(route.targets, list(route.metas)):
         yield unjudged
     for level, model in route.models.items():
         if model.spec.assumed:

@@ -17,7 +17,7 @@ from typing import Any
 from osembed.embed.encoders import Encoders
 from osembed.errors import IdentityError, ModelError, OsembedError
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.coordination.heartbeat import is_surely_dead, register
+from osembed.opensearch.coordination.heartbeat import is_surely_dead, new_entry
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, migration_key, read_state
 from osembed.opensearch.schema import IndexMeta, read_meta
@@ -33,7 +33,7 @@ class Announcer:
 
     def __init__(self, client: OpenSearch, collection: str, encoders: Encoders) -> None:
         self._client, self._collection, self._encoders = client, collection, encoders
-        self._token, self._entry = secrets.token_hex(8), register()
+        self._token, self._entry = secrets.token_hex(8), new_entry()
         self._ready: dict[str, bool] = {}
         self._seen: dict[str, tuple[int, float]] = {}
         self._started, self._ended = False, threading.Event()
@@ -92,7 +92,7 @@ def read_clients(client: OpenSearch, collection: str) -> Clients:
     return dict((Journal(client).read(_key(collection)) or {}).get("clients", {}))
 
 
-def unready(before: Clients, now: Clients, identities: Mapping[str, str]) -> list[str]:
+def unready_clients(before: Clients, now: Clients, identities: Mapping[str, str]) -> list[str]:
     """Name the clients that are alive, which is to say have announced something since `before`, and lack one of some models.
 
     Args:

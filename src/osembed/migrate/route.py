@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 
 from osembed.embed.encoders import Encoders, model_of
 from osembed.errors import InputError
-from osembed.ingest.spec import CollectionSpec, analyzer_for, check_profile, describe
+from osembed.ingest.spec import CollectionSpec, analyzer_for, check_profile, describe_index
 from osembed.models.folder import Model
 from osembed.models.identity import identify
 from osembed.models.registry import open_model
 from osembed.opensearch import indexes
 from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.coordination.migration_state import MigrationState
-from osembed.opensearch.names import missing
+from osembed.opensearch.names import missing_collection
 from osembed.opensearch.schema import IndexMeta
 from osembed.opensearch.target import Targets
 from osembed.papers.levels import Level
@@ -87,7 +87,7 @@ def find_route(
     """
     targets = indexes.resolve(client, collection)
     if targets is None:
-        raise missing(client, collection)
+        raise missing_collection(client, collection)
     names: dict[Level, str | None] = {"papers": spec.paper_model, "chunks": spec.chunk_model}
     if not any(names.values()) and spec.profile is None and spec.language is None:
         raise InputError("No model, profile or language was given.", "A migration needs to know where to.", "osembed migrate --model MODEL")
@@ -103,6 +103,6 @@ def find_route(
             continue
         check_profile(server, profile)
         models[level] = model or model_of(target.meta.stored_model)
-        described = describe(collection, level, models[level], meta.chunking, profile, encoders)
+        described = describe_index(collection, level, models[level], meta.chunking, profile, encoders)
         metas[level] = replace(described, analyzer=analyzer, generation=generation)
     return Route(collection, targets, models, metas, generation) if metas else None

@@ -20,12 +20,12 @@ from osembed.migrate.copy.level_copy import LevelCopy, Outdated
 from osembed.opensearch import changes, sight
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.changes import Action
-from osembed.opensearch.checkpoints import checkpoints, whole_checkpoints
+from osembed.opensearch.checkpoints import read_checkpoints, whole_checkpoints
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination import fence
 from osembed.opensearch.coordination.lease import Lease, foreign, settle, swapped
 from osembed.opensearch.coordination.migration_state import MigrationState
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.schema import alias_name, staging_alias, write_alias
 from osembed.papers.levels import Level
 
@@ -117,7 +117,7 @@ def _catch_up_and_prove(at: SwapContext, began: float) -> int:
     """Under the fence: copy what is left, repair deletes, prove the live sets equal, note where a way back would begin."""
     client, lease = at.client, at.lease
     for level_copy in at.level_copies:
-        while any(point.safe != point.highest for point in checkpoints(client, level_copy.source.index).values()):
+        while any(point.safe != point.highest for point in read_checkpoints(client, level_copy.source.index).values()):
             _in_time(began)
             time.sleep(0.02)
     sight.prove(client, [level_copy.source.place for level_copy in at.level_copies], quiet=True)
@@ -132,7 +132,7 @@ def _catch_up_and_prove(at: SwapContext, began: float) -> int:
     if lease.state.back:
         return last
     for level_copy in at.level_copies:
-        here, there = checkpoints(client, level_copy.target.index), checkpoints(client, level_copy.source.index)
+        here, there = read_checkpoints(client, level_copy.target.index), read_checkpoints(client, level_copy.source.index)
         bases = {str(shard): (here[shard].highest, there[shard].highest) for shard in here}
         lease.update(partial(_with_bases, level_copy.level, bases))
     return last
@@ -144,7 +144,7 @@ def _prove(at: SwapContext, level_copy: LevelCopy, began: float) -> int:
     for _ in range(3):
         move = at.lease.state.moves[level_copy.level]
         differences = [
-            pairs.compare(at.client, level_copy, int(shard), mark, base_of(at.lease.state, level_copy.level, shard))
+            pairs.compare_shard(at.client, level_copy, int(shard), mark, base_of(at.lease.state, level_copy.level, shard))
             for shard, mark in move.marks.items()
         ]
         for found in differences:
@@ -153,7 +153,7 @@ def _prove(at: SwapContext, level_copy: LevelCopy, began: float) -> int:
             return changed
         for found in differences:
             _in_time(began)
-            changed += pairs.mend(at.client, level_copy, found, at.copier, at.loop)
+            changed += pairs.mend_difference(at.client, level_copy, found, at.copier, at.loop)
         changes.refresh(at.client, level_copy.target.index)
     raise GivenUp(f"{level_copy.source.index} and {level_copy.target.index} still differ")
 
@@ -178,13 +178,13 @@ def _withdraw(lease: Lease) -> bool:
     """Lift the fence unless the swap has happened; True where it has not and now never can."""
     for _ in range(20):
         state = lease.state
-        seen = settled(partial(fence.look, lease.client, state))
+        seen = until_settled(partial(fence.look, lease.client, state))
         if all(seen.published[level] == [state.target(level)] for level in state.moves):
             return False
         if any(seen.published[level] != [state.source(level)] for level in state.moves):
             sources = {state.source(level) for level in state.moves}
             blocked = [index for index in seen.blocked if index in sources]
-            settled(partial(fence.unblock, lease.client, blocked))
+            until_settled(partial(fence.unblock, lease.client, blocked))
             lease.update(fence="")
             raise foreign(state, "an alias was moved while the fence stood")
         held = {level: seen.holds(level) for level in state.moves}
@@ -251,6 +251,6 @@ def _alias(settings: dict[str, Any]) -> dict[str, Any]:
 def lost_writes(client: OpenSearch, level_copy: LevelCopy, bases: dict[str, tuple[int, int]]) -> int:
     """Return how many operations reached the old index after it was proven equal: 0 unless somebody lifted the block by hand."""
     with suppress(MissingError):
-        now = settled(lambda: checkpoints(client, level_copy.source.index))
+        now = until_settled(lambda: read_checkpoints(client, level_copy.source.index))
         return sum(max(0, now[int(shard)].highest - base[1]) for shard, base in bases.items() if int(shard) in now)
     return 0

@@ -106,7 +106,7 @@ def read_identity(stored: dict[str, Any]) -> Identity:
     return Identity(**{field.name: stored[field.name] for field in fields(Identity)})
 
 
-def admit(witness: np.ndarray, vectors: np.ndarray, what: str) -> None:
+def admit_backend(witness: np.ndarray, vectors: np.ndarray, what: str) -> None:
     """Refuse a backend that does not reproduce the witness vectors with cosine ≥ 0.999.
 
     Args:
@@ -114,7 +114,7 @@ def admit(witness: np.ndarray, vectors: np.ndarray, what: str) -> None:
         vectors: the same texts embedded by the backend at hand.
         what: the backend in words, for the message.
     """
-    worst = float(cosines(witness, vectors).min())
+    worst = float(row_cosines(witness, vectors).min())
     if not worst >= WITNESS_COSINE:
         raise IdentityError(
             f"{what} reproduces the collection's witness vectors with cosine {worst:.4f}.",
@@ -123,7 +123,7 @@ def admit(witness: np.ndarray, vectors: np.ndarray, what: str) -> None:
         )
 
 
-def cosines(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+def row_cosines(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the cosine of each row of two arrays [rows, dimension]: [rows]; 0 beside a row of zeros."""
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(others, axis=1)
     return np.asarray(np.einsum("ij,ij->i", vectors, others) / np.maximum(lengths, 1e-12))

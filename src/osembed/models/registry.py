@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from osembed.errors import InputError, ModelError
-from osembed.limits import check_fields, guess
+from osembed.limits import check_fields, guess_name
 from osembed.models.folder import Model, ModelSpec, hash_files, read_model, weight_files
 from osembed.paths import data_folder
 
@@ -81,7 +81,7 @@ def _locate(name: str) -> tuple[ModelSpec | None, Path]:
         raise ModelError(
             f"'{name}' is no known model, hub id or folder.",
             "osembed has to know which files to embed with.",
-            f"Run `osembed models`, or give a hub id like BAAI/bge-m3 or a folder like ./my-model.{guess(name, registry())}",
+            f"Run `osembed models`, or give a hub id like BAAI/bge-m3 or a folder like ./my-model.{guess_name(name, registry())}",
         )
     if found is None:
         hub = spec.hub if spec else name

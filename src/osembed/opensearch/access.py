@@ -98,7 +98,7 @@ def check_access(access: Access) -> None:
         )
 
 
-def unauthorized(access: Access) -> AuthError:
+def unauthorized_error(access: Access) -> AuthError:
     """Return the error for a 401: the refused user, or that credentials are needed."""
     found = f"The server refuses the password of user '{access.user}'." if access.user else "The server asks for a user name and password."
     return AuthError(found, "", "Set OSEMBED_USER and OSEMBED_PASSWORD (or OSEMBED_PASSWORD_FILE).")

@@ -33,11 +33,11 @@ import orjson
 from opensearchpy.exceptions import ConnectionTimeout, SerializationError, TransportError
 
 from osembed.errors import ClusterError, UnavailableError
-from osembed.opensearch.access import unauthorized
+from osembed.opensearch.access import unauthorized_error
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.operation import Operation
-from osembed.opensearch.patience import lasting, patience_seconds
-from osembed.opensearch.refusals import explain, forbidden, is_shortage, reason_of, shortage
+from osembed.opensearch.patience import lasting_error, patience_seconds
+from osembed.opensearch.refusals import explain_error, forbidden_error, is_shortage, reason_of, shortage_error
 from osembed.opensearch.tls import cause_text, explain_certificate
 
 MAX_BYTES = 8 * 2**20
@@ -192,14 +192,14 @@ class BulkLoop:
             outcome.blocked += [operation.id for operation in part]
             return [], UnavailableError("A write block.")
         if status == 401:
-            raise unauthorized(self._access)
+            raise unauthorized_error(self._access)
         if status == 403:
             return part, self._forbidden(text or str(error.error), where)
         if status == 429:
             self._shrink()
         if status in (429, 502, 503, 504):
-            return part, explain(status, str(error.error), error.info, f"/{where}")
-        raise explain(int(status), str(error.error), error.info, "/_bulk")
+            return part, explain_error(status, str(error.error), error.info, f"/{where}")
+        raise explain_error(int(status), str(error.error), error.info, "/_bulk")
 
     def _settle(self, part: list[Operation], items: list[Any], outcome: Outcome) -> tuple[list[Operation], ClusterError | None]:
         """Add the items of a response to the outcome. Returns the operations to send again, and the problem, if any."""
@@ -230,8 +230,8 @@ class BulkLoop:
         with self._lock:
             denied, self._denied = self._denied, True
         if denied:
-            raise forbidden(text, where)
-        return forbidden(text, where)
+            raise forbidden_error(text, where)
+        return forbidden_error(text, where)
 
     def _where(self, operation: Operation) -> str:
         return str(next(iter(orjson.loads(operation.action).values()))["_index"])
@@ -258,7 +258,7 @@ class _Patience:
     def wait(self, trouble: ClusterError, report: Callable[[str], None]) -> None:
         waited = time.monotonic() - self._since
         if waited > self._seconds:
-            raise lasting(f"The server has accepted no writes for {waited:.0f} s", trouble) from trouble
+            raise lasting_error(f"The server has accepted no writes for {waited:.0f} s", trouble) from trouble
         self._tries += 1
         if self._tries == 3:
             report(f"The server accepts no writes; retrying for up to {self._seconds:.0f} s: {trouble.found}")
@@ -285,7 +285,7 @@ def _verdict(operation: Operation, item: Mapping[str, Any]) -> tuple[str, str]:
 
 def _shortage(item: Mapping[str, Any], text: str, where: str) -> ClusterError:
     kind = str((item.get("error") or {}).get("type", ""))
-    return shortage(int(item.get("status", 500)), kind, text, where)
+    return shortage_error(int(item.get("status", 500)), kind, text, where)
 
 
 def _cause(error: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from osembed.errors import AuthError, ClusterError, MissingError, RefusedError, UnsettledError
 from osembed.opensearch import answers, reads
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.patience import asked, retry_seconds
+from osembed.opensearch.patience import retry_read, retry_seconds
 from osembed.opensearch.refusals import explain_failure, index_of, on_index
 
 Action = dict[str, dict[str, Any]]
@@ -124,7 +124,7 @@ def put_pipeline(client: OpenSearch, name: str, body: Mapping[str, Any]) -> None
 def refresh(client: OpenSearch, *names: str) -> None:
     """Make all writes searchable on all copies. Raises UnsettledError if a copy failed, MissingError if an index is gone."""
     where = ",".join(names)
-    asked(lambda: answers.whole(client.indices.refresh(index=where), where))
+    retry_read(lambda: answers.whole(client.indices.refresh(index=where), where))
 
 
 def force_merge(client: OpenSearch, index: str) -> None:
@@ -172,7 +172,7 @@ def ask(client: OpenSearch, method: str, path: str, body: Any) -> tuple[str, ...
     server is unavailable, and AuthError for a refusal that names no permission.
     """
     try:
-        return asked(lambda: _allowed(client.transport.perform_request(method, path, body=body), index_of(path)))
+        return retry_read(lambda: _allowed(client.transport.perform_request(method, path, body=body), index_of(path)))
     except AuthError as error:
         if not error.actions:
             raise

@@ -32,7 +32,7 @@ class Checkpoint:
     term: int
 
 
-def checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
+def read_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
     """Return each shard's checkpoint. Raises UnsettledError if a primary is missing or has just moved."""
     terms = reads.primary_terms(client, index)
     shards = reads.stats(client, index, "docs", level="shards").get("shards", {})
@@ -52,7 +52,7 @@ def whole_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
 
     Raises UnsettledError if that takes too long: a scan up to the checkpoint would then look complete but miss documents.
     """
-    first, ends = checkpoints(client, index), time.monotonic() + _CONFIRMED_S
+    first, ends = read_checkpoints(client, index), time.monotonic() + _CONFIRMED_S
     now = first
     while True:
         behind = [number for number, at in now.items() if at.term == first[number].term and at.safe < first[number].highest]
@@ -61,7 +61,7 @@ def whole_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
         if time.monotonic() > ends:
             raise unconfirmed(index, behind[0], now[behind[0]].safe, now[behind[0]].highest)
         time.sleep(0.05)
-        now = checkpoints(client, index)
+        now = read_checkpoints(client, index)
 
 
 def unconfirmed(index: str, shard: int, safe: int, highest: int) -> UnsettledError:

@@ -27,10 +27,10 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 
 from osembed.errors import ClusterError
 from osembed.opensearch.access import Access as Access  # other modules import it from here
-from osembed.opensearch.access import check_access, unauthorized
+from osembed.opensearch.access import check_access, unauthorized_error
 from osembed.opensearch.node import CLUSTER_NAME
 from osembed.opensearch.patience import retry_seconds
-from osembed.opensearch.refusals import explain
+from osembed.opensearch.refusals import explain_error
 from osembed.opensearch.tls import cause_text, explain_answer, explain_connection, root_cause
 from osembed.opensearch.trust import trusted_context
 
@@ -154,11 +154,11 @@ def _translate(error: Exception, path: str, access: Access) -> ClusterError:
             "Check --url (OSEMBED_URL) and that the server is running, or leave out --url for the embedded node.",
         )
     if isinstance(error, AuthenticationException):
-        return unauthorized(access)
+        return unauthorized_error(access)
     assert isinstance(error, TransportError)
     if explained := explain_answer(int(error.status_code), str(error.error), access):
         return explained
-    return explain(int(error.status_code), str(error.error), error.info, path)
+    return explain_error(int(error.status_code), str(error.error), error.info, path)
 
 
 def _may_pass(error: BaseException) -> bool:

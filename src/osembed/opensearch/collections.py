@@ -15,7 +15,7 @@ from osembed.opensearch.coordination.journal import Journal, State
 from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, migration_key, read_state
 from osembed.opensearch.coordination.registration import collection_key, is_pending
 from osembed.opensearch.schema import alias_name
-from osembed.opensearch.survey import SEE, Found, Survey, as_found, is_behind, is_ours
+from osembed.opensearch.survey import SEE, Survey, SurveyedIndex, as_found, is_behind, is_ours
 from osembed.papers.levels import LEVELS, Level
 
 CollectionState = Literal["live", "migrating", "migrated", "loading", "half dropped", "left over", "contradictory"]
@@ -92,7 +92,7 @@ def _interrupted_drops(journal: Journal) -> set[str]:
     return set()
 
 
-def _survey(journal: Journal, name: str, found: list[Found]) -> Survey:
+def _survey(journal: Journal, name: str, found: list[SurveyedIndex]) -> Survey:
     """Return the survey of one collection from what was read, without the journal's other entries."""
     ours = tuple(one for one in found if is_ours(one, name))
     foreign = tuple(one for one in found if one not in ours and is_behind(one, name))

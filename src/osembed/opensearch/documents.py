@@ -1,4 +1,4 @@
-"""Stored papers: a paper document, which is the commit record, and its chunk documents. Read them and tally chunks.
+"""StoredDocument papers: a paper document, which is the commit record, and its chunk documents. Read them and tally chunks.
 
 Chunks are written first, then the surplus chunks of a longer old version are deleted, and the paper document is written last. So a paper is
 complete if its hash is right and all its chunks carry that hash. Everything else is unfinished work, which the next run recognises.
@@ -23,7 +23,7 @@ STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count", "source"]
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredDocument:
     """One document as a realtime read returned it.
 
     Attributes:
@@ -65,15 +65,17 @@ def paper_of(chunk: str) -> str:
     return chunk.rpartition("#")[0]
 
 
-def chunk_ids(paper_id: str, stored: Stored | None, tally: Tally | None) -> list[str]:
+def chunk_ids(paper_id: str, stored: StoredDocument | None, tally: Tally | None) -> list[str]:
     """Return the ids of all chunks that a paper may have, from its own chunk count and from the tally."""
     counted = int(stored.fields.get("chunk_count", 0)) if stored else 0
     return [chunk_id(paper_id, number) for number in range(max(counted, tally.highest + 1 if tally else 0))]
 
 
-def read_documents(client: OpenSearch, target: Target, ids: Sequence[str], fields: Sequence[str] = STATE_FIELDS) -> dict[str, Stored]:
+def read_documents(
+    client: OpenSearch, target: Target, ids: Sequence[str], fields: Sequence[str] = STATE_FIELDS
+) -> dict[str, StoredDocument]:
     """Read documents by id in real time, whatever their routing; missing ones are left out. Raises MissingError if the index is gone."""
-    return {key: stored_of(found) for key, found in reads.anywhere(client, target.index, ids, fields).items()}
+    return {key: read_hit(found) for key, found in reads.anywhere(client, target.index, ids, fields).items()}
 
 
 def tally_chunks(client: OpenSearch, target: Target, paper_ids: Sequence[str]) -> dict[str, Tally]:
@@ -93,6 +95,6 @@ def tally_chunks(client: OpenSearch, target: Target, paper_ids: Sequence[str]) -
     return tallies
 
 
-def stored_of(found: Mapping[str, Any]) -> Stored:
+def read_hit(found: Mapping[str, Any]) -> StoredDocument:
     """Return a document of a server response, with its version."""
-    return Stored((found["_seq_no"], found["_primary_term"]), found["_source"], found.get("_routing"))
+    return StoredDocument((found["_seq_no"], found["_primary_term"]), found["_source"], found.get("_routing"))

@@ -18,12 +18,12 @@ from osembed.opensearch import changes, reads
 from osembed.opensearch.changes import Action
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.journal import Journal, State
-from osembed.opensearch.coordination.lease import Lease, claim
+from osembed.opensearch.coordination.lease import Lease, claim_lease
 from osembed.opensearch.coordination.migration_state import MigrationState, migration_key
-from osembed.opensearch.coordination.registration import DEAD_S, KINDS, collection_key, drops, is_dropped, is_pending, watch_entries
-from osembed.opensearch.leftovers import PROBE, idle_tokens, lost_entries, strays
-from osembed.opensearch.names import missing
-from osembed.opensearch.survey import Found, Survey, entries_of, survey
+from osembed.opensearch.coordination.registration import DEAD_S, KINDS, collection_key, drop_count, is_dropped, is_pending, watch_entries
+from osembed.opensearch.leftovers import PROBE, idle_tokens, lost_entries, stray_aliases
+from osembed.opensearch.names import missing_collection
+from osembed.opensearch.survey import Survey, SurveyedIndex, entries_of, survey_indexes
 
 _TRIES = 5  # attempts to delete indexes while they change
 _EARLY_S = 5.0  # how long a plan watches for a heartbeat
@@ -31,7 +31,7 @@ Dead = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Doomed:
+class DroppedIndex:
     """One index to delete.
 
     Attributes:
@@ -62,7 +62,7 @@ class DropPlan:
     """
 
     collection: str
-    indexes: tuple[Doomed, ...]
+    indexes: tuple[DroppedIndex, ...]
     migration: str = ""
     entries: int = 0
     tokens: tuple[tuple[str, str], ...] = ()
@@ -90,11 +90,11 @@ def plan_drop(client: OpenSearch, collection: str) -> DropPlan:
         BusyError: a migration, first load or ingest is running.
         CollectionError: there is no such collection, or its aliases point to foreign indexes.
     """
-    seen = survey(client, collection)
+    seen = survey_indexes(client, collection)
     _refuse_foreign(seen)
     _refuse_busy(client, collection, _EARLY_S)
     if not _is_there(seen) and not is_dropped(seen.state):
-        raise missing(client, collection)
+        raise missing_collection(client, collection)
     moving = seen.moving
     pending = is_pending(seen.state) or bool(seen.state.get("indexes"))
     return DropPlan(
@@ -107,11 +107,11 @@ def plan_drop(client: OpenSearch, collection: str) -> DropPlan:
 
 def plan_clearing(client: OpenSearch, collection: str) -> DropPlan:
     """Return which leftovers of a collection would be deleted: nothing that readers use or that a command can continue."""
-    seen = survey(client, collection)
+    seen = survey_indexes(client, collection)
     _refuse_busy(client, collection, _EARLY_S)
     probe = reads.indexes(client, [PROBE], "*.settings.index.uuid")
-    extra = [Found(PROBE, info["settings"]["index"]["uuid"], frozenset(), None) for info in probe.values()]
-    indexes = _doomed(client, seen, [*strays(seen), *seen.scratch, *extra])
+    extra = [SurveyedIndex(PROBE, info["settings"]["index"]["uuid"], frozenset(), None) for info in probe.values()]
+    indexes = _doomed(client, seen, [*stray_aliases(seen), *seen.scratch, *extra])
     return DropPlan(collection, indexes, "", len(lost_entries(seen)), tuple(idle_tokens(seen)), leftovers=True)
 
 
@@ -124,7 +124,7 @@ def drop(client: OpenSearch, plan: DropPlan) -> DropResult:
     """
     if plan.is_empty:
         return DropResult(plan.collection, "nothing to do")
-    lease = claim(client, plan.collection, lambda state: state or _no_migration(plan.collection), dropping=True)
+    lease = claim_lease(client, plan.collection, lambda state: state or _no_migration(plan.collection), dropping=True)
     try:
         dead = _refuse_busy(client, plan.collection, DEAD_S, but=lease.token)
         return _clear(client, lease, plan) if plan.leftovers else _drop(client, lease, plan, dead)
@@ -135,7 +135,7 @@ def drop(client: OpenSearch, plan: DropPlan) -> DropResult:
 
 
 def _drop(client: OpenSearch, lease: Lease, plan: DropPlan, dead: Dead) -> DropResult:
-    seen = survey(client, plan.collection)
+    seen = survey_indexes(client, plan.collection)
     _refuse_foreign(seen)
     doomed = {found.index: found.uuid for found in (*seen.ours, *seen.scratch)}
     _refuse_changed(plan, doomed)
@@ -149,7 +149,7 @@ def _drop(client: OpenSearch, lease: Lease, plan: DropPlan, dead: Dead) -> DropR
     except (AuthError, RefusedError, CollectionError):  # a definite no: nothing was deleted, so the tombstone is withdrawn
         journal.change(collection_key(plan.collection), lambda state: _withdrawn(state, tombstone, seen.state))
         raise
-    for key in survey(client, plan.collection).keys:
+    for key in survey_indexes(client, plan.collection).keys:
         lease.check()
         journal.forget(key)
     _forget_migration(client, lease)
@@ -159,15 +159,15 @@ def _drop(client: OpenSearch, lease: Lease, plan: DropPlan, dead: Dead) -> DropR
 
 def _clear(client: OpenSearch, lease: Lease, plan: DropPlan) -> DropResult:
     """Delete leftovers. Published indexes and a migration that can be continued are kept."""
-    seen = survey(client, plan.collection)
-    now = {found.index for found in (*strays(seen), *seen.scratch)} | {PROBE}
+    seen = survey_indexes(client, plan.collection)
+    now = {found.index for found in (*stray_aliases(seen), *seen.scratch)} | {PROBE}
     doomed = {one.index: one.uuid for one in plan.indexes}
     if not set(doomed) <= now or not set(plan.tokens) <= set(idle_tokens(seen)):
         raise _changed(plan.collection)
     lease.check()
     _delete(client, lease, doomed, plan.tokens)
     journal = Journal(client)
-    after = survey(client, plan.collection)
+    after = survey_indexes(client, plan.collection)
     for key in lost_entries(after):
         lease.check()
         journal.forget(key)
@@ -182,7 +182,7 @@ def _forget_migration(client: OpenSearch, lease: Lease) -> None:
 
 def _bury(client: OpenSearch, seen: Survey, doomed: Mapping[str, str], dead: Dead) -> str:
     """Write the tombstone and return its id. Raises BusyError if a load or an ingest has started, CollectionError if another drop ran."""
-    token, before = secrets.token_hex(8), drops(seen.state)
+    token, before = secrets.token_hex(8), drop_count(seen.state)
     generations = [found.meta.generation for found in seen.ours if found.meta]
     known = [int(seen.state.get("generation", 0)), seen.migration.generation if seen.migration else 0, *generations]
     floor = max(int(seen.state.get("floor", 1)), max(known) + 1)
@@ -192,7 +192,7 @@ def _bury(client: OpenSearch, seen: Survey, doomed: Mapping[str, str], dead: Dea
         fresh = [entry for key, entry in entries_of(state).items() if dead.get(key) != entry["beat"]]
         if fresh:
             raise _busy(seen.collection, fresh[0])
-        if drops(state) != before:
+        if drop_count(state) != before:
             raise _changed(seen.collection)
         return {"drops": before + 1, "floor": floor, "dropped": {"id": token, "indexes": dict(doomed), "uuids": uuids, "done": False}}
 
@@ -299,9 +299,9 @@ def _no_migration(collection: str) -> MigrationState:
     return MigrationState(secrets.token_hex(8), collection, {}, {}, 0, phase="aborted")
 
 
-def _doomed(client: OpenSearch, seen: Survey, found: list[Found]) -> tuple[Doomed, ...]:
+def _doomed(client: OpenSearch, seen: Survey, found: list[SurveyedIndex]) -> tuple[DroppedIndex, ...]:
     return tuple(
-        Doomed(
+        DroppedIndex(
             index=one.index,
             uuid=one.uuid,
             role=_role(seen, one),
@@ -323,11 +323,11 @@ def _size(client: OpenSearch, index: str) -> dict[str, Any]:
     return {"documents": int(stats["primaries"]["docs"]["count"]), "megabytes": round(size, 1)}
 
 
-def _own(seen: Survey, found: Found) -> set[str]:
+def _own(seen: Survey, found: SurveyedIndex) -> set[str]:
     return {seen.collection, f"{seen.collection}-chunks", f"{found.index}-w", *seen.staging(found)}
 
 
-def _role(seen: Survey, found: Found) -> str:
+def _role(seen: Survey, found: SurveyedIndex) -> str:
     moving = seen.moving
     if found in seen.published:
         return "live"

@@ -17,7 +17,7 @@ import orjson
 from osembed.errors import AuthError, CollectionError, MissingError, OutputError
 from osembed.opensearch import reads, sight
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.target import Target
 from osembed.papers.exported import EXPORTED, to_record
 from osembed.papers.paper import Paper, to_paper
@@ -119,7 +119,7 @@ class Export:
     def _documents(self, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
         wanted = [(key, routing or None) for key, routing in keys]
         read = lambda: reads.documents(self.client, self.target.index, wanted, excluded=("embedding",))  # noqa: E731
-        return {(found["_id"], found.get("_routing") or ""): found for found in settled(read, report=self.report)}
+        return {(found["_id"], found.get("_routing") or ""): found for found in until_settled(read, report=self.report)}
 
     def _list(self, listing: Listing) -> dict[int, int]:
         """List all papers. Returns each shard's last sequence number. Starts over if a primary moves: a new one may not show all yet."""
@@ -150,7 +150,7 @@ class Export:
                 "_source": False,
             }
             search = lambda body=body: reads.search_shard(self.client, self.target.index, shard, body)  # noqa: E731
-            hits = settled(search, report=self.report)["hits"]["hits"]
+            hits = until_settled(search, report=self.report)["hits"]["hits"]
             if hits:
                 yield [((hit["_id"], hit.get("_routing") or ""), hit["_seq_no"]) for hit in hits]
                 last = hits[-1]["_seq_no"]
@@ -176,7 +176,7 @@ class Export:
 
     def _unproven(self) -> str:
         try:
-            settled(lambda: sight.prove(self.client, [self.target.place]), report=self.report)
+            until_settled(lambda: sight.prove(self.client, [self.target.place]), report=self.report)
         except AuthError as error:
             return error.found
         return ""

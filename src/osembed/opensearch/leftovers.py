@@ -19,7 +19,7 @@ from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, MigrationState, migration_key
 from osembed.opensearch.coordination.registration import collection_key, is_pending, watch_entries
 from osembed.opensearch.schema import alias_name
-from osembed.opensearch.survey import Found, Survey, entries_of, survey
+from osembed.opensearch.survey import Survey, SurveyedIndex, entries_of, survey_indexes
 from osembed.papers.levels import LEVELS
 
 PROBE = "osembed-probe"  # see `create`: it exists for a moment while an index is created
@@ -46,7 +46,7 @@ class Leftover:
 
 def find_leftovers(client: OpenSearch, collection: str) -> list[Leftover]:
     """Return the leftovers of a collection. Changes nothing. Takes a few seconds if a process seems to be working on it."""
-    seen = survey(client, collection)
+    seen = survey_indexes(client, collection)
     blocks = reads.write_blocks(client, [found.index for found in seen.ours]) if seen.ours else {}
     probe = bool(reads.indexes(client, [PROBE], "*.settings.index.uuid"))
     busy = is_worked_on(client, seen)
@@ -91,7 +91,7 @@ def compare(seen: Survey, blocks: Mapping[str, list[str]], *, busy: bool, probe:
     yield from _entries(seen, drop, clear)
 
 
-def strays(seen: Survey) -> tuple[Found, ...]:
+def stray_aliases(seen: Survey) -> tuple[SurveyedIndex, ...]:
     """Return the collection's indexes that are not published and belong neither to its migration nor to a first load."""
     moving = seen.moving
     used = {index for move in moving.moves.values() for index in (move.blue, move.green)} if moving else set()
@@ -109,7 +109,7 @@ def lost_entries(seen: Survey) -> list[str]:
     return of_gone if seen.ours else [*of_gone, *(key for key in seen.keys if key.split(":")[1] == seen.collection)]
 
 
-def others(client: OpenSearch, collection: str) -> dict[str, int]:
+def other_collections(client: OpenSearch, collection: str) -> dict[str, int]:
     """Return collection → number of its unpublished indexes, for other collections, as far as this user can see them."""
     found: dict[str, dict[str, object]] = {}
     with suppress(AuthError):
@@ -128,7 +128,7 @@ def _unpublished(seen: Survey, drop: str, clear: str) -> Iterator[Leftover]:
     for found in seen.loading:
         text = f"{found.index} is from an interrupted first load: run that `osembed ingest` again, or delete it"
         yield Leftover("unpublished index", found.index, text, drop)
-    for found in strays(seen):
+    for found in stray_aliases(seen):
         yield Leftover("unpublished index", found.index, f"{found.index} belongs to no migration and no load", clear if published else drop)
     if moving:
         held = {index for move in moving.moves.values() for index in (move.blue, move.green)}
@@ -136,7 +136,7 @@ def _unpublished(seen: Survey, drop: str, clear: str) -> Iterator[Leftover]:
             yield Leftover("unpublished index", found.index, *_of_migration(found, moving, where, drop if not published else ""))
 
 
-def _of_migration(found: Found, moving: MigrationState, where: str, drop: str) -> tuple[str, str]:
+def _of_migration(found: SurveyedIndex, moving: MigrationState, where: str, drop: str) -> tuple[str, str]:
     if drop:
         return f"{found.index} is from a migration of a collection whose aliases are gone", drop
     if moving.phase == "swapped":

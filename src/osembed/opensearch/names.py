@@ -15,7 +15,7 @@ from osembed.opensearch.coordination.registration import collection_key, read_dr
 _SHOWN = 8
 
 
-def others(client: OpenSearch) -> list[str] | None:
+def other_names(client: OpenSearch) -> list[str] | None:
     """Return the names of the searchable collections that this user can see; None if there may be others that it cannot see."""
     try:
         found = reads.matching(client, "*", "*.aliases,*.mappings._meta.osembed.collection")
@@ -26,7 +26,7 @@ def others(client: OpenSearch) -> list[str] | None:
         return None
 
 
-def unknown(collection: str, names: Sequence[str] | None) -> CollectionError:
+def unknown_collection(collection: str, names: Sequence[str] | None) -> CollectionError:
     """Return the error for a collection that does not exist. Pure.
 
     Args:
@@ -38,31 +38,31 @@ def unknown(collection: str, names: Sequence[str] | None) -> CollectionError:
         return CollectionError(found, "" if names is None else "There are no others either.", f"Create it: {fill}")
     more = f" and {len(names) - _SHOWN:,} more (`osembed list`)" if len(names) > _SHOWN else ""
     listed = ", ".join(names[:_SHOWN])
-    use = f"Use --collection {nearest(collection, names)}, or create '{collection}': {fill}"
+    use = f"Use --collection {nearest_name(collection, names)}, or create '{collection}': {fill}"
     return CollectionError(found, f"Existing collections: {listed}{more}.", use)
 
 
-def unpublished(client: OpenSearch, collection: str) -> State | None:
+def unpublished_load(client: OpenSearch, collection: str) -> State | None:
     """Return the journal's plan of a first generation whose indexes exist but are not published; else None."""
     state = Journal(client).read(collection_key(collection))
     return state if state and indexes.exist(client, state.get("indexes", {}).values()) else None
 
 
-def missing(client: OpenSearch, collection: str) -> CollectionError:
+def missing_collection(client: OpenSearch, collection: str) -> CollectionError:
     """Return the error for a collection without aliases: it was dropped, is being loaded, or does not exist."""
     found = read_drop(client, collection)
     if found:
         return found
-    if unpublished(client, collection):
+    if unpublished_load(client, collection):
         return CollectionError(
             f"The first load of '{collection}' is still running or was interrupted.",
             "It becomes searchable when the load is complete.",
             "Wait for it, or run the same `osembed ingest` again: it continues where it stopped.",
         )
-    return unknown(collection, others(client))
+    return unknown_collection(collection, other_names(client))
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
+def nearest_name(name: str, names: Sequence[str]) -> str:
     """Return the most similar name; the first one if none is similar."""
     return next(iter(difflib.get_close_matches(name, names, 1)), names[0])
 

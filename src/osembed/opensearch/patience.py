@@ -31,7 +31,7 @@ def patience_seconds() -> float:
     return _seconds("OSEMBED_PATIENCE_SECONDS", _PATIENCE_S)
 
 
-def asked(send: Callable[[], T], limit_s: float | None = None) -> T:
+def retry_read(send: Callable[[], T], limit_s: float | None = None) -> T:
     """Send a read until its response is complete, for at most `limit_s` seconds (default: `retry_seconds`). Returns the response.
 
     A refusal is retried once, because a node that does not know a new role yet may refuse what the next node allows.
@@ -53,7 +53,7 @@ def asked(send: Callable[[], T], limit_s: float | None = None) -> T:
         pause = min(2.0, pause * 2)
 
 
-def settled(
+def until_settled(
     attempt: Callable[[], T],
     stopped: Callable[[], None] = lambda: None,
     *,
@@ -86,7 +86,7 @@ def settled(
             began, pause, tries, seen = time.monotonic(), 0.1, 0, progress()
         waited = time.monotonic() - began
         if waited > limit:
-            raise lasting(f"The server did not recover within {waited:.0f} s", trouble) from trouble
+            raise lasting_error(f"The server did not recover within {waited:.0f} s", trouble) from trouble
         tries += 1
         if (tries >= _TOLD_AT or waited >= _TOLD_S) and trouble.found != told:
             told = trouble.found
@@ -96,7 +96,7 @@ def settled(
         pause = min(2.0, pause * 2)
 
 
-def lasting(found: str, trouble: ClusterError) -> LastingError:
+def lasting_error(found: str, trouble: ClusterError) -> LastingError:
     """Return the error that ends a wait: what lasted for how long, the underlying problem, and what to do about it."""
     return LastingError(
         f"{found}: {trouble.found}",

@@ -16,7 +16,7 @@ from osembed.errors import MissingError, RefusedError, UnsettledError
 from osembed.opensearch import answers
 from osembed.opensearch.answers import Answer
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.patience import asked
+from osembed.opensearch.patience import retry_read
 
 PRIMARY = "_primary"  # replicas may lag behind
 _MGET = 500  # documents per request
@@ -36,7 +36,7 @@ def search(client: OpenSearch, index: str, body: Body, preference: str | None = 
     if preference:
         params["preference"] = preference
     send = lambda: answers.found(client.search(index=index, body=dict(body), params=dict(params)), index)  # noqa: E731
-    return asked(lambda: _there(client, index, send))
+    return retry_read(lambda: _there(client, index, send))
 
 
 def search_shard(client: OpenSearch, index: str, shard: int, body: Body) -> Answer:
@@ -54,7 +54,7 @@ def search_several(client: OpenSearch, requests: Sequence[tuple[str, Body]]) -> 
 
     There is no retry here, because the searcher resolves the collection again before it retries.
     """
-    found = asked(lambda: _several(client, [(index, {}, body) for index, body in requests]), 0)
+    found = retry_read(lambda: _several(client, [(index, {}, body) for index, body in requests]), 0)
     return [answer["hits"]["hits"] for answer in found]
 
 
@@ -67,7 +67,7 @@ def search_across(client: OpenSearch, requests: Sequence[tuple[str, int, Body]])
         client: the connection.
         requests: (indexes joined by commas, their total number of shards, search body).
     """
-    found = asked(lambda: _several(client, [(where, _across(body), body) for where, _, body in requests]), 0)
+    found = retry_read(lambda: _several(client, [(where, _across(body), body) for where, _, body in requests]), 0)
     return [answers.of_shards(answer, where, shards)["hits"]["hits"] for answer, (where, shards, _) in zip(found, requests, strict=True)]
 
 
@@ -84,7 +84,7 @@ def aggregate(client: OpenSearch, index: str, body: Body, shards: int = 0) -> An
         body: the search body.
         shards: their total number of shards; 0 skips the check (for a single index).
     """
-    return asked(lambda: answers.of_shards(answers.counted(_several(client, [(index, {}, body)])[0], index), index, shards))
+    return retry_read(lambda: answers.of_shards(answers.counted(_several(client, [(index, {}, body)])[0], index), index, shards))
 
 
 def count_shards(client: OpenSearch, shards: Sequence[tuple[str, int]]) -> list[int]:
@@ -95,7 +95,7 @@ def count_shards(client: OpenSearch, shards: Sequence[tuple[str, int]]) -> list[
     """
     body = {"size": 0, "track_total_hits": True, "profile": True}
     requests = [(index, {"preference": f"_shards:{shard}|_primary"}, body) for index, shard in shards]
-    found = asked(lambda: _several(client, requests)) if requests else []
+    found = retry_read(lambda: _several(client, requests)) if requests else []
     return [answers.total(answer, index) for answer, (index, _) in zip(found, shards, strict=True)]
 
 
@@ -131,7 +131,7 @@ def documents(
         docs = [{"_id": key} if routing is None else {"_id": key, "routing": routing} for key, routing in part]
         ids = [key for key, _ in part]
         send = lambda docs=docs, ids=ids: answers.documents(client.mget(index=index, body={"docs": docs}, params=dict(params)), index, ids)  # noqa: E731
-        found += asked(partial(_there, client, index, send))
+        found += retry_read(partial(_there, client, index, send))
     return found
 
 
@@ -192,13 +192,13 @@ def several_documents(client: OpenSearch, keys: Sequence[tuple[str, str, str | N
     docs = [{"_index": index, "_id": key, **({"routing": routing} if routing else {})} for index, key, routing in keys]
     where = ", ".join(dict.fromkeys(index for index, _, _ in keys))
     ids = [key for _, key, _ in keys]
-    return asked(lambda: answers.documents(client.mget(body={"docs": docs}), where, ids)) if docs else []
+    return retry_read(lambda: answers.documents(client.mget(body={"docs": docs}), where, ids)) if docs else []
 
 
 def document(client: OpenSearch, index: str, key: str) -> Answer | None:
     """Read one document in real time; None if the index or the document does not exist."""
     try:
-        return asked(lambda: answers.document(client.get(index=index, id=key), index, key))
+        return retry_read(lambda: answers.document(client.get(index=index, id=key), index, key))
     except MissingError as error:
         if answers.absent(error):
             return None
@@ -221,7 +221,7 @@ def indexes(client: OpenSearch, names: Sequence[str], only: str = "", *, flat: b
     params = {"ignore_unavailable": "true", "expand_wildcards": "none", **({"filter_path": only} if only else {})}
     if flat:
         params["flat_settings"] = "true"
-    found = asked(lambda: client.indices.get(index=",".join(names), params=dict(params)))
+    found = retry_read(lambda: client.indices.get(index=",".join(names), params=dict(params)))
     return dict(found or {})
 
 
@@ -236,7 +236,7 @@ def matching(client: OpenSearch, pattern: str, only: str = "") -> dict[str, Any]
         "ignore_unavailable": "true",
         **({"filter_path": only} if only else {}),
     }
-    return dict(asked(lambda: client.indices.get(index=pattern, params=dict(params))) or {})
+    return dict(retry_read(lambda: client.indices.get(index=pattern, params=dict(params))) or {})
 
 
 def description(client: OpenSearch, index: str) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def description(client: OpenSearch, index: str) -> dict[str, Any]:
 
 def properties(client: OpenSearch, index: str) -> dict[str, Any]:
     """Return an index's mapped properties. Raises MissingError."""
-    found = asked(lambda: client.indices.get_mapping(index=index))
+    found = retry_read(lambda: client.indices.get_mapping(index=index))
     return dict(answers.named(found, index)["mappings"].get("properties", {}))
 
 
@@ -259,14 +259,14 @@ def stats_of(client: OpenSearch, names: Sequence[str], metric: str, level: str =
     """Return the complete `_stats` of several indexes, by index. Raises MissingError, UnsettledError."""
     where = ",".join(names)
     path = f"/{quote(where)}/_stats/{metric}?level={level}&expand_wildcards=all"
-    found = asked(lambda: answers.whole(client.transport.perform_request("GET", path), where))
+    found = retry_read(lambda: answers.whole(client.transport.perform_request("GET", path), where))
     return {name: dict(answers.named(found.get("indices"), name)) for name in names}
 
 
 def primary_terms(client: OpenSearch, index: str) -> dict[int, int]:
     """Return each shard's primary term, which grows with every failover. Raises MissingError."""
     path = f"/_cluster/state/metadata/{quote(index)}?filter_path=metadata.indices.*.primary_terms"
-    found = asked(lambda: client.transport.perform_request("GET", path))
+    found = retry_read(lambda: client.transport.perform_request("GET", path))
     terms = answers.named(found.get("metadata", {}).get("indices"), index)["primary_terms"]
     return {int(shard): int(term) for shard, term in terms.items()}
 
@@ -274,7 +274,7 @@ def primary_terms(client: OpenSearch, index: str) -> dict[int, int]:
 def state_mappings(client: OpenSearch, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return index → mapping from the cluster state, with fields that field-level security hides. Raises MissingError."""
     path = f"/_cluster/state/metadata/{quote(','.join(names))}?filter_path=metadata.indices.*.mappings"
-    found = asked(lambda: client.transport.perform_request("GET", path)).get("metadata", {}).get("indices")
+    found = retry_read(lambda: client.transport.perform_request("GET", path)).get("metadata", {}).get("indices")
     mappings = {name: answers.named(found, name).get("mappings", {}) for name in names}
     return {name: dict(mapping.get("_doc", mapping)) for name, mapping in mappings.items()}
 
@@ -286,7 +286,7 @@ def write_blocks(client: OpenSearch, names: Sequence[str]) -> dict[str, list[str
     indexes in the cluster; only its routing table is limited to the requested names.
     """
     path = f"/_cluster/state/blocks,routing_table/{quote(','.join(names))}?ignore_unavailable=true&expand_wildcards=all"
-    found = asked(lambda: _state(client.transport.perform_request("GET", path)))
+    found = retry_read(lambda: _state(client.transport.perform_request("GET", path)))
     meant, blocked = found["routing_table"]["indices"], found["blocks"].get("indices", {})
     held: dict[str, list[str]] = {}
     for index in sorted(meant.keys() & blocked.keys()):
@@ -299,18 +299,18 @@ def write_blocks(client: OpenSearch, names: Sequence[str]) -> dict[str, list[str
 
 def cluster_nodes(client: OpenSearch, metric: str) -> dict[str, Any]:
     """Return node id → statistics (fs, jvm, …) of all nodes. Raises UnsettledError if a node does not answer."""
-    return dict(asked(lambda: answers.nodes(client.nodes.stats(metric=metric))))
+    return dict(retry_read(lambda: answers.nodes(client.nodes.stats(metric=metric))))
 
 
 def plugins(client: OpenSearch) -> set[str]:
     """Return the names of the plugins that are installed on every node."""
-    found = asked(lambda: answers.nodes(client.nodes.info(metric="plugins")))
+    found = retry_read(lambda: answers.nodes(client.nodes.info(metric="plugins")))
     return set.intersection(*({plugin["name"] for plugin in node.get("plugins", [])} for node in found.values()))
 
 
 def data_nodes(client: OpenSearch) -> int:
     """Return the number of data nodes."""
-    found = asked(lambda: client.cluster.health())
+    found = retry_read(lambda: client.cluster.health())
     if not isinstance(found.get("number_of_data_nodes"), int) or found.get("timed_out") is not False:
         raise UnsettledError("The server does not say how many data nodes it has.")
     return int(found["number_of_data_nodes"])
@@ -318,13 +318,13 @@ def data_nodes(client: OpenSearch) -> int:
 
 def server_clock(client: OpenSearch) -> int:
     """Return the server's time in seconds since 1970. Clocks of different clients must never be compared."""
-    return int(asked(lambda: client.transport.perform_request("GET", "/_cat/health?format=json&h=epoch"))[0]["epoch"])
+    return int(retry_read(lambda: client.transport.perform_request("GET", "/_cat/health?format=json&h=epoch"))[0]["epoch"])
 
 
 def pipeline(client: OpenSearch, name: str) -> Answer | None:
     """Return a search pipeline; None if it does not exist."""
     try:
-        found = asked(lambda: client.transport.perform_request("GET", f"/_search/pipeline/{quote(name)}"))
+        found = retry_read(lambda: client.transport.perform_request("GET", f"/_search/pipeline/{quote(name)}"))
     except MissingError as error:
         if isinstance(error.detail, Mapping):  # OpenSearch answers {}; an error page of a proxy is not JSON
             return None
@@ -335,7 +335,7 @@ def pipeline(client: OpenSearch, name: str) -> Answer | None:
 def plugin_answer(client: OpenSearch, path: str) -> Answer | None:
     """Return a plugin's response; None if it is not installed. Raises AuthError if this user may not ask."""
     try:
-        found = asked(lambda: client.transport.perform_request("GET", path))
+        found = retry_read(lambda: client.transport.perform_request("GET", path))
     except RefusedError as error:
         if error.status in (400, 404, 405):  # no handler for this path
             return None

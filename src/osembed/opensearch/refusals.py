@@ -46,7 +46,7 @@ _DISK_HINT = (
 )
 
 
-def explain(status: int, kind: str, detail: Any, path: str) -> ClusterError:
+def explain_error(status: int, kind: str, detail: Any, path: str) -> ClusterError:
     """Return the error for an error response.
 
     Args:
@@ -66,9 +66,9 @@ def explain(status: int, kind: str, detail: Any, path: str) -> ClusterError:
     if "cluster_block" in kind or ("cluster_block" in str(detail)[:2000] and status in (403, 429)):
         return _blocked(status, kind, detail, where, text)
     if status == 403:
-        return forbidden(text, where)
+        return forbidden_error(text, where)
     if status in _AWAY or is_shortage(status, f"{kind} {text}"):
-        return shortage(status, kind, text, where)
+        return shortage_error(status, kind, text, where)
     facts = {"status": status, "kind": kind, "detail": detail}
     if status == 404:
         return MissingError(f"The server does not have it: {text}.", "", "See `osembed doctor`.", **facts)
@@ -89,20 +89,20 @@ def explain_failure(reason: Any, where: str, found: str, status: int = 0) -> Clu
     """
     kinds, text = _kinds(reason), reason_of({"error": reason})
     if "security_exception" in kinds or (status == 403 and "cluster_block_exception" not in kinds):
-        return forbidden(text, where)
+        return forbidden_error(text, where)
     if "index_not_found_exception" in kinds:
         return MissingError(f"{where} is gone: {text}.", status=404, kind="index_not_found_exception", detail=reason)
     if BROKEN_QUERY in kinds:  # no retry: the same query fails every time
         return RefusedError(f"{found}: {text}.", "", "See the server's log.", status=500, kind=BROKEN_QUERY, detail=reason)
     said = " ".join((*kinds, text)).lower()
     if is_shortage(status, said) or any(word in said for word in _NO_SHARD):
-        return shortage(status, " ".join(kinds), text, where)
+        return shortage_error(status, " ".join(kinds), text, where)
     if status and status < 500 and status not in _AWAY:
-        return explain(status, next(iter(kinds), ""), {"error": reason}, f"/{where}")
+        return explain_error(status, next(iter(kinds), ""), {"error": reason}, f"/{where}")
     return UnsettledError(f"{found}: {text}." if text else f"{found}.")
 
 
-def forbidden(text: str, where: str) -> AuthError:
+def forbidden_error(text: str, where: str) -> AuthError:
     """Return the error for a refused request, with the missing permissions and the index."""
     found, user = _ACTIONS.search(text), _USER.search(text)
     who = f"user '{user[1]}'" if user else "this user"
@@ -156,7 +156,7 @@ def is_shortage(status: int, text: str) -> bool:
     return any(word in said for word in _BREAKER) or (not 400 <= status < 500 and any(word in said for word in _PASSING))
 
 
-def shortage(status: int, kind: str, text: str, where: str) -> UnavailableError:
+def shortage_error(status: int, kind: str, text: str, where: str) -> UnavailableError:
     """Return the error for a temporary problem, which says whether disk, memory, the manager, a node or a shard is lacking.
 
     Args:
@@ -214,7 +214,7 @@ def _blocked(status: int, kind: str, detail: Any, where: str, text: str) -> Clus
             "The server creates no indexes: the disk usage of all its nodes is above the high watermark.", _DISK_WHY, _DISK_HINT
         )
     if any(word in said for word in _NO_MANAGER):
-        return shortage(status, "cluster_manager_not_discovered_exception", text, where)
+        return shortage_error(status, "cluster_manager_not_discovered_exception", text, where)
     if "not recovered" in said:
         return UnavailableError("The cluster has just started and has not loaded its indexes yet.", "", "Try again in a moment.")
     if any(word in said for word in _FLOOD):

@@ -15,16 +15,16 @@ from typing import Any
 
 from osembed.errors import ClusterError, UnsettledError
 from osembed.opensearch import answers, changes, reads
-from osembed.opensearch.checkpoints import Checkpoint, checkpoints
+from osembed.opensearch.checkpoints import Checkpoint, read_checkpoints
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.patience import settled
+from osembed.opensearch.patience import until_settled
 
 _BUCKETS = 2000  # per histogram
 _LISTED = 5000  # documents per request
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredDocument:
     """One document as a scan or a realtime read returned it. `seq` and `term` are its sequence number and primary term."""
 
     id: str
@@ -37,7 +37,7 @@ class Found:
 
 def scan(  # noqa: PLR0913 - where, from where to where, how much
     client: OpenSearch, index: str, shard: int, after: int, at: Checkpoint, *, size: int, excluded: Sequence[str] = ()
-) -> Iterator[list[Found]]:
+) -> Iterator[list[StoredDocument]]:
     """Yield pages of a shard's documents with `after` < sequence number ≤ checkpoint, in ascending order.
 
     Raises UnsettledError if a page may be incomplete or the primary has moved, because searches on a new primary may lag behind.
@@ -53,7 +53,7 @@ def scan(  # noqa: PLR0913 - where, from where to where, how much
             "track_total_hits": False,
             "_source": {"excludes": list(excluded)},
         }
-        page = [_found(hit) for hit in reads.search_shard(client, index, shard, body)["hits"]["hits"]]
+        page = [read_hit(hit) for hit in reads.search_shard(client, index, shard, body)["hits"]["hits"]]
         if reads.primary_terms(client, index).get(shard) != at.term:
             raise UnsettledError(f"Shard {shard} of {index} has a new primary.")
         if not page:
@@ -64,13 +64,13 @@ def scan(  # noqa: PLR0913 - where, from where to where, how much
 
 def settled_scan(  # noqa: PLR0913 - as `scan`
     client: OpenSearch, index: str, shard: int, after: int, at: Checkpoint, *, size: int, excluded: Sequence[str] = ()
-) -> Iterator[list[Found]]:
+) -> Iterator[list[StoredDocument]]:
     """Yield pages like `scan`, but if the server is unavailable or the primary moves, wait and continue after the last page."""
     last, now = after, [at]
 
-    def following() -> list[Found]:
+    def following() -> list[StoredDocument]:
         if not now:
-            now.append(checkpoints(client, index)[shard])
+            now.append(read_checkpoints(client, index)[shard])
             changes.refresh(client, index)
         try:
             return next(scan(client, index, shard, last, now[0], size=size, excluded=excluded), [])
@@ -78,7 +78,7 @@ def settled_scan(  # noqa: PLR0913 - as `scan`
             now.clear()
             raise
 
-    while page := settled(following):
+    while page := until_settled(following):
         yield page
         last = page[-1].seq
 
@@ -142,23 +142,25 @@ def interval_for(highest: int) -> int:
     return max(1, -(-(highest + 1) // _BUCKETS))
 
 
-def _found(hit: Mapping[str, Any]) -> Found:
-    return Found(hit["_id"], hit["_seq_no"], hit["_primary_term"], hit.get("_version", 0), hit.get("_routing"), hit.get("_source", {}))
+def read_hit(hit: Mapping[str, Any]) -> StoredDocument:
+    return StoredDocument(
+        hit["_id"], hit["_seq_no"], hit["_primary_term"], hit.get("_version", 0), hit.get("_routing"), hit.get("_source", {})
+    )
 
 
 def read_now(
     client: OpenSearch, index: str, keys: Sequence[tuple[str, str | None]], fields: Sequence[str] = ("origin",)
-) -> dict[str, Found]:
+) -> dict[str, StoredDocument]:
     """Read documents by (id, routing) in real time; missing ones are left out."""
-    return {doc["_id"]: _found(doc) for doc in reads.documents(client, index, keys, fields)}
+    return {doc["_id"]: read_hit(doc) for doc in reads.documents(client, index, keys, fields)}
 
 
-def read_anywhere(client: OpenSearch, index: str, ids: Sequence[str], fields: Sequence[str] = ("origin",)) -> dict[str, Found]:
+def read_anywhere(client: OpenSearch, index: str, ids: Sequence[str], fields: Sequence[str] = ("origin",)) -> dict[str, StoredDocument]:
     """Read documents by id in real time, whatever their routing; missing ones are left out. Refresh first (see `reads.copies`)."""
-    return {key: _found(doc) for key, doc in reads.anywhere(client, index, ids, fields).items()}
+    return {key: read_hit(doc) for key, doc in reads.anywhere(client, index, ids, fields).items()}
 
 
-def matching(client: OpenSearch, index: str, query: Mapping[str, Any], fields: Sequence[str]) -> Iterator[list[Found]]:
+def matching(client: OpenSearch, index: str, query: Mapping[str, Any], fields: Sequence[str]) -> Iterator[list[StoredDocument]]:
     """Yield pages of all searchable documents that match a query, shard by shard."""
     for shard in reads.primary_terms(client, index):
         last, more = -1, True
@@ -171,7 +173,7 @@ def matching(client: OpenSearch, index: str, query: Mapping[str, Any], fields: S
                 "track_total_hits": False,
                 "_source": list(fields),
             }
-            page = [_found(hit) for hit in reads.search_shard(client, index, shard, body)["hits"]["hits"]]
+            page = [read_hit(hit) for hit in reads.search_shard(client, index, shard, body)["hits"]["hits"]]
             if page:
                 yield page
                 last = page[-1].seq
@@ -184,7 +186,7 @@ def count_after(client: OpenSearch, index: str, marks: Mapping[str, int]) -> int
     return sum(reads.count(client, index, query, shard) for shard, query in newer.items())
 
 
-def sample(client: OpenSearch, index: str, count: int, size: int, only: Mapping[str, Any] | None = None) -> Iterator[list[Found]]:
+def sample(client: OpenSearch, index: str, count: int, size: int, only: Mapping[str, Any] | None = None) -> Iterator[list[StoredDocument]]:
     """Yield pages of up to `count` random documents, different ones each time. `only` is a query that they must match."""
     score = {"seed": secrets.randbelow(2**31), "field": "_seq_no"}
     body = {
@@ -193,7 +195,7 @@ def sample(client: OpenSearch, index: str, count: int, size: int, only: Mapping[
         "_source": False,
         "track_total_hits": False,
     }
-    keys = list(reads.pages(settled(lambda: reads.search(client, index, body))["hits"]["hits"]))
+    keys = list(reads.pages(until_settled(lambda: reads.search(client, index, body))["hits"]["hits"]))
     for start in range(0, len(keys), size):
         part = keys[start : start + size]
-        yield list(settled(partial(read_now, client, index, part, fields=())).values())
+        yield list(until_settled(partial(read_now, client, index, part, fields=())).values())

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from osembed.errors import CollectionError, InputError
-from osembed.limits import checked
+from osembed.limits import checked_value
 from osembed.models.identity import Identity, StoredModel, read_identity
 from osembed.papers.languages import ENGLISH
 from osembed.papers.levels import Level
@@ -60,7 +60,7 @@ class IndexMeta:
 
 def check_name(collection: str) -> str:
     """Return the name of a collection. Raises InputError if it cannot be one."""
-    if not _NAME.fullmatch(checked("collection", collection, str)) or collection.endswith(("-chunks", "-w")):
+    if not _NAME.fullmatch(checked_value("collection", collection, str)) or collection.endswith(("-chunks", "-w")):
         raise InputError(
             f"'{collection}' cannot be the name of a collection.",
             "Its aliases and indexes are named after it.",

@@ -23,7 +23,7 @@ _OF_COLLECTION = ("report", "gate", "clients")
 
 
 @dataclass(frozen=True)
-class Found:
+class SurveyedIndex:
     """One index of the cluster.
 
     Attributes:
@@ -51,16 +51,16 @@ class Survey:
     """
 
     collection: str
-    ours: tuple[Found, ...]
-    foreign: tuple[Found, ...]
-    scratch: tuple[Found, ...]
+    ours: tuple[SurveyedIndex, ...]
+    foreign: tuple[SurveyedIndex, ...]
+    scratch: tuple[SurveyedIndex, ...]
     state: State
     migration: MigrationState | None
     keys: tuple[str, ...]
     gone: frozenset[str]
 
     @property
-    def published(self) -> tuple[Found, ...]:
+    def published(self) -> tuple[SurveyedIndex, ...]:
         """Its indexes that readers use."""
         readers = {alias_name(self.collection, level) for level in LEVELS}
         return tuple(found for found in self.ours if found.aliases & readers)
@@ -76,7 +76,7 @@ class Survey:
         return state if pairs & there else None
 
     @property
-    def loading(self) -> tuple[Found, ...]:
+    def loading(self) -> tuple[SurveyedIndex, ...]:
         """Its indexes of a first generation that is not yet published."""
         planned = set(self.state.get("indexes", {}).values())
         return () if self.published else tuple(found for found in self.ours if found.index in planned)
@@ -86,12 +86,12 @@ class Survey:
         """The entries of processes that are loading or writing to it."""
         return entries_of(self.state)
 
-    def staging(self, found: Found) -> list[str]:
+    def staging(self, found: SurveyedIndex) -> list[str]:
         """Return the staging aliases of this collection on an index."""
         return sorted(name for name in found.aliases if _is_staging(name, self.collection))
 
 
-def survey(client: OpenSearch, collection: str) -> Survey:
+def survey_indexes(client: OpenSearch, collection: str) -> Survey:
     """Read everything that the cluster holds of a collection. Changes nothing."""
     journal = Journal(client)
     found = reads.matching(client, f"{collection},{collection}-*,staging-{collection}-*", SEE)
@@ -120,7 +120,7 @@ def entries_of(state: Mapping[str, Any]) -> dict[str, State]:
     return {token: entry for kind in KINDS for token, entry in state.get(kind, {}).items()}
 
 
-def is_ours(found: Found, collection: str) -> bool:
+def is_ours(found: SurveyedIndex, collection: str) -> bool:
     """Return whether an index provably belongs to this collection: its metadata names the collection and matches the index's name."""
     meta = found.meta
     return meta is not None and meta.collection == collection and _name_of(meta) == found.index
@@ -135,7 +135,7 @@ def _name_of(meta: IndexMeta) -> str:
     return index_name(meta.collection, meta.level, meta.identity, meta.generation)
 
 
-def as_found(index: str, info: Mapping[str, Any], kept: Mapping[str, State]) -> Found:
+def as_found(index: str, info: Mapping[str, Any], kept: Mapping[str, State]) -> SurveyedIndex:
     """Return an index of the cluster. `kept` holds journal entries of indexes, for indexes whose `_meta` was wiped."""
     uuid = str(info["settings"]["index"]["uuid"])
     said = info.get("mappings", {}).get("_meta", {}).get("osembed") or kept.get(f"index:{uuid}", {}).get("meta")
@@ -143,7 +143,7 @@ def as_found(index: str, info: Mapping[str, Any], kept: Mapping[str, State]) -> 
     if said:
         with suppress(CollectionError, KeyError, TypeError, ValueError):  # from a newer osembed or another program: not provably ours
             meta = schema.read_meta(said)
-    return Found(index, uuid, frozenset(info.get("aliases", {})), meta)
+    return SurveyedIndex(index, uuid, frozenset(info.get("aliases", {})), meta)
 
 
 def _kept(journal: Journal, uuids: list[str]) -> dict[str, State]:
@@ -154,7 +154,7 @@ def _kept(journal: Journal, uuids: list[str]) -> dict[str, State]:
     return {**kept, **journal.read_several([f"index:{uuid}" for uuid in uuids])}
 
 
-def is_behind(found: Found, collection: str) -> bool:
+def is_behind(found: SurveyedIndex, collection: str) -> bool:
     """Return whether an index has one of a collection's aliases."""
     readers = {alias_name(collection, level) for level in LEVELS}
     return any(name in readers or _is_staging(name, collection) for name in found.aliases)

@@ -25,7 +25,7 @@ def explain_names(columns: Sequence[str], names: Mapping[str, str]) -> str:
         return ""
     found = _found(columns)
     wanted = [(field, (names[field],) if field in names else USUAL[field]) for field in lacking]
-    near = {field: column for field, usual in wanted if (column := nearest(usual, columns))}
+    near = {field: column for field, usual in wanted if (column := nearest_column(usual, columns))}
     typed = " ".join(f"--field {field}={shlex.quote(column)}" for field, column in near.items())
     return f"{found} {f'Perhaps {typed}.' if typed else 'Say which holds what, like --field title=NAME --field body=NAME.'}"
 
@@ -36,7 +36,7 @@ def explain_unmet(columns: Sequence[str], names: Mapping[str, str]) -> str:
     unmet = {field: name for field, name in names.items() if name_of(there, field, names) is None}
     if not unmet:
         return ""
-    near = {field: column for field, name in unmet.items() if (column := nearest([name], columns))}
+    near = {field: column for field, name in unmet.items() if (column := nearest_column([name], columns))}
     typed = " ".join(f"--field {field}={shlex.quote(column)}" for field, column in near.items())
     asked = ", ".join(f"{shlex.quote(name)} (--field {field}={shlex.quote(name)})" for field, name in unmet.items())
     return f"The first records have no field {asked}. {_found(columns)}" + (f" Perhaps {typed}." if typed else "")
@@ -47,7 +47,7 @@ def _found(columns: Sequence[str]) -> str:
     return f"Their fields are {', '.join(columns[:_SHOWN])}{more}."
 
 
-def nearest(wanted: Iterable[str], known: Sequence[str]) -> str:
+def nearest_column(wanted: Iterable[str], known: Sequence[str]) -> str:
     """Return the known name that is most like one of those wanted, in any case; '' where none is."""
     lower = {name.lower(): name for name in known}
     for name in wanted:

@@ -72,7 +72,7 @@ def needs_plugins(language: str) -> bool:
     return _CODES[language] in _PLUGGED
 
 
-def recognise(texts: Iterable[str]) -> str:
+def recognise_language(texts: Iterable[str]) -> str:
     """Return the language of more than half of these texts; English where there is none."""
     found = [_identifier().classify(text[:_SAMPLE_CHARS]) for text in texts]
     votes = Counter(code for code, share in found if share >= _CERTAIN)

@@ -22,7 +22,7 @@ _DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])(T\d{2}:\d{2}(:
 _MAX_DEPTH = 4
 
 
-def flatten(meta: Mapping[str, Any], deep: list[str] | None = None) -> dict[str, Any]:
+def flatten_metadata(meta: Mapping[str, Any], deep: list[str] | None = None) -> dict[str, Any]:
     """Return metadata as `a.b: value`, lists of objects turned into lists per field, empty values left out.
 
     Args:
@@ -68,7 +68,7 @@ def new_types(metas: Iterable[Mapping[str, Any]], known: Mapping[str, str], stat
     return fresh
 
 
-def fit(meta: Mapping[str, Any], types: Mapping[str, str], dropped: Dropped) -> dict[str, Any]:
+def fit_metadata(meta: Mapping[str, Any], types: Mapping[str, str], dropped: Dropped) -> dict[str, Any]:
     """Return the fields of one paper that agree with the mapping; count the others by the reason and by name."""
     kept = {}
     for name, value in meta.items():
@@ -76,11 +76,11 @@ def fit(meta: Mapping[str, Any], types: Mapping[str, str], dropped: Dropped) -> 
         if kind and kind != "object" and _agrees(value, kind):
             kept[name] = value
         else:
-            drop(dropped, _why(name, value, types), name)
+            note_dropped(dropped, _why(name, value, types), name)
     return kept
 
 
-def drop(dropped: Dropped, why: str, name: str, count: int = 1) -> None:
+def note_dropped(dropped: Dropped, why: str, name: str, count: int = 1) -> None:
     """Count a field that is left out. Names beyond a limit are counted together: hostile papers have no end of them."""
     names = dropped.setdefault(why, Counter())
     names[name if name in names or len(names) < _COUNTED else _OTHERS] += count

@@ -13,7 +13,7 @@ import orjson
 
 from osembed.papers.exported import EXPORTED, Mark, read_mark
 from osembed.papers.fields import FORMER_NAMES, TEXTS, USUAL, former_name, name_of
-from osembed.papers.metadata import flatten
+from osembed.papers.metadata import flatten_metadata
 from osembed.papers.records import Record, Rejected
 from osembed.papers.words import count_words
 
@@ -95,10 +95,10 @@ def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper 
     meta, deep = taken["meta"] if isinstance(taken["meta"], Mapping) else {}, list[str]()
     paper = Paper(
         id=str(record.fields["id"]) if mark else _to_id(taken["id"], taken),
-        title=" ".join(clean(to_text(taken["title"])).split()),
-        abstract=clean(to_text(taken["abstract"])).strip(),
-        body=clean(to_text(taken["body"])).strip(),
-        meta=_clean_values(flatten({**fields, **meta}, deep)),
+        title=" ".join(clean_text(to_text(taken["title"])).split()),
+        abstract=clean_text(to_text(taken["abstract"])).strip(),
+        body=clean_text(to_text(taken["body"])).strip(),
+        meta=_clean_values(flatten_metadata({**fields, **meta}, deep)),
         source=(mark.source if mark else "") or record.source,
         fields=record.fields,
         former=_former(record, found, names),
@@ -110,7 +110,7 @@ def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper 
     return Rejected(reason, record.source, record.fields, paper_id=named) if reason else paper
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """Return text without control characters and with one kind of line end; every string becomes valid UTF-8."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _SURROGATES.sub("\ufffd", _UNCLEAN.sub("", text))
@@ -141,13 +141,13 @@ def _former(record: Record, found: Mapping[str, str | None], names: Mapping[str,
 
 def normal_id(text: str) -> str:
     """Return an id in its one form."""
-    return unicodedata.normalize("NFC", " ".join(clean(text).split()))
+    return unicodedata.normalize("NFC", " ".join(clean_text(text).split()))
 
 
 def _to_id(value: Any, taken: Mapping[str, Any]) -> str:
     if value is None:  # no id at all: the content names the paper, so that the same record finds itself again
         content = to_text(taken["title"]) + "\n" + to_text(taken["abstract"]) + "\n" + to_text(taken["body"])
-        return hashlib.blake2b(clean(content).encode(), digest_size=10).hexdigest() if content.strip() else ""
+        return hashlib.blake2b(clean_text(content).encode(), digest_size=10).hexdigest() if content.strip() else ""
     return normal_id(str(value))
 
 
@@ -162,7 +162,7 @@ def to_text(value: Any, depth: int = 0) -> str:
 def _clean_values(meta: dict[str, Any]) -> dict[str, Any]:
     def cleaned(value: Any) -> Any:
         if isinstance(value, str):
-            return clean(value)
+            return clean_text(value)
         return [cleaned(item) for item in value] if isinstance(value, list) else value
 
-    return {clean(name): cleaned(value) for name, value in meta.items()}
+    return {clean_text(name): cleaned(value) for name, value in meta.items()}

@@ -59,12 +59,12 @@ def too_large(limit: int) -> str:
     return f"larger than {limit >> 20} MB"
 
 
-def printable(name: str) -> str:
+def printable_name(name: str) -> str:
     r"""Return a file's name as valid UTF-8; bytes that are not are shown as \xe9, so that two names stay two."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def decoded(data: bytes) -> tuple[str, str]:
+def decoded_text(data: bytes) -> tuple[str, str]:
     """Return bytes as text, and the encoding that was guessed where they are not UTF-8, else ''."""
     try:
         return data.decode("utf-8"), ""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osembed.errors import InputError
-from osembed.limits import checked
+from osembed.limits import checked_value
 from osembed.models.folder import ModelSpec
 from osembed.papers.paper import Paper
 from osembed.papers.words import word_spans
@@ -40,9 +40,9 @@ class ChunkRule:
     cutting: int = 2
 
     def __post_init__(self) -> None:
-        checked("chunk_words", self.words)
-        checked("max_chunks", self.max_chunks)
-        if checked("chunk_overlap", self.overlap) >= self.words:
+        checked_value("chunk_words", self.words)
+        checked_value("max_chunks", self.max_chunks)
+        if checked_value("chunk_overlap", self.overlap) >= self.words:
             raise InputError(
                 f"chunk_overlap: {self.overlap} words leave windows of {self.words} no step.",
                 "Cutting would never end.",
@@ -60,7 +60,7 @@ class Chunk:
     word_count: int
 
 
-def cut(papers: Sequence[Paper], rule: ChunkRule, spec: ModelSpec, tokeniser: Tokeniser) -> list[tuple[list[Chunk], int]]:
+def cut_papers(papers: Sequence[Paper], rule: ChunkRule, spec: ModelSpec, tokeniser: Tokeniser) -> list[tuple[list[Chunk], int]]:
     """Cut papers by a rule.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from osembed.limits import guess
+from osembed.limits import guess_name
 from osembed.opensearch import reads
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.target import Target
@@ -24,7 +24,7 @@ def unmet_filters(client: OpenSearch, target: Target, conditions: Sequence[Condi
         target: the index of the papers.
         conditions: the filters of a search that found nothing.
     """
-    clauses = filters.clauses(conditions, target.meta_types, "papers")
+    clauses = filters.filter_clauses(conditions, target.meta_types, "papers")
     unmet = [one for one, clause in zip(conditions, clauses, strict=True) if not reads.count(client, target.index, clause)]
     if unmet:
         return tuple(f"No paper matches {_written(one)}. {_nearest(client, target, one)}".strip() for one in unmet)
@@ -49,7 +49,7 @@ def _near_values(client: OpenSearch, target: Target, condition: Condition) -> It
         bare = value.strip("\"'“”‘’")
         same = {"term": {f"meta.{field}": {"value": bare, "case_insensitive": True}}}
         equal = [one for one in _values(client, target, field, same) if one.casefold() == bare.casefold()]
-        near = f" Did you mean {field}={_short(equal[0])}?" if equal else guess(bare, frequent)
+        near = f" Did you mean {field}={_short(equal[0])}?" if equal else guess_name(bare, frequent)
         if near:
             yield near.strip() + (" Quotes count as part of the value." if bare != value and equal else "")
         elif frequent:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from osembed.errors import InputError
-from osembed.limits import Misfit, Number, checked, convert, guess
+from osembed.limits import Misfit, Number, checked_value, convert_value, guess_name
 from osembed.papers.levels import Level
-from osembed.papers.paper import clean
+from osembed.papers.paper import clean_text
 
 MAX_FILTERS = 20
 _FORM = re.compile(r"\s*(?P<field>[\w.-]+)\s*(?P<operator>>=|<=|!=|=|>|<)\s*(?P<value>.*?)\s*", re.DOTALL)
@@ -34,20 +34,20 @@ class Condition:
         return [part.strip() for part in self.value.split("|")]
 
 
-def parse(texts: Sequence[str]) -> list[Condition]:
+def parse_filters(texts: Sequence[str]) -> list[Condition]:
     """Parse filters, all of which must match. Raises InputError if one is not of the form FIELD OPERATOR VALUE."""
     if len(texts) > MAX_FILTERS:
         raise InputError(f"{len(texts)} filters were given.", "", f"At most {MAX_FILTERS} are allowed.")
     conditions = []
     for text in texts:
-        match = _FORM.fullmatch(clean(checked("where", text, str)))
+        match = _FORM.fullmatch(clean_text(checked_value("where", text, str)))
         if not match or not match["value"]:
             raise InputError(f"'{text[:100]}' is not a filter.", "", "Write it like year>=2015, topic=ecology or topic=ecology|botany.")
         conditions.append(Condition(match["field"].removeprefix("meta."), match["operator"], match["value"]))
     return conditions
 
 
-def clauses(conditions: Sequence[Condition], types: Mapping[str, str], level: Level) -> list[dict[str, Any]]:
+def filter_clauses(conditions: Sequence[Condition], types: Mapping[str, str], level: Level) -> list[dict[str, Any]]:
     """Return the filter clauses for one level, with values typed by the mapping.
 
     Raises InputError for an unknown field or a value of the wrong type.
@@ -92,7 +92,7 @@ def _within(field: str, date: str) -> dict[str, Any]:
 def _typed(value: str, kind: str, field: str) -> Any:
     if kind in ("double", "float", "long", "integer"):
         try:
-            return convert(value, Number(-sys.float_info.max), text=True)
+            return convert_value(value, Number(-sys.float_info.max), text=True)
         except Misfit:
             raise InputError(f"'{field}' holds numbers; '{value[:60]}' is not one.", "", f"Write it like {field}>=2015.") from None
     if kind == "boolean":
@@ -116,5 +116,7 @@ def unknown_field(field: str, types: Mapping[str, str], others: Sequence[str], u
     """
     known = [*others, *sorted(name for name, kind in types.items() if parents or kind != "object")]
     return InputError(
-        f"No paper has a field '{field}'.", f"There is nothing to {use}.{guess(field, known)}", f"Fields to {use}: {', '.join(known[:30])}."
+        f"No paper has a field '{field}'.",
+        f"There is nothing to {use}.{guess_name(field, known)}",
+        f"Fields to {use}: {', '.join(known[:30])}.",
     )

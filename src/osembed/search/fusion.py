@@ -26,7 +26,7 @@ class Fused:
     parts: tuple[float, ...]
 
 
-def fuse(legs: Sequence[Mapping[str, float]], fusion: Fusion, weights: Sequence[float]) -> list[Fused]:
+def fuse_rankings(legs: Sequence[Mapping[str, float]], fusion: Fusion, weights: Sequence[float]) -> list[Fused]:
     """Return the fused ranking of several legs (id → raw score), best first.
 
     min_max, l2 and z_score take the weighted arithmetic mean of normalised scores. rrf sums weight / (60 + rank) (Cormack, Clarke and

@@ -65,7 +65,7 @@ def make_request(question: Question, targets: Targets, access: Access, lack: str
 def _ask(question: Question, target: Target, level: Level, native: bool) -> bodies.Body:
     """Return the query and its search pipeline. Only native hybrid queries need one; the index's default pipeline may be missing."""
     options = question.options
-    where = filters.clauses(question.where, target.meta_types, level)
+    where = filters.filter_clauses(question.where, target.meta_types, level)
     if question.vector is None:
         return {"query": bodies.filtered(bodies.lexical(question.text), where), "search_pipeline": reads.NO_PIPELINE}
     where = [*where, {"term": {"identity": target.meta.identity.hash}}]

@@ -17,7 +17,7 @@ from osembed.opensearch.refusals import BROKEN_QUERY
 from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import Level
 from osembed.search import bodies, facets, filters
-from osembed.search.fusion import Fused, fuse
+from osembed.search.fusion import Fused, fuse_rankings
 from osembed.search.options import DEPTHS, WINDOW, SearchOptions
 from osembed.search.results import Facet
 
@@ -185,7 +185,7 @@ class Ranker:
 
     def where(self, question: Question, level: Level, targets: Targets) -> list[bodies.Body]:
         """Return the filter clauses of a question on one level."""
-        return filters.clauses(question.where, targets[level].meta_types, level)
+        return filters.filter_clauses(question.where, targets[level].meta_types, level)
 
     def _is_native(self) -> bool:
         if self.native is None:
@@ -222,7 +222,7 @@ def _restore_id(hit: dict[str, Any], level: Level) -> bool:
 
 def _fuse_legs(legs: Sequence[Mapping[str, float]], options: SearchOptions) -> list[Fused]:
     if len(legs) > 1:
-        return fuse(legs, options.fusion, options.weights)
+        return fuse_rankings(legs, options.fusion, options.weights)
     alone = [Fused(key, score, (score,)) for key, score in legs[0].items()]
     return sorted(alone, key=lambda one: (-one.score, one.id))
 

@@ -51,7 +51,7 @@ def plan_refinement(options: SearchOptions, targets: Targets) -> Refinement:
     """Check the requested fields against those that papers have. Raises InputError with the nearest known name."""
     types = targets["papers"].meta_types
     fields = facets.check_fields(options.facets, types)
-    return Refinement(sorting.parse(options.sort, types), fields, choose_fields(options.fields, types))
+    return Refinement(sorting.parse_sort(options.sort, types), fields, choose_fields(options.fields, types))
 
 
 def request_parts(question: Question, wanted: Refinement, level: Level) -> bodies.Body:
@@ -66,7 +66,7 @@ def request_parts(question: Question, wanted: Refinement, level: Level) -> bodie
         )
     if wanted.fields and level == "chunks":
         raise InputError("With --level chunks a request would count chunks, not papers.", "", "Leave out --level chunks or --facet.")
-    sort = {"sort": sorting.clauses(wanted.sort), "track_scores": True} if wanted.sort else {}
+    sort = {"sort": sorting.sort_clauses(wanted.sort), "track_scores": True} if wanted.sort else {}
     return {**sort, **({"aggs": facets.figures(wanted.fields), "track_total_hits": True} if wanted.fields else {})}
 
 
@@ -74,7 +74,7 @@ def rank(ranker: Ranker, question: Question, targets: Targets, wanted: Refinemen
     """Return the ranking window in the requested order: papers without a value last, ties by id."""
     if not wanted.sort:
         return ranker.window(question, targets)
-    order = sorting.clauses(wanted.sort)
+    order = sorting.sort_clauses(wanted.sort)
     if question.mode == "lexical":
         return ranker.sorted_matches(question, targets, order)
     window = ranker.window(question, targets)

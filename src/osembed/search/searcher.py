@@ -24,15 +24,15 @@ from osembed.errors import (
     UnavailableError,
     UnsettledError,
 )
-from osembed.limits import checked
+from osembed.limits import checked_value
 from osembed.opensearch import documents, indexes, reads, sight
 from osembed.opensearch.client import Access, OpenSearch, Server
-from osembed.opensearch.names import missing
+from osembed.opensearch.names import missing_collection
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
 from osembed.opensearch.stored_papers import StoredPaper, read_paper
 from osembed.opensearch.target import Target, Targets
-from osembed.papers.paper import clean
+from osembed.papers.paper import clean_text
 from osembed.search import bodies, filter_hints, filters, refine
 from osembed.search.fetch import fetch_page
 from osembed.search.options import WINDOW, SearchOptions, SimilarOptions
@@ -98,7 +98,7 @@ class Searcher:
     def rank(self, text: str, options: SearchOptions) -> list[str]:
         """Return the ids of the whole ranking window, best first, without fetching texts."""
 
-        text = clean(text).strip()
+        text = clean_text(text).strip()
         if not text:
             raise InputError("The query is empty.", "It finds nothing with any model.", "Remove it from the queries.")
 
@@ -114,10 +114,10 @@ class Searcher:
 
     def count(self, where: Sequence[str]) -> int:
         """Return the exact number of papers that match all filters, as far as this user can see."""
-        conditions = filters.parse(where)
+        conditions = filters.parse_filters(where)
 
         def attempt(targets: Targets) -> int:
-            only = filters.clauses(conditions, targets["papers"].meta_types, "papers")
+            only = filters.filter_clauses(conditions, targets["papers"].meta_types, "papers")
             return reads.count(self._client, targets["papers"].index, {"bool": {"filter": only}} if only else None)
 
         return self._on_targets(attempt)
@@ -129,12 +129,12 @@ class Searcher:
     def similar(self, seed: Callable[[Targets], Seed], options: SimilarOptions) -> SearchResult:
         """Return the papers whose vectors are nearest to a seed (a stored paper or a text), each with its nearest passages."""
         started = time.perf_counter()
-        conditions = filters.parse(options.where)
+        conditions = filters.parse_filters(options.where)
 
         def attempt(targets: Targets) -> SearchResult:
             target = targets["papers"]
             shown = choose_fields(options.fields, target.meta_types)
-            where = filters.clauses(conditions, target.meta_types, "papers")
+            where = filters.filter_clauses(conditions, target.meta_types, "papers")
             like = seed(targets)
             others = [*where, *({"bool": {"must_not": [bodies.any_of(like.leave_out)]}} for _ in like.leave_out[:1])]
             [found] = self.ranker.legs([(target, bodies.leg(bodies.nearest(like.paper, WINDOW, others), WINDOW))])
@@ -206,7 +206,7 @@ class Searcher:
         """Return the collection's current indexes. Raises CollectionError if there are none."""
         now, targets = time.monotonic(), indexes.resolve(self._client, self._collection)
         if targets is None:
-            raise missing(self._client, self._collection)
+            raise missing_collection(self._client, self._collection)
         self._resolved = (now, targets)
         return targets
 
@@ -248,7 +248,7 @@ class Searcher:
 
     def _ask(self, text: str, options: SearchOptions, targets: Targets) -> tuple[Question, tuple[str, ...]]:
         """Return the question, embedded with the model of the index to search. Without that model it is lexical, with a notice."""
-        conditions = filters.parse(options.where)
+        conditions = filters.parse_filters(options.where)
         if options.mode == "lexical":
             return Question(text, None, "lexical", options, conditions), ()
         target = targets[bodies.level_of_leg(options.level, "vector")]
@@ -300,7 +300,7 @@ def _ranked(found: Sequence[Mapping[str, Any]]) -> list[Ranked]:
 
 def check_query(text: str) -> str:
     """Return the cleaned query. Raises InputError if it is empty or too long."""
-    text = clean(checked("query", text, str)).strip()
+    text = clean_text(checked_value("query", text, str)).strip()
     if not text:
         raise InputError("The query is empty.", "", "Type what you are looking for.")
     if len(text) > MAX_CHARS:

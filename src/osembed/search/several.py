@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from osembed.embed.encoders import Encoders
 from osembed.opensearch import indexes, joint
 from osembed.opensearch.client import OpenSearch, Server
-from osembed.opensearch.names import missing
+from osembed.opensearch.names import missing_collection
 from osembed.opensearch.target import Target, Targets
 from osembed.search import filters
 from osembed.search.options import SearchOptions
@@ -32,13 +32,13 @@ class SeveralSearcher(Searcher):
         for name in self._collections:
             targets = indexes.resolve(self._client, name)
             if targets is None:
-                raise missing(self._client, name)
+                raise missing_collection(self._client, name)
             found.append(targets)
         self._resolved = (now, joint.join(found))
         return self._resolved[1]
 
     def _ask(self, text: str, options: SearchOptions, targets: Targets) -> tuple[Question, tuple[str, ...]]:
-        conditions = [condition.field for condition in filters.parse(options.where) if condition.field != "id"]
+        conditions = [condition.field for condition in filters.parse_filters(options.where) if condition.field != "id"]
         others = [name.removeprefix("meta.") for name in (*options.facets, options.sort.partition(":")[0])]
         lacking = joint.require_one_type(targets["papers"], list(dict.fromkeys((*conditions, *others))))
         question, notices = super()._ask(text, options, targets)

@@ -15,7 +15,7 @@ from osembed.errors import CollectionError, InputError, ModelError
 from osembed.opensearch import documents
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.target import Target, Targets
-from osembed.papers.paper import clean
+from osembed.papers.paper import clean_text
 from osembed.passages.chunk import start_of
 from osembed.passages.passage import paper_passage
 
@@ -59,7 +59,7 @@ def stored_seed(client: OpenSearch, targets: Targets, paper_id: str) -> Seed:
 
 def text_seed(encoders: Encoders, targets: Targets, title: str, text: str) -> Seed:
     """Return the seed of a text, with the vectors that a paper of this text would have. Raises InputError for an empty text."""
-    title, text = " ".join(clean(title).split()), clean(text).strip()
+    title, text = " ".join(clean_text(title).split()), clean_text(text).strip()
     if not title and not text:
         raise InputError("The text is empty.", "There is nothing to compare.", "Give a text, for example an abstract.")
     papers, chunks = targets["papers"], targets["chunks"]

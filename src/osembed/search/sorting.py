@@ -25,7 +25,7 @@ class Sort:
         return f"{self.field}:{_ORDERS[self.descending]}"
 
 
-def parse(text: str, types: Mapping[str, str]) -> Sort | None:
+def parse_sort(text: str, types: Mapping[str, str]) -> Sort | None:
     """Parse FIELD or FIELD:desc. Returns None for the default order, by score.
 
     Raises InputError for a field that no paper has, and for an order other than asc or desc.
@@ -44,7 +44,7 @@ def parse(text: str, types: Mapping[str, str]) -> Sort | None:
     return Sort(field, order == "desc", kind)
 
 
-def clauses(sort: Sort) -> list[dict[str, Any]]:
+def sort_clauses(sort: Sort) -> list[dict[str, Any]]:
     """Return the server's sort clauses: papers without a value last, ties by id."""
     order = _ORDERS[sort.descending]
     if sort.field == "id":

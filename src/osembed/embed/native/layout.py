@@ -90,7 +90,7 @@ class Groups(_Row):
     """
 
     def __init__(self, rows: Sequence[Sequence[int]], *, pad: bool) -> None:
-        spans = [padded(len(row)) if pad and len(row) >= _SHORT else len(row) for row in rows]
+        spans = [padded_length(len(row)) if pad and len(row) >= _SHORT else len(row) for row in rows]
         count = sum(spans)
         super().__init__(rows, "cpu", spans, -count % _STEP if count > _STEP else 0)
         self._runs = _runs(spans)
@@ -180,7 +180,7 @@ class Block:
         return torch.where(real, hidden, 0.0).sum(1) / self.sizes[:, None]
 
 
-def padded(length: int) -> int:
+def padded_length(length: int) -> int:
     """Return the places that a text of this length gets where texts are padded to whole steps."""
     return -(-length // _PAD) * _PAD
 

@@ -48,7 +48,7 @@ def linear_add(x: Tensor, weight: Tensor, bias: Tensor, other: Tensor) -> Tensor
     return fused.binary(x, other, weight, bias, "add") if fused else other + F.linear(x, weight, bias)
 
 
-def pack(weight: Tensor) -> Tensor:
+def pack_weights(weight: Tensor) -> Tensor:
     """Return a weight as oneDNN's layer reads it fastest, for a layer without activation; of no use to other operations."""
     return torch.ops.mkldnn._reorder_linear_weight(weight) if _fused_for(weight) else weight
 

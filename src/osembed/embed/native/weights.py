@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from osembed.embed.native.layout import padded
-from osembed.embed.native.linear import pack
+from osembed.embed.native.layout import padded_length
+from osembed.embed.native.linear import pack_weights
 from osembed.errors import ModelError
 from osembed.models.folder import Model
 
@@ -148,7 +148,7 @@ def read_weights(model: Model, dtype: torch.dtype, device: str, *, packed: bool 
         positions=positions if types is None else positions + types[0],
         norm=tensors.linear("embeddings.LayerNorm"),
         layers=[_packed(layer) if packed else layer for layer in layers],
-        bias=None if relative is None else relative_bias(relative, padded(model.spec.max_length)),
+        bias=None if relative is None else relative_bias(relative, padded_length(model.spec.max_length)),
         heads=int(config.get("num_attention_heads") or config["n_heads"]),
         epsilon=float(config.get("layer_norm_eps", 1e-12)),
         activation=activation_of(config),
@@ -184,7 +184,7 @@ def _layer(tensors: _Tensors, family: Family, number: int) -> Layer:
 
 
 def _packed(layer: Layer) -> Layer:
-    return layer._replace(**{name: part._replace(weight=pack(part.weight)) for name in _PACKED for part in [getattr(layer, name)]})
+    return layer._replace(**{name: part._replace(weight=pack_weights(part.weight)) for name in _PACKED for part in [getattr(layer, name)]})
 
 
 class _Tensors:

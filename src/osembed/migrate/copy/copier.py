@@ -16,7 +16,7 @@ import numpy as np
 
 from osembed.errors import RefusedError
 from osembed.migrate.copy.level_copy import PAGE, LevelCopy, Marks, Outdated, version_of
-from osembed.migrate.copy.window import Copied, Window, document_of, paths_of, refuse_foreign
+from osembed.migrate.copy.window import CopyCounts, Window, document_of, paths_of, refuse_foreign
 from osembed.models.identity import text_hash
 from osembed.opensearch import changes, operation, reads, scan
 from osembed.opensearch.bulk import BulkLoop
@@ -24,8 +24,8 @@ from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import Stored
 from osembed.opensearch.operation import Operation
-from osembed.opensearch.patience import settled
-from osembed.opensearch.scan import Found
+from osembed.opensearch.patience import until_settled
+from osembed.opensearch.scan import StoredDocument
 from osembed.opensearch.sight import Witnesses
 from osembed.passages.passage import stored_passage
 from osembed.stream import staged
@@ -40,7 +40,7 @@ class Copier:
         client: OpenSearch,
         level_copies: Sequence[LevelCopy],
         loop: BulkLoop,
-        settle: Callable[[Window, Copied], None],
+        settle: Callable[[Window, CopyCounts], None],
         between: Callable[[], None] = lambda: None,
     ) -> None:
         self._client, self._lanes, self._loop, self._settle, self._between = client, level_copies, loop, settle, between
@@ -48,17 +48,17 @@ class Copier:
         self._known: dict[str, set[str]] = {}
         self._witnesses = Witnesses(client)
 
-    def catch_up(self, marks: Callable[[], Marks]) -> Copied:
+    def catch_up(self, marks: Callable[[], Marks]) -> CopyCounts:
         """Copy everything that changed since the marks, up to now. Raises Outdated when this holder was replaced."""
-        total = Copied()
+        total = CopyCounts()
 
         def attempt() -> None:
             total.add(self._pass(marks()))
 
-        settled(attempt, self._between, progress=lambda: self._done)
+        until_settled(attempt, self._between, progress=lambda: self._done)
         return total
 
-    def copy_now(self, level_copy: LevelCopy, docs: list[Found]) -> Copied:
+    def copy_now(self, level_copy: LevelCopy, docs: list[StoredDocument]) -> CopyCounts:
         """Copy documents that were just read, over whatever the target has under their ids (a repair: the target strayed)."""
         window = self._embedded(self._prepared(Window(level_copy, -1, -1, docs), trust=False))
         there = scan.read_now(self._client, level_copy.target.index, [(doc.id, doc.routing) for doc in docs])
@@ -73,13 +73,13 @@ class Copier:
         outcome = self._loop.send(operations)
         if outcome.blocked:
             raise Outdated(f"the target refuses writes to {outcome.blocked[0]}")
-        return Copied(len(docs), outcome.done, window.embedded, failed=outcome.rejected)
+        return CopyCounts(len(docs), outcome.done, window.embedded, failed=outcome.rejected)
 
-    def _pass(self, marks: Marks) -> Copied:
-        total = Copied()
+    def _pass(self, marks: Marks) -> CopyCounts:
+        total = CopyCounts()
         prepared = staged(map(self._prepared, staged(self._windows(marks))))
         with ThreadPoolExecutor(1, thread_name_prefix="osembed-copy") as writer:
-            pending: Future[Copied] | None = None
+            pending: Future[CopyCounts] | None = None
             try:
                 for window in prepared:
                     self._between()
@@ -141,9 +141,9 @@ class Copier:
             window.embedded = len(window.tokens)
         return window
 
-    def _write(self, window: Window) -> Copied:
+    def _write(self, window: Window) -> CopyCounts:
         level_copy = window.level_copy
-        copied = Copied(window.seen, embedded=window.embedded, tokens=window.tokens.read if window.tokens else 0)
+        copied = CopyCounts(window.seen, embedded=window.embedded, tokens=window.tokens.read if window.tokens else 0)
         fresh = set(map(text_hash, window.tokens.texts)) if window.tokens else set()
         copied.carried = sum(key not in fresh for key in window.hashes.values())
         if window.docs:
@@ -170,7 +170,7 @@ class Copier:
         self._done += 1
         return copied
 
-    def _take_out(self, level_copy: LevelCopy, docs: list[Found]) -> None:
+    def _take_out(self, level_copy: LevelCopy, docs: list[StoredDocument]) -> None:
         """Delete from the target what could not be copied: an old version of it there would be a lie."""
         if docs:
             routed = {doc.id: doc.routing for doc in docs}

@@ -12,7 +12,7 @@ from osembed.opensearch import indexes
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import MigrationState
-from osembed.opensearch.scan import Found
+from osembed.opensearch.scan import StoredDocument
 from osembed.opensearch.schema import staging_alias
 from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
@@ -51,16 +51,16 @@ class LevelCopy:
         return self.source.meta.identity.hash == self.target.meta.identity.hash
 
 
-def pack(turn: int, term: int, seq: int) -> int:
+def pack_version(turn: int, term: int, seq: int) -> int:
     """Return a copy's version: turn in 13 bits, primary term in 14, sequence number in 36. Later operations get greater numbers."""
     if turn >= 2**13 or term >= 2**14 or seq >= 2**36:
         raise CollectionError("The index has been written or failed over more often than versions can count.", "", "Report this, please.")
     return (turn << 50) | (term << 36) | seq
 
 
-def version_of(level_copy: LevelCopy, doc: Found) -> int:
+def version_of(level_copy: LevelCopy, doc: StoredDocument) -> int:
     """Return the version that a copy of a document gets in the target."""
-    return pack(level_copy.turn, doc.term, doc.seq)
+    return pack_version(level_copy.turn, doc.term, doc.seq)
 
 
 def make_copies(client: OpenSearch, state: MigrationState, encoders: Encoders) -> list[LevelCopy]:

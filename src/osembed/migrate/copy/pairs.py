@@ -46,17 +46,17 @@ class Half:
     highest: int
 
 
-def halves(mark: int, base: tuple[int, int]) -> Iterator[Half]:
+def pairing_halves(mark: int, base: tuple[int, int]) -> Iterator[Half]:
     """Yield the pairings of a shard: what was written since the bases, and, on the way back, what nobody touched since."""
     yield Half("_seq_no", {"gt": base[0], "lte": mark}, "origin", {"gt": base[1]}, mark)
     if base[0] >= 0:
         yield Half("origin", {"lte": base[0]}, "_seq_no", {"lte": base[1]}, base[1])
 
 
-def compare(client: OpenSearch, level_copy: LevelCopy, shard: int, mark: int, base: tuple[int, int]) -> Difference:
+def compare_shard(client: OpenSearch, level_copy: LevelCopy, shard: int, mark: int, base: tuple[int, int]) -> Difference:
     """Compare a shard's live sets up to the mark. Both sides must have been refreshed."""
     found = Difference()
-    for half in halves(mark, base):
+    for half in pairing_halves(mark, base):
         width = scan.interval_for(half.highest)
         ours, _ = scan.histogram(client, level_copy.source.index, shard, half.source_key, half.source_within, width)
         theirs, strays = scan.histogram(client, level_copy.target.index, shard, half.target_key, half.target_within, width)
@@ -72,7 +72,7 @@ def compare(client: OpenSearch, level_copy: LevelCopy, shard: int, mark: int, ba
     return found
 
 
-def mend(client: OpenSearch, level_copy: LevelCopy, found: Difference, copier: Copier, loop: BulkLoop) -> int:
+def mend_difference(client: OpenSearch, level_copy: LevelCopy, found: Difference, copier: Copier, loop: BulkLoop) -> int:
     """Delete from the target what a realtime read says the source has not, copy again what it has and the target lacks.
 
     Returns how many documents were changed. What the source has in a newer version is left to the next catch-up.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from osembed.errors import CollectionError
 from osembed.migrate.copy.level_copy import OWN, LevelCopy
-from osembed.opensearch.scan import Found
+from osembed.opensearch.scan import StoredDocument
 from osembed.passages.tokens import Tokens
 
 Vector = NDArray[np.float32]
@@ -25,7 +25,7 @@ class Window:
     level_copy: LevelCopy
     shard: int
     upto: int
-    docs: list[Found]
+    docs: list[StoredDocument]
     hashes: dict[str, str] = field(default_factory=dict)
     vectors: dict[str, Vector] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Window:
 
 
 @dataclass
-class Copied:
+class CopyCounts:
     """What one window or pass did: documents seen, written, embedded, with a carried vector; tokens read; id → why it failed."""
 
     seen: int = 0
@@ -45,7 +45,7 @@ class Copied:
     tokens: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
-    def add(self, other: Copied) -> None:
+    def add(self, other: CopyCounts) -> None:
         """Take in another part."""
         self.seen += other.seen
         self.written += other.written
@@ -55,7 +55,7 @@ class Copied:
         self.failed.update(other.failed)
 
 
-def document_of(window: Window, doc: Found) -> dict[str, Any]:
+def document_of(window: Window, doc: StoredDocument) -> dict[str, Any]:
     """Return a document as the target holds it."""
     level_copy, key = window.level_copy, window.hashes.get(doc.id)
     document = {name: value for name, value in doc.fields.items() if name not in OWN}

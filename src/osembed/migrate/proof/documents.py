@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from osembed.migrate.copy.level_copy import OWN, PAGE, pack
-from osembed.migrate.proof.report import Check, Tally
+from osembed.migrate.copy.level_copy import OWN, PAGE, pack_version
+from osembed.migrate.proof.report import Check, FaultCount
 from osembed.migrate.proof.sides import Pair, Side
 from osembed.models.identity import WITNESS_COSINE, text_hash
 from osembed.opensearch import reads, scan
 from osembed.opensearch.checkpoints import whole_checkpoints
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.patience import settled
-from osembed.opensearch.scan import Found
+from osembed.opensearch.patience import until_settled
+from osembed.opensearch.scan import StoredDocument
 from osembed.opensearch.vectors import from_wire
 from osembed.passages.passage import stored_passage
 
@@ -26,7 +26,7 @@ _NORM = 0.01  # how far a normalised vector's length may be from 1: bf16 and bas
 def check_documents(client: OpenSearch, side: Side, full: bool, seen: Callable[[int], None]) -> list[Check]:
     """Look at documents one by one: version, fields, text, vector."""
     names = ("versions", "fields") if side.pair else ()
-    tallies = {name: Tally(name, side.level) for name in (*names, "text hashes", "vectors", "norms")}
+    tallies = {name: FaultCount(name, side.level) for name in (*names, "text hashes", "vectors", "norms")}
     looked_at = 0
     for page in _pages(client, side, full):
         looked_at += len(page)
@@ -45,32 +45,32 @@ def check_documents(client: OpenSearch, side: Side, full: bool, seen: Callable[[
     return [tally.check(words[name], looked_at, there) for name, tally in tallies.items()]
 
 
-def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[Found]]:
+def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[StoredDocument]]:
     index, size = side.target.index, PAGE[side.level]
     if full:
-        for shard, point in settled(lambda: whole_checkpoints(client, index)).items():
+        for shard, point in until_settled(lambda: whole_checkpoints(client, index)).items():
             yield from scan.settled_scan(client, index, shard, -1, point, size=size)
         return
     yield from scan.sample(client, index, SAMPLE, size)
 
 
-def _against_source(client: OpenSearch, pair: Pair, page: Sequence[Found], tallies: Mapping[str, Tally]) -> None:
+def _against_source(client: OpenSearch, pair: Pair, page: Sequence[StoredDocument], tallies: Mapping[str, FaultCount]) -> None:
     """Compare copies with the documents they were made of; those that changed since are the next catch-up's."""
     keys = [(doc.id, doc.routing) for doc in page]
-    now = settled(lambda: scan.read_now(client, pair.level_copy.source.index, keys, fields=()))
+    now = until_settled(lambda: scan.read_now(client, pair.level_copy.source.index, keys, fields=()))
     back = any(base[0] >= 0 for base in pair.bases.values())
     for doc in page:
         origin = now.get(doc.id)
         if origin is None or doc.fields.get("origin") != origin.seq:
             continue  # changed or deleted since, or judged by ids and origins
-        expected = pack(pair.level_copy.turn, origin.term, origin.seq)
+        expected = pack_version(pair.level_copy.turn, origin.term, origin.seq)
         tallies["versions"].see(doc.id, "" if back or doc.version == expected else f"version {doc.version}, not {expected}")
         mine, theirs = _users(doc.fields), _users(origin.fields)
         names = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
         tallies["fields"].see(doc.id, f"{', '.join(names)} differ" if names else "")
 
 
-def _against_text(side: Side, page: Sequence[Found], tallies: Mapping[str, Tally]) -> None:
+def _against_text(side: Side, page: Sequence[StoredDocument], tallies: Mapping[str, FaultCount]) -> None:
     """Embed texts again and compare with what is stored."""
     spec, meta = side.encoder.model.spec, side.target.meta
     passages = {doc.id: stored_passage(spec, side.level, doc.fields) for doc in page}

@@ -49,7 +49,7 @@ class _Answers:
     found: list[tuple[str, str, list[str], list[str]]] = field(default_factory=list)
 
 
-def judge(
+def judge_models(
     client: OpenSearch,
     blue: PinnedSearcher,
     green: PinnedSearcher,
@@ -93,7 +93,7 @@ def answering_level(moving: Collection[Level]) -> Level:
     return "chunks" if "chunks" in moving else "papers"
 
 
-def foresee(published: Targets, moving: Collection[Level]) -> str:
+def foresee_gate(published: Targets, moving: Collection[Level]) -> str:
     """Return why the gate will not be able to compare, and what then follows; "" where both models are on this machine."""
     try:
         model_of(published[answering_level(moving)].meta.stored_model)

@@ -18,13 +18,13 @@ ORPHANED = "chunks without a paper"
 _SHARED = "that share its id and stand apart by their routing: searches find any of them"
 
 
-def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = ()) -> list[Check]:
+def check_integrity(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = ()) -> list[Check]:
     """Compare chunks with papers in the new indexes; what the old ones have too is inherited, what is in motion is left to the catch-up."""
     now = {target.meta.level: target.index for target in (*still, *(side.target for side in sides))}
     level_copies = {side.level: side.pair.level_copy for side in sides if side.pair}
     if len(now) < 2:
         return []
-    found = dict(faults(client, now["papers"], now["chunks"]))
+    found = dict(find_faults(client, now["papers"], now["chunks"]))
     inherited: dict[str, str] = {}
     if level_copies:
         old: dict[Level, str] = {
@@ -32,7 +32,7 @@ def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = (
         }
         for index in old.values():
             changes.refresh(client, index)
-        before = dict(faults(client, old["papers"], old["chunks"]))
+        before = dict(find_faults(client, old["papers"], old["chunks"]))
         inherited = {key: why for key, why in found.items() if key in before}
         marks = {side.level: side.pair.marks for side in sides if side.pair}
         found = {
@@ -51,7 +51,7 @@ def check(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = (
     ]
 
 
-def faults(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[str, str]]:
+def find_faults(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[str, str]]:
     """Yield (paper id, what is wrong): chunks without a paper, papers whose count of chunks is not what is there, papers that stand twice.
 
     What is not refreshed is not seen: whoever acts on it reads again.

@@ -17,7 +17,7 @@ _K = 10
 _EPSILON = 1e-5
 
 
-def measure(client: OpenSearch, target: Target) -> tuple[float, int]:
+def measure_recall(client: OpenSearch, target: Target) -> tuple[float, int]:
     """Return the mean recall@10 of approximate against exact search, over stored vectors as queries, and how many queries there were.
 
     A query to which even the exact search answers nothing measures nothing, and is not counted.

@@ -28,8 +28,8 @@ from osembed.opensearch.coordination.fence import FenceWait, wait_writable
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import migration_key, read_state
 from osembed.opensearch.indexes import resolve
-from osembed.opensearch.patience import settled
-from osembed.opensearch.scan import Found
+from osembed.opensearch.patience import until_settled
+from osembed.opensearch.scan import StoredDocument
 from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import LEVELS, Level
 from osembed.passages.passage import stored_passage
@@ -72,8 +72,8 @@ class _Fenced(Exception):
 
 def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Encoders) -> Repair:
     """Mend what changed since the last repair, and what that one could not; all of it at the first."""
-    settled(lambda: sight.prove(client, [target.place for target in targets.values()]))
-    lifted = settled(lambda: _unblock(client, collection, targets))
+    until_settled(lambda: sight.prove(client, [target.place for target in targets.values()]))
+    lifted = until_settled(lambda: _unblock(client, collection, targets))
     began, done, loop = time.monotonic(), Repair(unblocked=lifted), BulkLoop(client)
     fence_wait = FenceWait(client, collection)
     try:
@@ -83,11 +83,11 @@ def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Enco
                     if level:
                         _Level(client, targets[level], level, encoders, loop, done).run()
                     else:
-                        settled(partial(_orphans, client, targets, loop, done))
+                        until_settled(partial(_orphans, client, targets, loop, done))
                     break
                 except _Fenced:
                     fence_wait.wait()
-                    moved = settled(lambda: resolve(client, collection))
+                    moved = until_settled(lambda: resolve(client, collection))
                     targets = moved or targets
     finally:
         loop.close()
@@ -123,7 +123,7 @@ class _Level:
     def run(self) -> None:
         """Mend what was refused before, then what changed since the marks. Raises _Fenced where the index takes no writes."""
         self._retry()
-        settled(self._catch_up, progress=lambda: dict(self._kept.marks))
+        until_settled(self._catch_up, progress=lambda: dict(self._kept.marks))
         self._keep()
         self._done.refused.update({f"{self._level}/{key}": why for key, (_, why) in self._kept.refused.items()})
 
@@ -131,7 +131,7 @@ class _Level:
         keys = [(key, routing) for key, (routing, _) in self._kept.refused.items()]
         for start in range(0, len(keys), PAGE[self._level]):
             part = keys[start : start + PAGE[self._level]]
-            docs = settled(partial(scan.read_now, self._client, self._target.index, part, fields=()))
+            docs = until_settled(partial(scan.read_now, self._client, self._target.index, part, fields=()))
             for key, _ in part:
                 self._kept.refused.pop(key)
             self._mend(list(docs.values()))
@@ -151,7 +151,7 @@ class _Level:
                 self._keep()
             marks[str(shard)] = max(point.safe, marks.get(str(shard), -1))
 
-    def _mend(self, page: Sequence[Found]) -> None:
+    def _mend(self, page: Sequence[StoredDocument]) -> None:
         """Embed what has to be; whatever is refused is noted, and what somebody changed meanwhile is read again."""
         for _ in range(_ROUNDS):
             stale = list(_stale(self._target, self._level, self._encoder.model.spec, page))
@@ -169,7 +169,7 @@ class _Level:
             changed = [(key, by_id[key].routing) for key in outcome.conflicts]
             page = list(scan.read_now(self._client, self._target.index, changed, fields=()).values()) if changed else []
 
-    def _mended(self, stale: Sequence[tuple[Found, str]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _mended(self, stale: Sequence[tuple[StoredDocument, str]]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield documents as they should be: the user's fields as they are, those that osembed derives anew."""
         tokens = self._encoder.tokeniser.tokenise(list(dict.fromkeys(text for _, text in stale if text)))
         vectors = dict(zip(tokens.texts, self._encoder.embed(tokens), strict=True)) if len(tokens) else {}
@@ -199,7 +199,7 @@ class _Level:
         self._journal.change(self._key, lambda _: {"marks": dict(self._kept.marks), "refused": dict(self._kept.refused)})
 
 
-def _stale(target: Target, level: Level, spec: Any, page: Sequence[Found]) -> Iterator[tuple[Found, str]]:
+def _stale(target: Target, level: Level, spec: Any, page: Sequence[StoredDocument]) -> Iterator[tuple[StoredDocument, str]]:
     """Yield the documents whose vector is missing or not of their text, with that text ('' where a vector has no words to stand for)."""
     mine = target.meta.identity
     for doc in page:
@@ -216,7 +216,7 @@ def _orphans(client: OpenSearch, targets: Targets, loop: BulkLoop, done: Repair)
     papers, chunks = targets["papers"], targets["chunks"]
     changes.refresh(client, papers.index, chunks.index)
     now, done.young = reads.server_clock(client), 0
-    orphaned = [key for key, why in integrity.faults(client, papers.index, chunks.index) if why.endswith(integrity.ORPHANED)]
+    orphaned = [key for key, why in integrity.find_faults(client, papers.index, chunks.index) if why.endswith(integrity.ORPHANED)]
     if orphaned:
         changes.refresh(client, papers.index)
     for paper_id in orphaned:
@@ -232,7 +232,7 @@ def _orphans(client: OpenSearch, targets: Targets, loop: BulkLoop, done: Repair)
                 raise _Fenced
 
 
-def _written(doc: Found) -> float:
+def _written(doc: StoredDocument) -> float:
     """Return when a chunk was ingested, in seconds; long ago for one that does not say."""
     try:
         return datetime.fromisoformat(doc.fields["ingested_at"]).timestamp()

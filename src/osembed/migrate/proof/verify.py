@@ -19,8 +19,8 @@ from osembed.migrate.proof.report import EXAMPLES, Check, Report, Verdict
 from osembed.migrate.proof.sides import Pair, Side
 from osembed.opensearch import answers, changes, reads, scan
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.patience import settled
-from osembed.opensearch.scan import Found
+from osembed.opensearch.patience import until_settled
+from osembed.opensearch.scan import StoredDocument
 from osembed.opensearch.target import Target
 from osembed.passages.passage import stored_passage
 
@@ -53,13 +53,13 @@ def verify(
     kind = "migration" if any(side.pair for side in sides) else "live"
     report = Report(collection, kind, {side.level: side.target.index for side in sides}, full)
     for side in sides:
-        settled(partial(changes.refresh, client, side.target.index))
+        until_settled(partial(changes.refresh, client, side.target.index))
         if side.pair:
             report.checks.append(_ids(client, side.pair))
         report.checks += check_documents(client, side, full, seen.add)
-        report.checks.append(settled(partial(_identities, client, side)))
+        report.checks.append(until_settled(partial(_identities, client, side)))
         report.checks.append(_recall(client, side))
-    report.checks += settled(lambda: integrity.check(client, sides, still))
+    report.checks += until_settled(lambda: integrity.check_integrity(client, sides, still))
     report.seconds = round(time.monotonic() - began, 2)
     return report
 
@@ -78,24 +78,24 @@ class _Watched:
 
 def _planned(client: OpenSearch, side: Side, full: bool) -> int:
     """Return how many documents of an index will be looked at one by one."""
-    settled(lambda: changes.refresh(client, side.target.index))
-    count = settled(lambda: reads.count(client, side.target.index))
+    until_settled(lambda: changes.refresh(client, side.target.index))
+    count = until_settled(lambda: reads.count(client, side.target.index))
     return count if full else min(count, SAMPLE)
 
 
 def _ids(client: OpenSearch, pair: Pair) -> Check:
     """Every id of the source stands in the target with the origin of its last version, and nothing else does."""
     level_copy, faults, pending = pair.level_copy, [], 0
-    seen = settled(lambda: reads.count(client, level_copy.source.index))
+    seen = until_settled(lambda: reads.count(client, level_copy.source.index))
     if seen and not any(mark >= 0 for mark in pair.marks.values()):
         return Check(
             "ids and origins", level_copy.level, "failed", 0, seen, f"none of {seen:,} documents was compared: they are not copied yet"
         )
     for shard, mark in pair.marks.items():
         base = pair.bases.get(shard, (-1, -1))
-        found = settled(partial(pairs.compare, client, level_copy, int(shard), mark, base))
-        now = settled(partial(_now, client, level_copy, found.missing))
-        alive = settled(partial(_now, client, level_copy, found.extra))
+        found = until_settled(partial(pairs.compare_shard, client, level_copy, int(shard), mark, base))
+        now = until_settled(partial(_now, client, level_copy, found.missing))
+        alive = until_settled(partial(_now, client, level_copy, found.extra))
         for key, number in found.missing:
             if f"{level_copy.level}/{key}" not in pair.failed and key in now and now[key].seq == number:
                 faults.append(f"{key} is missing, or not its latest version")
@@ -113,7 +113,7 @@ def _ids(client: OpenSearch, pair: Pair) -> Check:
     return Check("ids and origins", level_copy.level, verdict, seen, 0, f"{seen:,} documents{note}")
 
 
-def _now(client: OpenSearch, level_copy: LevelCopy, keys: Mapping[pairs.Key, str | None]) -> dict[str, Found]:
+def _now(client: OpenSearch, level_copy: LevelCopy, keys: Mapping[pairs.Key, str | None]) -> dict[str, StoredDocument]:
     return scan.read_now(client, level_copy.source.index, [(key, routing) for (key, _), routing in keys.items()])
 
 
@@ -138,7 +138,7 @@ def _identities(client: OpenSearch, side: Side) -> Check:
 
 
 def _recall(client: OpenSearch, side: Side) -> Check:
-    value, queries = settled(lambda: recall.measure(client, side.target))
+    value, queries = until_settled(lambda: recall.measure_recall(client, side.target))
     if not queries:
         there = reads.count(client, side.target.index, {"exists": {"field": "embedding"}})
         found = f"none of {there:,} vectors was searched for" if there else "no vectors"

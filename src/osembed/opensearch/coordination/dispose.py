@@ -18,7 +18,7 @@ from osembed.opensearch.sight import Place
 from osembed.papers.levels import Level
 
 
-def dispose(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> None:
+def dispose_indexes(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> None:
     """Delete one index per level, if it exists.
 
     The holder's staging aliases first move to the surviving index, and the delete request also removes them. So a process that was paused

@@ -24,7 +24,7 @@ from osembed.opensearch.changes import Action
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import MigrationState, migration_key, read_state, write_state
-from osembed.opensearch.patience import patience_seconds, settled
+from osembed.opensearch.patience import patience_seconds, until_settled
 from osembed.opensearch.schema import alias_name, staging_alias
 from osembed.papers.levels import Level
 
@@ -182,8 +182,8 @@ def wait_writable(client: OpenSearch, collection: str, report: Callable[[str], N
     # Seconds for which the block was unchanged, and seconds in total. Only time in which the server answers counts: otherwise nobody can act.
     journal, seen, stood, waited = Journal(client), "", 0.0, 0.0
     while True:
-        state = read_state(settled(lambda: journal.read(migration_key(collection)), report=report))
-        if not settled(lambda: _blocked(client, collection), report=report):
+        state = read_state(until_settled(lambda: journal.read(migration_key(collection)), report=report))
+        if not until_settled(lambda: _blocked(client, collection), report=report):
             return
         if _owner(state) != seen:
             seen, stood = _owner(state), 0.0

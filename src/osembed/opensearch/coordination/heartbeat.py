@@ -59,7 +59,7 @@ class Heart:
                 continue  # the server is unavailable; the work itself will report it
 
 
-def register() -> dict[str, Any]:
+def new_entry() -> dict[str, Any]:
     """Return an entry for this process: its beat (from 0), host, process id and start time."""
     return {"beat": 0, "host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 

@@ -20,11 +20,11 @@ from osembed.opensearch import reads
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination import fence
 from osembed.opensearch.coordination.fence import Sight
-from osembed.opensearch.coordination.heartbeat import Heart, is_surely_dead, register
+from osembed.opensearch.coordination.heartbeat import Heart, is_surely_dead, new_entry
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, MigrationState, migration_key, read_state, write_state
-from osembed.opensearch.coordination.registration import collection_key, dropped_error, drops, is_pending
-from osembed.opensearch.patience import settled
+from osembed.opensearch.coordination.registration import collection_key, drop_count, dropped_error, is_pending
+from osembed.opensearch.patience import until_settled
 from osembed.opensearch.schema import alias_name
 from osembed.papers.levels import Level
 
@@ -47,7 +47,7 @@ class Lease:
         Raises BusyError or DroppedError if this process no longer holds the lease.
         """
         sent = time.monotonic()
-        changed = settled(lambda: self._change(lambda state: replace(step(state) if step else state, **changes)))
+        changed = until_settled(lambda: self._change(lambda state: replace(step(state) if step else state, **changes)))
         if changed is None:
             raise self._lost()
         self._heart.confirm(sent)
@@ -87,7 +87,7 @@ class Lease:
 
     def _lost(self) -> BusyError | DroppedError:
         known = self._journal.read(collection_key(self.state.collection)) or {}
-        if drops(known) > self._drops:
+        if drop_count(known) > self._drops:
             return dropped_error(self.state.collection, known)
         return BusyError(
             f"Another process has taken over the migration of '{self.state.collection}'.",
@@ -96,7 +96,7 @@ class Lease:
         )
 
 
-def claim(
+def claim_lease(
     client: OpenSearch, collection: str, begin: Callable[[MigrationState | None], MigrationState], *, dropping: bool = False
 ) -> Lease:
     """Take the lease: immediately if it is free or its holder is certainly dead, after fifteen seconds if the holder has stopped beating.
@@ -123,7 +123,7 @@ def claim(
         if not holder:
             state = read_state(stored)
             assert state is not None
-            return Lease(client, token, state, drops(known))
+            return Lease(client, token, state, drop_count(known))
         now = (holder["token"], holder["beat"])
         if seen and seen != now:
             raise _busy(collection, holder)
@@ -147,7 +147,7 @@ def _take(
         holder.update(entry)
         return None
     begun = begin(state)
-    return write_state(replace(begun, lease={**register(), "token": token}, attempt=begun.attempt + 1))
+    return write_state(replace(begun, lease={**new_entry(), "token": token}, attempt=begun.attempt + 1))
 
 
 def settle(lease: Lease) -> Sight:
@@ -156,7 +156,7 @@ def settle(lease: Lease) -> Sight:
     Raises CollectionError if a third party moved an alias or replaced an index; nothing is changed then.
     """
     state = lease.state
-    sight = settled(lambda: fence.look(lease.client, state))
+    sight = until_settled(lambda: fence.look(lease.client, state))
     sides = {_side(state, sight, level) for level in state.moves}
     if len(sides) != 1:
         raise foreign(state, "its two levels are on different sides of the migration")
@@ -177,11 +177,11 @@ def take_tokens(lease: Lease, to: Mapping[Level, str]) -> Sight:
         lease.check()
         if sight.attempt >= state.attempt:
             state = lease.update(attempt=sight.attempt + 1)
-        if settled(partial(fence.hand_over, lease.client, state, sight, state.attempt, to)):
+        if until_settled(partial(fence.hand_over, lease.client, state, sight, state.attempt, to)):
             if state.fence:
-                settled(partial(fence.unblock, lease.client, [state.source(level) for level in state.moves]))
+                until_settled(partial(fence.unblock, lease.client, [state.source(level) for level in state.moves]))
                 lease.note("lifted the fence of an interrupted swap", fence="")
-            return settled(lambda: fence.look(lease.client, lease.state))
+            return until_settled(lambda: fence.look(lease.client, lease.state))
     raise BusyError(f"The staging aliases of '{lease.state.collection}' keep moving.", "Another process is working on it.", "Try again.")
 
 
@@ -194,7 +194,7 @@ def swapped(lease: Lease) -> None:
         return replace(state, left={**state.left, **state.failed}, failed={})
 
     lease.update(step)
-    lease.note("swapped", phase="swapped", fence="", swapped_at=settled(lambda: reads.server_clock(lease.client)), paused=False)
+    lease.note("swapped", phase="swapped", fence="", swapped_at=until_settled(lambda: reads.server_clock(lease.client)), paused=False)
 
 
 def foreign(state: MigrationState, what: str) -> CollectionError:

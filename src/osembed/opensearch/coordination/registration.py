@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from osembed.errors import BusyError, CollectionError, DroppedError, MissingError, OsembedError
 from osembed.opensearch.client import OpenSearch
-from osembed.opensearch.coordination.heartbeat import Heart, is_surely_dead, register
+from osembed.opensearch.coordination.heartbeat import Heart, is_surely_dead, new_entry
 from osembed.opensearch.coordination.journal import Journal, State
 
 Kind = Literal["loaders", "writers"]  # loaders fill an unpublished first generation, writers a published collection
@@ -38,7 +38,7 @@ class Registration:
     """
 
     def __init__(self, client: OpenSearch, collection: str, kind: Kind, token: str, entered: State) -> None:
-        self.kind, self.dropped, self.drops = kind, False, drops(entered)
+        self.kind, self.dropped, self.drops = kind, False, drop_count(entered)
         self._client, self._collection, self._token = client, collection, token
         self._journal = Journal(client)
         self._heart = Heart(lambda: bool(self._journal.change(collection_key(collection), self._stamp)))
@@ -51,7 +51,7 @@ class Registration:
         if surely or self._heart.lost.is_set() or self._heart.silent_s > _SELF_S:
             sent = time.monotonic()
             state = self._journal.read(collection_key(self._collection)) or {}
-            if drops(state) > self.drops:
+            if drop_count(state) > self.drops:
                 self.dropped = True
                 raise dropped_error(self._collection, state)
             self._heart.confirm(sent)
@@ -62,7 +62,7 @@ class Registration:
         left: dict[str, State] = {}
 
         def strike(state: State) -> State | None:
-            self.dropped = drops(state) > self.drops
+            self.dropped = drop_count(state) > self.drops
             entries = state.get(self.kind, {})
             left.clear()
             left.update({token: entry for token, entry in entries.items() if token != self._token})
@@ -78,7 +78,7 @@ class Registration:
         return {**state, self.kind: {**state[self.kind], self._token: {**entry, "beat": entry["beat"] + 1}}}
 
 
-def enter(client: OpenSearch, collection: str, kind: Kind, plan: Callable[[State], State] = dict) -> tuple[Registration, State]:
+def enter_process(client: OpenSearch, collection: str, kind: Kind, plan: Callable[[State], State] = dict) -> tuple[Registration, State]:
     """Register this process. Returns its registration and the collection's state. Clears the tombstone of a completed drop.
 
     Args:
@@ -95,18 +95,18 @@ def enter(client: OpenSearch, collection: str, kind: Kind, plan: Callable[[State
         if is_pending(before):
             raise dropped_error(collection, before)
         after = {key: value for key, value in plan(before).items() if key != "dropped"}
-        return {**after, kind: {**living(after, kind), token: register()}}
+        return {**after, kind: {**living_entries(after, kind), token: new_entry()}}
 
     state = journal.change(collection_key(collection), step)
     return Registration(client, collection, kind, token, state), state
 
 
-def living(state: State, kind: Kind) -> dict[str, State]:
+def living_entries(state: State, kind: Kind) -> dict[str, State]:
     """Return the entries of a kind, without those whose process is certainly dead."""
     return {token: entry for token, entry in state.get(kind, {}).items() if not is_surely_dead(entry)}
 
 
-def drops(state: Mapping[str, Any]) -> int:
+def drop_count(state: Mapping[str, Any]) -> int:
     """Return how often a collection has been dropped."""
     return int(state.get("drops", 0))
 

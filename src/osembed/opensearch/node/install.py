@@ -63,7 +63,7 @@ _LOCALE_JARS = tuple(
 )
 
 
-def installed(cache: Path) -> Path:
+def installed_home(cache: Path) -> Path:
     """Return the folder of the unpacked distribution; install it first if needed. Raises NodeError."""
     home = cache / f"opensearch-{VERSION}"
     if home.is_dir():

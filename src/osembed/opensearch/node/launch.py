@@ -24,7 +24,7 @@ _BASICS = {
 }
 
 
-def launch(
+def launch_node(
     home: Path,
     java: Java,
     folder: Path,

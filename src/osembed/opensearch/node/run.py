@@ -22,9 +22,9 @@ import psutil
 from filelock import FileLock, Timeout
 
 from osembed.errors import BusyError, NodeError
-from osembed.opensearch.node.install import CLUSTER_NAME, VERSION, installed
+from osembed.opensearch.node.install import CLUSTER_NAME, VERSION, installed_home
 from osembed.opensearch.node.java import find_java
-from osembed.opensearch.node.launch import config_of, launch, log_of
+from osembed.opensearch.node.launch import config_of, launch_node, log_of
 from osembed.paths import cache_folder, data_folder
 
 _FIRST_PORT = 19200
@@ -120,7 +120,7 @@ def _start_locked(report: Report) -> None:
     _check_space()
     for attempt in range(_PORT_TRIES):
         port = _free_port(_saved().get("port", _FIRST_PORT) if attempt == 0 else 0)
-        process = launch(home, java, _folder(), _settings(port))
+        process = launch_node(home, java, _folder(), _settings(port))
         url = f"http://127.0.0.1:{port}"
         _save({"pid": process.pid, "port": port, "url": url, "java": str(java.binary)})
         report(f"Starting OpenSearch {VERSION} on {url} (Java {java.version})…")
@@ -133,7 +133,7 @@ def _installed(report: Report) -> Path:
     """Return the distribution's folder. If it must be installed first, report that, because it takes a while."""
     if not (cache_folder() / f"opensearch-{VERSION}").is_dir():
         report(f"Installing OpenSearch {VERSION} (180 MB, once)…")
-    return installed(cache_folder())
+    return installed_home(cache_folder())
 
 
 def _check_space() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from osembed.errors import InputError
 from osembed.papers.readers.kinds import ONE_PAPER, READERS, kind_of
-from osembed.papers.readers.packed import explain
-from osembed.papers.records import Rejected, printable
+from osembed.papers.readers.packed import explain_damage
+from osembed.papers.records import Rejected, printable_name
 
 STANDARD_INPUT = Path("-")
 _NO_PAPERS = ("readme", "notice", "license", "licence", "changelog", "contributing")
@@ -19,7 +19,7 @@ Skip = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A file that is to be read.
 
     Attributes:
@@ -64,7 +64,7 @@ class Root:
         root = Path(path)
         inside = shown(root, root / "x")[:-1] if root.is_dir() else shown(root, root)
         several = root.is_dir() or kind_of(root) not in ONE_PAPER
-        return cls(printable(os.path.realpath(root)), inside, several and root != STANDARD_INPUT)
+        return cls(printable_name(os.path.realpath(root)), inside, several and root != STANDARD_INPUT)
 
     def holds(self, source: str) -> bool:
         """Whether a source (file, or file and line) belongs to it."""
@@ -79,12 +79,12 @@ def is_inside(source: str, prefix: str) -> bool:
 def shown(root: Path, file: Path) -> str:
     """Return a path as messages show it: from the folder that was named, whose name is the same for `.` and for its path."""
     if root == file:
-        return printable(file.name)
+        return printable_name(file.name)
     name = root.name if root.name not in ("", "..") else Path(os.path.realpath(root)).name
-    return printable(str(Path(name, file.relative_to(root))))
+    return printable_name(str(Path(name, file.relative_to(root))))
 
 
-def find(path: str, skip: Skip) -> Iterator[Found | Rejected]:
+def find_files(path: str, skip: Skip) -> Iterator[FoundFile | Rejected]:
     """Find the files of a path.
 
     Args:
@@ -96,7 +96,7 @@ def find(path: str, skip: Skip) -> Iterator[Found | Rejected]:
     """
     root = Path(path)
     if root == STANDARD_INPUT:
-        yield Found(root, root)
+        yield FoundFile(root, root)
     elif os.path.isdir(root):
         corpus = root / "corpus.jsonl"
         beir = os.path.isfile(corpus) and os.path.isfile(root / "queries.jsonl")  # its queries are no papers
@@ -104,16 +104,16 @@ def find(path: str, skip: Skip) -> Iterator[Found | Rejected]:
     elif os.path.isfile(root):
         if kind_of(root) not in READERS:
             raise InputError(
-                f"{printable(path)} is of a kind that osembed does not read.", "", "Use .txt, .md, .jsonl or .csv (also .gz, .zst)."
+                f"{printable_name(path)} is of a kind that osembed does not read.", "", "Use .txt, .md, .jsonl or .csv (also .gz, .zst)."
             )
         yield _look(root, root)
     elif os.path.exists(root):
-        raise InputError(f"{printable(path)} is neither a file nor a folder.", "", "Pipe it into `osembed ingest -` (JSON lines).")
+        raise InputError(f"{printable_name(path)} is neither a file nor a folder.", "", "Pipe it into `osembed ingest -` (JSON lines).")
     else:
-        raise InputError(f"There is no {printable(path)}.", "", "Check the path.")
+        raise InputError(f"There is no {printable_name(path)}.", "", "Check the path.")
 
 
-def _walk(root: Path, skip: Skip) -> Iterator[Found | Rejected]:
+def _walk(root: Path, skip: Skip) -> Iterator[FoundFile | Rejected]:
     """Find the files below a folder. Links to folders are not followed, so that none is met twice."""
     real, closed = Path(os.path.realpath(root)), list[OSError]()
     for folder, subfolders, names in os.walk(root, onerror=closed.append):
@@ -134,16 +134,16 @@ def _walk(root: Path, skip: Skip) -> Iterator[Found | Rejected]:
         yield _lost(root, Path(fault.filename), fault)
 
 
-def _look(root: Path, file: Path) -> Found | Rejected:
+def _look(root: Path, file: Path) -> FoundFile | Rejected:
     try:
         status = file.stat()
-        return Found(root, file, status.st_size, (status.st_mtime_ns, status.st_ctime_ns))
+        return FoundFile(root, file, status.st_size, (status.st_mtime_ns, status.st_ctime_ns))
     except OSError as error:
         return _lost(root, file, error)
 
 
 def _lost(root: Path, file: Path, error: Exception) -> Rejected:
-    return Rejected(f"cannot be read: {explain(error)}", shown(root, file), {})
+    return Rejected(f"cannot be read: {explain_damage(error)}", shown(root, file), {})
 
 
 def _unfit(file: Path, root: Path) -> str:
@@ -151,7 +151,7 @@ def _unfit(file: Path, root: Path) -> str:
     if file.name.startswith("."):
         return "hidden files"
     if kind_of(file) not in READERS:
-        return f"{printable(file.suffix) or 'no'} suffix"
+        return f"{printable_name(file.suffix) or 'no'} suffix"
     if file.name.lower().partition(".")[0] in _NO_PAPERS:
         return "readme, notice or licence files"
     if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(root):

@@ -9,7 +9,7 @@ from typing import IO, Any
 import orjson
 
 from osembed.papers.fields import name_of
-from osembed.papers.records import DEAD_LETTER, MAX_RECORD, Place, Record, Rejected, decoded, too_large
+from osembed.papers.records import DEAD_LETTER, MAX_RECORD, Place, Record, Rejected, decoded_text, too_large
 
 _SKIPPED_AT_ONCE = 2**20
 _UNREAD = ("not JSON", "not a JSON object", "not UTF-8")
@@ -44,7 +44,7 @@ def read_line(line: bytes, where: str, names: Mapping[str, str]) -> Record | Rej
 
 def _unread(line: bytes, reason: str, where: str) -> Rejected:
     """Keep a line as text, so that it can be mended."""
-    text, guessed = decoded(line)
+    text, guessed = decoded_text(line)
     return Rejected("not UTF-8", where, {"raw": text}, f"read as {guessed}") if guessed else Rejected(reason, where, {"raw": text})
 
 

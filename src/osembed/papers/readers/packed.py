@@ -31,7 +31,7 @@ def open_file(file: Path) -> IO[bytes]:
     return raw
 
 
-def unpacked(raw: IO[bytes], file: Path) -> IO[bytes]:
+def unpacked_stream(raw: IO[bytes], file: Path) -> IO[bytes]:
     """Return the content of an open file; what is damaged raises one of FAULTS where it is reached."""
     content: Any = raw
     if file.suffix.lower() == ".gz":
@@ -43,7 +43,7 @@ def unpacked(raw: IO[bytes], file: Path) -> IO[bytes]:
     return cast(IO[bytes], content)
 
 
-def explain(error: Exception) -> str:
+def explain_damage(error: Exception) -> str:
     """Return what went wrong with a file, without its path."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if "Frame requires too much memory" in text:

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from osembed.errors import InputError, NoPapersError
-from osembed.papers.readers.folders import STANDARD_INPUT, Found, Root, find
+from osembed.papers.readers.folders import STANDARD_INPUT, FoundFile, Root, find_files
 from osembed.papers.readers.jsonl import read_lines
 from osembed.papers.readers.kinds import READERS, kind_of, stem_of
-from osembed.papers.readers.packed import FAULTS, explain, open_file, unpacked
-from osembed.papers.records import Place, Record, Rejected, printable
+from osembed.papers.readers.packed import FAULTS, explain_damage, open_file, unpacked_stream
+from osembed.papers.records import Place, Record, Rejected, printable_name
 
 _NAMED = 3
 Read = Iterator[Record | Rejected]
@@ -54,20 +54,20 @@ class Reader:
     root: str = ""
 
     def __post_init__(self) -> None:
-        found = [(Root.of(str(path)), list(find(str(path), self._skip))) for path in self.paths]
+        found = [(Root.of(str(path)), list(find_files(str(path), self._skip))) for path in self.paths]
         self._looked = list(zip(self.paths, found, strict=True))
         self._found = [(root, one) for root, several in found for one in several]
         self.roots = [root for root, _ in found if root.has_several]
-        files = [found for _, found in self._found if isinstance(found, Found)]
+        files = [found for _, found in self._found if isinstance(found, FoundFile)]
         self._names = {"stdin" if found.file == STANDARD_INPUT else found.name for found in files}
         if self.only is not None:
-            self._found = [(root, one) for root, one in self._found if isinstance(one, Found) and one.file in self.only]
+            self._found = [(root, one) for root, one in self._found if isinstance(one, FoundFile) and one.file in self.only]
             files = [found for found in files if found.file in self.only]
         endless = any(found.file == STANDARD_INPUT for found in files)
         self.bytes_total = 0 if endless else sum(found.size for found in files)
         if not self._found and not (self.may_be_empty and self.roots) and self.only is None:
             raise NoPapersError(
-                f"{', '.join(printable(str(path)) for path in self.paths) or 'Nothing'} holds no papers.",
+                f"{', '.join(printable_name(str(path)) for path in self.paths) or 'Nothing'} holds no papers.",
                 "",
                 "Name folders of .txt or .md files, or .jsonl or .csv files (also .gz, .zst), or - for standard input.",
             )
@@ -88,9 +88,9 @@ class Reader:
         """Look again, and yield each root, by its path, that is not what it was, with the first place that differs."""
         for path, (root, before) in self._looked:
             try:
-                now = list(find(str(path), lambda *_: None))
+                now = list(find_files(str(path), lambda *_: None))
             except InputError as error:
-                yield root.path, Rejected(error.found, printable(str(path)), {})
+                yield root.path, Rejected(error.found, printable_name(str(path)), {})
                 continue
             differing = _files(before) ^ _files(now)
             if differing:
@@ -107,10 +107,10 @@ class Reader:
         """Whether a place (file and line) belongs to this input."""
         return source.rpartition(":")[0] in self._names or source in self._names
 
-    def _read_file(self, found: Found) -> Read:
-        place, before = Place(found.name, printable(stem_of(found.inside)), self.names), self.bytes_read
+    def _read_file(self, found: FoundFile) -> Read:
+        place, before = Place(found.name, printable_name(stem_of(found.inside)), self.names), self.bytes_read
         with open_file(found.file) as raw:
-            for record in READERS[kind_of(found.file)](unpacked(raw, found.file), place):
+            for record in READERS[kind_of(found.file)](unpacked_stream(raw, found.file), place):
                 self.bytes_read = before + min(raw.tell(), found.size)
                 yield record
 
@@ -121,8 +121,8 @@ class Reader:
             names.append(name)
 
 
-def _files(found: Iterable[Found | Rejected]) -> set[Found]:
-    return {one for one in found if isinstance(one, Found)}
+def _files(found: Iterable[FoundFile | Rejected]) -> set[FoundFile]:
+    return {one for one in found if isinstance(one, FoundFile)}
 
 
 def _guarded(name: str, read: Callable[[], Iterable[Record | Rejected]]) -> Read:
@@ -134,4 +134,4 @@ def _guarded(name: str, read: Callable[[], Iterable[Record | Rejected]]) -> Read
             yield record
     except FAULTS as error:
         beyond = f" beyond {last}" if last != name else ""
-        yield Rejected(f"cannot be read{beyond}: {explain(error)}", name, {})
+        yield Rejected(f"cannot be read{beyond}: {explain_damage(error)}", name, {})

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from osembed.papers.fields import TEXTS, name_of
-from osembed.papers.records import Place, Record, Rejected, decoded, too_large
+from osembed.papers.records import Place, Record, Rejected, decoded_text, too_large
 
 MAX_ROW = 16 * 2**20  # the parser takes up to some twenty times as much memory
 _LINE_OVERHEAD = 64
@@ -64,7 +64,7 @@ class _Lines:
         self._size += len(line) + _LINE_OVERHEAD
         if self._size > MAX_ROW:
             raise OverflowError
-        text, guessed = decoded(line)
+        text, guessed = decoded_text(line)
         self.guessed = self.guessed or guessed
         return text
 
@@ -151,7 +151,7 @@ class _Rows:
             self._lines.read_again()
             lines = 1
         self.fault = f"a quote never closes: {lines} lines" if lines > 1 else "a quote never closes"
-        return next(csv.reader([decoded(self._lines.row[0])[0]], delimiter=self._parser.dialect.delimiter), [])
+        return next(csv.reader([decoded_text(self._lines.row[0])[0]], delimiter=self._parser.dialect.delimiter), [])
 
 
 def _fields(columns: Sequence[str], row: Sequence[str]) -> dict[str, Any]:

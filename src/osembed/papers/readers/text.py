@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from osembed.papers.fields import name_of
-from osembed.papers.records import MAX_RECORD, Place, Record, Rejected, decoded, too_large
+from osembed.papers.records import MAX_RECORD, Place, Record, Rejected, decoded_text, too_large
 
 _MARK = b"\xef\xbb\xbf"
 
@@ -18,7 +18,7 @@ def read_text(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
     if len(data) > MAX_RECORD:
         yield Rejected(too_large(MAX_RECORD), place.name, {}, paper_id=paper_id)
         return
-    text, guessed = decoded(data.removeprefix(_MARK))
+    text, guessed = decoded_text(data.removeprefix(_MARK))
     title, _, body = text.strip().partition("\n")
     fields = {**named, "title": title.strip(), "body": body.strip()}
     yield Rejected("not UTF-8", place.name, fields, f"read as {guessed}", paper_id) if guessed else Record(fields, place.name)
