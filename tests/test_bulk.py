@@ -185,7 +185,7 @@ def test_patience_ends(index, proxy):
     proxy.rules = [lambda request: Fault("answer", 429, b'{"error": {"type": "cluster_block_exception", "reason": "disk usage exceeded"}}')]
     told: list[str] = []
     loop = BulkLoop(connect(Access.from_environment(proxy.url)), patience_s=2, report=told.append)
-    with pytest.raises(ClusterError, match="taken nothing .* disk usage exceeded"):
+    with pytest.raises(ClusterError, match="accepted no writes .* disk usage exceeded"):
         loop.send(writes(index, 1))
     loop.close()
     assert "disk usage exceeded" in told[0]

@@ -98,7 +98,7 @@ def test_without_a_manager_commands_say_so_and_complete_when_there_is_one(comman
             return collection.ingest(more).indexed == 4
         return collection.migrate(str(models.mirror), gate=GateOptions(skip=True), gentle=False).phase == "swapped"
 
-    with pytest.raises(ClusterError, match="(no elected manager|node that is needed.* is away).*Start the missing nodes"):
+    with pytest.raises(ClusterError, match="(no elected manager|node that is needed.* is unavailable).*Start the missing nodes"):
         _until_noticed(lambda: work(collection))
     monkeypatch.setenv("OSEMBED_PATIENCE_SECONDS", "300")
 
@@ -108,7 +108,7 @@ def test_without_a_manager_commands_say_so_and_complete_when_there_is_one(comman
             cluster.restart("three")
         if not away:
             return
-        assert "no elected manager" in text or "is away" in text
+        assert "no elected manager" in text or "is unavailable" in text
         while away:
             cluster.start(away.pop())
 

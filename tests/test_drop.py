@@ -334,7 +334,7 @@ def test_made_anew_between_confirmation_and_deletion(live, client, name):
     client.indices.delete(index=one)
     client.indices.create(index=one, body={"mappings": body["mappings"], "aliases": body["aliases"], "settings": {"index": {"knn": True}}})
     before = there(client, name)
-    with pytest.raises(CollectionError, match="not what was confirmed"):
+    with pytest.raises(CollectionError, match="has changed since it was confirmed"):
         live.drop(plan)
     assert there(client, name) == before
     assert live.drop().phase == "dropped"
@@ -350,7 +350,7 @@ def test_made_anew_just_before_the_deletion(live, client, name, monkeypatch):
 
     before_first(monkeypatch, drops, "_delete", exchange)
     names = there(client, name)
-    with pytest.raises(CollectionError, match="made anew"):
+    with pytest.raises(CollectionError, match="created again"):
         live.drop()
     assert there(client, name) == names
 

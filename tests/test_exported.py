@@ -157,8 +157,8 @@ def test_a_file_that_ingest_would_not_read_is_refused(name, tmp_path):
 def test_a_missing_collection_is_answered_with_those_there_are():
     """The nearest is offered, all are named but for the many; where none was seen, nothing is said of others."""
     assert "Use --collection papers," in str(unknown_collection("paper", ["examples", "papers"]))
-    assert "Collections here: examples. Use --collection examples," in str(unknown_collection("papers", ["examples"]))
-    assert "There is no other either." in str(unknown_collection("papers", []))
+    assert "Existing collections: examples. Use --collection examples," in str(unknown_collection("papers", ["examples"]))
+    assert "There are no others either." in str(unknown_collection("papers", []))
     assert "other" not in str(unknown_collection("papers", None))
     many = str(unknown_collection("papers", [f"c{n}" for n in range(20)]))
     assert "and 12 more (`osembed list`)" in many

@@ -425,7 +425,7 @@ def test_a_dead_loader_does_not_hold_up_the_publication(client, name, small, wri
         process.append(spawn(*arguments))
         process[0].wait(60)
         assert proxy.fired
-    with pytest.raises(CollectionError, match="still being loaded for the first time, or that was interrupted"):
+    with pytest.raises(CollectionError, match="is still running or was interrupted"):
         Collection(name, url).search("x")
     assert ingest(Collection(name, url), [paper(2)], write, small).published
     assert Collection(name, url).search("study").found >= 1
@@ -464,7 +464,7 @@ def test_a_write_block_that_stays_is_said(client, name, small, write, url, monke
     ingest(collection, [paper(0)], write, small)
     target = indexes.resolve(client, name)["chunks"].index
     client.indices.put_settings(index=target, body={"index.blocks.write": True})
-    with pytest.raises(BusyError, match="no swap is under way"):
+    with pytest.raises(BusyError, match="no swap is running"):
         ingest(collection, [paper(1)], write)
     client.indices.put_settings(index=target, body={"index.blocks.write": None})
     assert ingest(collection, [paper(1)], write).indexed == 1

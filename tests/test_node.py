@@ -118,7 +118,7 @@ def test_no_network_says_what_to_do(tmp_path, monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(NodeError, match="could not be fetched.*--url"):
+    with pytest.raises(NodeError, match="could not be downloaded.*--url"):
         install.installed_home(tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("opensearch-*"))
     assert not list((tmp_path / "cache").glob("unpacking-*"))

@@ -49,7 +49,7 @@ def test_what_is_said_for_good_ends_at_once(error):
 
 def test_it_ends_with_what_the_trouble_is():
     """After the patience the error says how long, what, and what to do."""
-    with pytest.raises(LastingError, match="does not settle for .* It is full") as caught:
+    with pytest.raises(LastingError, match="did not recover within .* It is full") as caught:
         until_settled(failing(UnavailableError("It is full.", "", "Make room."), 10**6))
     assert caught.value.hint == "Make room."
 
@@ -81,14 +81,14 @@ def test_progress_begins_the_wait_anew():
             403,
             "cluster_block_exception",
             "blocked by: [FORBIDDEN/10/cluster create-index blocked (api)];",
-            "disks of all its nodes are full",
+            "disk usage of all its nodes is above",
         ),
         (500, "translog_exception", "Failed to write operation: java.io.IOException: No space left on device", "disk of its node is full"),
         (429, "circuit_breaking_exception", "[parent] Data too large", "short of memory .* circuit breaker"),
         (503, "cluster_manager_not_discovered_exception", "", "no elected manager"),
         (503, "cluster_block_exception", "blocked by: [SERVICE_UNAVAILABLE/2/no cluster-manager];", "no elected manager"),
-        (500, "node_not_connected_exception", "[one][127.0.0.1:9300] Node not connected", "A node that is needed for a is away"),
-        (503, "unavailable_shards_exception", "[a][0] primary shard is not active Timeout: [1m]", "A shard of a is away"),
+        (500, "node_not_connected_exception", "[one][127.0.0.1:9300] Node not connected", "A node that is needed for a is unavailable"),
+        (503, "unavailable_shards_exception", "[a][0] primary shard is not active Timeout: [1m]", "A shard of a is unavailable"),
         (503, "<html><body>Service unavailable</body></html>", "", "The server answers 503 on a.$"),
     ],
 )
@@ -118,5 +118,5 @@ def test_a_shard_that_is_not_in_primary_mode_is_named():
     }
     for error in (explain_failure(lost, "a", "1 shards of a failed"), explain_error(500, lost["type"], {"error": lost}, "/a/_doc/1")):
         assert isinstance(error, UnavailableError)
-        assert "A primary shard of a takes no operations" in error.found
+        assert "A primary shard of a accepts no operations" in error.found
         assert "restart the node that holds the shard" in error.hint

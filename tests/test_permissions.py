@@ -181,7 +181,7 @@ def test_doctor_says_what_a_user_may_do(stage):
     assert '- "indices:data/write/index"' in checks["writer"].advice
     for name in ("search pipeline", "disk and heap", "k-NN memory"):
         assert checks[name].verdict == "warning"
-        assert "not seen" in checks[name].found
+        assert "not visible" in checks[name].found
 
 
 def test_a_scratch_index_left_by_a_killed_process_is_known(stage, monkeypatch):
@@ -213,7 +213,7 @@ def test_forbidden_collections_are_not_there_is_none(stage):
     other = Stage(stage.node, f"x{stage.name}", stage.models, stage.folder)
     filled(other)
     user = stage.node.grant("reader", stage.name)
-    with environment(stage.node.as_user(user)), pytest.raises(AuthError, match="not to say that there are none"):
+    with environment(stage.node.as_user(user)), pytest.raises(AuthError, match="cannot be listed"):
         collections()
     spec = role_spec("reader", stage.name)
     stage.node.set_role(user, {**spec, "index_permissions": [*spec["index_permissions"], LISTING]})
@@ -222,7 +222,7 @@ def test_forbidden_collections_are_not_there_is_none(stage):
         found = {one.name: one for one in collections(report=said.append)}
     assert (found[stage.name].papers, found[other.name].papers) == (4, None)
     assert {one.state for one in found.values()} == {"live"}
-    assert any("As far as this user sees" in text for text in said)
+    assert any("As far as this user can see" in text for text in said)
     other.collection("admin").drop()
 
 

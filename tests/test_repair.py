@@ -251,5 +251,5 @@ def test_patience_counts_from_the_trouble(monkeypatch):
         return "done"
 
     assert patience.until_settled(attempt, progress=lambda: tries[0]) == "done"
-    with pytest.raises(UnsettledError, match="does not settle"):
+    with pytest.raises(UnsettledError, match="did not recover"):
         patience.until_settled(lambda: (clock.__setitem__(0, clock[0] + 6), tries.__setitem__(0, 0), attempt()))

@@ -36,7 +36,7 @@ def test_unreachable_server():
     ("fault", "message"),
     [
         (Fault("answer", 200, b"<html>log in</html>", "text/html"), "not with JSON|no OpenSearch"),
-        (Fault("answer", 200, b'{"hello": "world"}'), "not as OpenSearch does"),
+        (Fault("answer", 200, b'{"hello": "world"}'), "not like OpenSearch"),
         (Fault("answer", 200, b'{"version": {"number": "8.1.0"}}'), "is Elasticsearch 8.1.0"),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_foreign_index_behind_the_alias(name, url, client):
     """An index that osembed did not create is neither searched nor written."""
     for alias in (name, f"{name}-chunks"):
         client.indices.create(index=f"{alias}-foreign", body={"aliases": {alias: {}}})
-    with pytest.raises(CollectionError, match="was not made by osembed"):
+    with pytest.raises(CollectionError, match="was not created by osembed"):
         Collection(name, url).search("x")
 
 

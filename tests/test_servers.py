@@ -299,7 +299,7 @@ def check_without_plugin(place: Place, models) -> None:
     assert collection.rollback(**QUICK).phase == "returned"
     assert default_pipelines(place) == {PIPELINE}
     mended = [check for check in place.open().doctor() if check.verdict == "mended"]
-    assert ["every search of other programs failed" in check.found for check in mended] == [True, True]
+    assert ["every search by other programs failed" in check.found for check in mended] == [True, True]
     assert default_pipelines(place) == {None}
     assert plain_search(place) == 200
 
@@ -345,7 +345,7 @@ def test_an_operators_pipeline_stays(secured, place_on, write, small, models):
         place.node.request("PUT", f"/{place.name},{place.name}-chunks/_settings", {"index.search.default_pipeline": chosen})
         place.open().ingest(write([paper(chosen)], f"{chosen}.jsonl"))
         problems = [check.found for check in place.open().doctor() if check.verdict in ("problem", "mended")]
-        assert ["somebody-elses, which is not there" in found for found in problems] == [True] * (2 if chosen != "_none" else 0)
+        assert ["somebody-elses, which does not exist" in found for found in problems] == [True] * (2 if chosen != "_none" else 0)
         assert default_pipelines(place) == {chosen}
     assert collection.migrate(str(models.mirror), **QUICK).phase == "swapped"
     assert default_pipelines(place) == {"somebody-elses"}

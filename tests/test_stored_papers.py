@@ -99,7 +99,7 @@ def test_a_missing_collection_names_those_there_are(filled, name, url):
     for words in (["search", "x"], ["count"], ["show", "x"], ["export", "x.jsonl"], ["status"], ["delete", "x"]):
         done = run(*words, "--collection", missed, "--url", url)
         assert (done.returncode, f"Use --collection {name}," in done.stderr) == (1, True), done.stderr
-    with pytest.raises(CollectionError, match=f"Collections here: .*{name}"):
+    with pytest.raises(CollectionError, match=f"Existing collections: .*{name}"):
         Collection(missed, url).count()
 
 
@@ -127,12 +127,12 @@ def test_a_paper_is_shown_as_it_is_stored(filled, name, url, client):
     client.update(index=name, id="p3", body={"doc": {"input_hash": "x"}})
     again = filled.get("p3")
     assert (again.version, again.is_complete, again.seq_no > one.seq_no) == (2, False, True)
-    with pytest.raises(NoPaperError, match="Ids like it: short"):
+    with pytest.raises(NoPaperError, match="Similar ids: short"):
         filled.get("shor")
     shown = run("show", "p3", "P33", "p4", "--collection", name, "--url", url)
     assert shown.returncode == 1
     assert "There is no paper 'P33'" in shown.stderr
-    assert "Ids like it: p3" in shown.stderr
+    assert "Similar ids: p3" in shown.stderr
     assert "incomplete: see `osembed verify`" in shown.stdout
     assert "Paper 4" in shown.stdout
     papers = json.loads(run("show", "p3", "short", "--collection", name, "--url", url, "--json").stdout)
@@ -268,7 +268,7 @@ def test_a_failed_export_to_standard_output_says_so(filled, name, proxy, client)
     proxy.once("_mget", Fault(before=lambda: client.indices.delete(index=index)))
     done = run("export", "--collection", name, "--url", proxy.url)
     assert done.returncode == 1
-    assert "not the whole" in done.stderr
+    assert "incomplete" in done.stderr
     assert "is gone" in done.stderr
 
 

@@ -236,7 +236,7 @@ def test_an_interrupted_first_load_goes_on(opened, papers, client):
     """What was committed is unchanged, what was written is not embedded again, and the collection is published at the end."""
     name, ids = "up-loading", FIRST[:5]
     collection = opened(name)
-    with pytest.raises(OsembedError, match="still being loaded for the first time"):
+    with pytest.raises(OsembedError, match="is still running or was interrupted"):
         collection.status()
     indexes = sorted(find_indexes(client, name), key=len)
     client.indices.refresh(index=",".join(indexes))

@@ -125,7 +125,7 @@ def _run() -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort, Terminated):
         what, code = ("Terminated", 143) if Terminated.raised else ("Interrupted", 130)
-        print_error(f"{what}. All acknowledged work is kept; run the same command again to continue.")
+        print_error(f"{what}. Acknowledged writes are kept; run the same command again to continue.")
         return code
     except (ReaderLeft, BrokenPipeError):  # the reader wants no more output: not an error
         _drop_output()

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def watch(folder: str, as_json: bool, settle: float, **given: Any) -> None:
     """Ingest a folder, then follow it: new and changed files are ingested once they stop changing.
 
-    It runs until you interrupt it (Ctrl-C). Papers whose files disappear are kept unless you start it with --prune. If the server is away, it
-    retries. --json prints one line per ingest.
+    It runs until you interrupt it (Ctrl-C). Papers whose files disappear are kept unless you start it with --prune. If the server is
+    unavailable, it retries. --json prints one line per ingest.
 
     \b
     osembed watch papers/

@@ -1,21 +1,21 @@
-"""The bounded bulk loop: byte-sized requests, several in flight, only what failed is sent again.
+"""The bounded bulk loop: requests limited by bytes, several in flight; only failed operations are sent again.
 
-What each answer means and what follows:
+What each response means, and what the loop does:
 
-connection lost, timeout, 502, 503, 504        unknown: send again with jitter; halve the request after two timeouts
+connection lost, timeout, 502, 503, 504        outcome unknown: send again with jitter; halve the request after a timeout
 429 on the request or an item                  back off, halve the bytes, send only those items again
-429 cluster_block_exception (disk)             pause, report, try again
-403 cluster_block_exception (write block)      hand back as `blocked`: the caller asks where to write now
-413, or an operation larger than the limit     split; one operation too large is rejected
-409                                            hand back as `conflicts`: the caller reads again and decides
-404 on a write (alias or index gone)           hand back as `blocked`
-404 on a delete                                done: it is gone
-400 naming a circuit breaker or a full disk    pause and try again
-400 otherwise                                  rejected, with the reason
-401 on the request                             AuthError, at once
-403 security                                   asked once more, then AuthError
-certificate not accepted                       ClusterError, at once
-fewer items than sent, others, broken JSON     unknown: send all again
+429 cluster_block_exception (disk)             pause, report, retry
+403 cluster_block_exception (write block)      return as `blocked`: the caller finds out where to write now
+413, or an operation larger than the limit     split; a single operation that is too large is rejected
+409                                            return as `conflicts`: the caller reads again and decides
+404 on a write (alias or index gone)           return as `blocked`
+404 on a delete                                done: it is already gone
+400 naming a circuit breaker or a full disk    pause and retry
+any other 400                                  rejected, with the reason
+401 on the request                             AuthError immediately
+403 from the security plugin                   retry once, then AuthError
+certificate not accepted                       ClusterError immediately
+missing or other items, broken JSON            outcome unknown: send all again
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ MAX_BYTES = 8 * 2**20
 MIN_BYTES = 64 * 2**10
 MAX_OPERATION = 90 * 2**20  # http.max_content_length is 100 MB by default
 _IN_FLIGHT = 2
-_SERVER_S = 30.0  # how long the server may wait for a shard that is away: less than the client waits for the answer
-_QUOTED = 200  # characters of a reason that people are shown
+_SERVER_S = 30.0  # how long the server may wait for an unavailable shard; less than the client's own timeout
+_QUOTED = 200  # most characters of a reason that are shown
 _FILTER = (
     "errors,items.*._id,items.*._index,items.*.status,items.*._seq_no,items.*._primary_term,"
     "items.*.error.type,items.*.error.reason,items.*.error.caused_by"
@@ -55,9 +55,14 @@ _PARAMS = {"filter_path": _FILTER, "request_timeout": 60}
 
 @dataclass
 class Outcome:
-    """What became of the operations of one `send`: every id stands in exactly one place.
+    """The outcome of one `send`. Every id is in exactly one place; `done` only counts.
 
-    `versions` holds the sequence number and primary term of each document that was written.
+    Attributes:
+        done: operations that were applied.
+        versions: id → (sequence number, primary term) of each document that was written.
+        conflicts: ids whose condition did not hold.
+        blocked: ids whose index refuses writes or is gone.
+        rejected: id → reason, for operations that can never succeed.
     """
 
     done: int = 0
@@ -67,7 +72,7 @@ class Outcome:
     rejected: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: Outcome) -> None:
-        """Take in the outcome of another part."""
+        """Add the outcome of another part."""
         self.done += other.done
         self.versions.update(other.versions)
         self.conflicts += other.conflicts
@@ -76,7 +81,7 @@ class Outcome:
 
 
 class BulkLoop:
-    """Sends operations to one server. Safe to use from one thread at a time."""
+    """Sends operations to one server. Not thread-safe: use it from one thread at a time."""
 
     def __init__(
         self,
@@ -94,14 +99,14 @@ class BulkLoop:
         self._pool = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="osembed-bulk")
 
     def close(self) -> None:
-        """End the loop's threads; waits for requests in flight, not for pauses."""
+        """End the loop's threads. Waits for requests in flight, but not for pauses between retries."""
         self._closing.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def send(self, operations: Iterable[Operation]) -> Outcome:
-        """Send operations and return when each is settled. Ids must not repeat within one call.
+        """Send operations and return when the outcome of each is known. Ids must not repeat within one call.
 
-        Raises AuthError at once, ClusterError when nothing moved for the loop's patience.
+        Raises AuthError immediately, ClusterError if the server has accepted nothing for the loop's patience.
         """
         outcome, running = Outcome(), set[Future[Outcome]]()
         for batch in self._batches(operations):
@@ -130,7 +135,7 @@ class BulkLoop:
             yield batch
 
     def _deliver(self, batch: list[Operation]) -> Outcome:
-        """Send one batch again and again until each of its operations is settled."""
+        """Send one batch repeatedly until the outcome of each operation is known."""
         outcome, patience = Outcome(), _Patience(self._patience_s, self._closing)
         waiting = [batch]
         while waiting:
@@ -152,30 +157,30 @@ class BulkLoop:
         return outcome
 
     def _attempt(self, part: list[Operation], outcome: Outcome) -> tuple[list[Operation], ClusterError | None]:
-        """Send one request. Return the operations still to be settled, and what the trouble is, if any."""
+        """Send one request. Returns the operations without an outcome, and the problem, if any."""
         if part[0].size > MAX_OPERATION:
             outcome.rejected[part[0].id] = f"too large: {part[0].size:,} bytes in one document"
             return [], UnavailableError("A document is too large.")
         try:
             answer = self._client.bulk(body=_body(part), params={**_PARAMS, "timeout": f"{self._server_s:.0f}s"})
         except SerializationError:
-            return part, UnavailableError("The server's answer is not JSON.")
+            return part, UnavailableError("The server's response is not JSON.")
         except ConnectionTimeout:
             self._shrink()
             return part, UnavailableError("The server did not answer in time.")
         except opensearchpy.ConnectionError as error:
             if explained := explain_certificate(error, self._access):
                 raise explained from error
-            return part, UnavailableError(f"The connection to the server is lost ({cause_text(error)}).")
+            return part, UnavailableError(f"The connection to the server was lost ({cause_text(error)}).")
         except TransportError as error:
             return self._refused(part, error, outcome)
         items = [next(iter(item.values())) for item in answer.get("items", [])] if isinstance(answer, Mapping) else []
         if [item.get("_id") for item in items] != [operation.id for operation in part]:
-            return part, UnavailableError(f"The server gave {len(items)} answers that do not match {len(part)} operations.")
+            return part, UnavailableError(f"The server returned {len(items)} items that do not match {len(part)} operations.")
         return self._settle(part, items, outcome)
 
     def _refused(self, part: list[Operation], error: TransportError, outcome: Outcome) -> tuple[list[Operation], ClusterError | None]:
-        """Handle an error answer to a whole request."""
+        """Handle an error response to a whole request. Returns as `_attempt` does."""
         status, text, where = error.status_code, reason_of(error.info), self._where(part[0])
         if status == 413:
             if len(part) == 1:
@@ -197,7 +202,7 @@ class BulkLoop:
         raise explain_error(int(status), str(error.error), error.info, "/_bulk")
 
     def _settle(self, part: list[Operation], items: list[Any], outcome: Outcome) -> tuple[list[Operation], ClusterError | None]:
-        """Sort the items of an answer into the outcome; return those to be sent again."""
+        """Add the items of a response to the outcome. Returns the operations to send again, and the problem, if any."""
         again, trouble, busy = [], None, False
         for operation, item in zip(part, items, strict=True):
             verdict, text = _verdict(operation, item)
@@ -221,7 +226,7 @@ class BulkLoop:
         return again, trouble
 
     def _forbidden(self, text: str, where: str) -> ClusterError:
-        """Return a refusal as trouble the first time, since a node may not have learnt of a role yet; raise it as AuthError from then on."""
+        """Return a refusal as a problem to retry the first time; raise it after that. A node may not know a new role yet."""
         with self._lock:
             denied, self._denied = self._denied, True
         if denied:
@@ -241,7 +246,7 @@ class BulkLoop:
 
 
 class _Patience:
-    """Waiting with jitter, growing from 0.1 s to 10 s, until nothing has moved for too long."""
+    """Waits between retries, with jitter, from 0.1 s up to 10 s. Gives up if the server has accepted nothing for too long."""
 
     def __init__(self, seconds: float, closing: threading.Event) -> None:
         self._seconds, self._closing = seconds, closing
@@ -253,16 +258,16 @@ class _Patience:
     def wait(self, trouble: ClusterError, report: Callable[[str], None]) -> None:
         waited = time.monotonic() - self._since
         if waited > self._seconds:
-            raise lasting_error(f"The server has taken nothing for {waited:.0f} s", trouble) from trouble
+            raise lasting_error(f"The server has accepted no writes for {waited:.0f} s", trouble) from trouble
         self._tries += 1
         if self._tries == 3:
-            report(f"The server takes no writes, trying on for up to {self._seconds:.0f} s: {trouble.found}")
+            report(f"The server accepts no writes; retrying for up to {self._seconds:.0f} s: {trouble.found}")
         if self._closing.wait(random.uniform(0.5, 1) * min(10.0, 0.1 * 2**self._tries)):
-            raise ClusterError("The bulk loop was closed while it waited for the server.")
+            raise ClusterError("The bulk loop was closed while it was waiting for the server.")
 
 
 def _verdict(operation: Operation, item: Mapping[str, Any]) -> tuple[str, str]:
-    """Judge one item of a bulk answer: done, conflict, blocked, rejected, forbidden or again, with the reason in words."""
+    """Classify one item of a bulk response: done, conflict, blocked, rejected, forbidden or again. Returns this and the reason."""
     status, error = int(item.get("status", 500)), item.get("error") or {}
     kind, text = str(error.get("type", "")), _item_reason(error)
     if 200 <= status < 300 or (status == 404 and operation.document is None and not kind):
@@ -284,12 +289,12 @@ def _shortage(item: Mapping[str, Any], text: str, where: str) -> ClusterError:
 
 
 def _cause(error: Mapping[str, Any]) -> str:
-    """Return why an item failed, whole. The reason around a cause quotes the refused value, which may be long, or a paper's own words."""
+    """Return the innermost reason of a failed item, uncut. The outer reason quotes the refused value, which may be long or mislead."""
     return str((error.get("caused_by") or {}).get("reason") or error.get("reason") or "")
 
 
 def _item_reason(error: Mapping[str, Any]) -> str:
-    """Return why an item failed as people are told: what was refused, cut, and its cause."""
+    """Return why an item failed, for people: the outer reason and its cause, both shortened."""
     refused, cause = str(error.get("reason") or "")[:_QUOTED], _cause(error)[:_QUOTED]
     return refused if cause == refused else ": ".join(part for part in (refused, cause) if part)
 

@@ -1,6 +1,6 @@
-"""Every request that changes an index, an alias or a setting: believed when it is acknowledged, else read back.
+"""Every request that changes an index, an alias or a setting. A change counts as done if it is acknowledged or can be read back.
 
-`acknowledged: false` and a lost answer are doubt. What was asked for is then looked for, and asked for again where it has not happened.
+After `acknowledged: false` or a lost response the outcome is unknown. The state is then read, and the request is repeated if needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _EXISTS = "resource_already_exists_exception"
 
 
 def create_index(client: OpenSearch, name: str, body: Mapping[str, Any]) -> bool:
-    """Create an index; False where it exists. Raises RefusedError where the server does not accept it."""
+    """Create an index; return False if it already exists. Raises RefusedError if the server does not accept it."""
     created = True
 
     def send() -> Any:
@@ -39,7 +39,7 @@ def create_index(client: OpenSearch, name: str, body: Mapping[str, Any]) -> bool
 
 
 def put_settings(client: OpenSearch, names: Sequence[str], settings: Mapping[str, Any]) -> None:
-    """Change settings of indexes, flat names without `index.`; None restores the server's default."""
+    """Change settings of indexes. Names are flat, with or without `index.`; None restores the server's default."""
     wanted = {f"index.{name.removeprefix('index.')}": value for name, value in settings.items()}
 
     def done() -> bool:
@@ -50,7 +50,7 @@ def put_settings(client: OpenSearch, names: Sequence[str], settings: Mapping[str
 
 
 def put_mapping(client: OpenSearch, index: str, body: Mapping[str, Any]) -> None:
-    """Add fields to a mapping, or replace its `_meta`. Raises RefusedError where they are mapped otherwise."""
+    """Add fields to a mapping, or replace its `_meta`. Raises RefusedError if a field already has another type."""
 
     def done() -> bool:
         found = reads.description(client, index)["mappings"]
@@ -60,15 +60,15 @@ def put_mapping(client: OpenSearch, index: str, body: Mapping[str, Any]) -> None
 
 
 def update_aliases(client: OpenSearch, actions: Sequence[Action], *, wait_s: float | None = None, server_s: float | None = None) -> None:
-    """Change aliases, and delete indexes (`remove_index`), all in one request or not at all.
+    """Change aliases and delete indexes (`remove_index`) in one request that applies completely or not at all.
 
     Args:
         client: the connection.
-        actions: as `_aliases` takes them; with `must_exist` on removals they are a compare-and-set.
-        wait_s: how long a change in doubt is looked for, and asked for again; 0 raises at once, for callers that look themselves.
-        server_s: how long the server may take, and the answer.
+        actions: as in the `_aliases` API; with `must_exist` on removals they are a compare-and-set.
+        wait_s: for how long an unknown outcome is checked and retried; 0 raises at once, for callers that check themselves.
+        server_s: timeout of the request, for the server and the client.
 
-    Raises MissingError where a condition does not hold, UnsettledError where it stays in doubt.
+    Raises MissingError if a condition does not hold, UnsettledError if the outcome stays unknown.
     """
     params: dict[str, Any] = {} if server_s is None else {"timeout": f"{max(1, int(server_s) - 1)}s", "request_timeout": server_s}
     send = lambda: client.indices.update_aliases(body={"actions": list(actions)}, params=dict(params))  # noqa: E731
@@ -83,16 +83,16 @@ def update_aliases(client: OpenSearch, actions: Sequence[Action], *, wait_s: flo
 def block_writes(client: OpenSearch, names: Sequence[str], server_s: float) -> None:
     """Put a write block on indexes. Raises UnsettledError or AuthError unless every shard of each is blocked.
 
-    Not tried again here: a block in doubt is lifted by the caller, who knows for how long writers may wait.
+    There is no retry here: after an unknown outcome the caller lifts the block, because it knows how long writers may wait.
     """
     path, params = f"/{quote(','.join(names))}/_block/write", {"timeout": f"{max(1, int(server_s) - 1)}s", "request_timeout": server_s}
     answers.blocked(client.transport.perform_request("PUT", path, params=params), names)
 
 
 def lift_block(client: OpenSearch, names: Sequence[str]) -> None:
-    """Lift the write blocks of indexes, a half-made one too. Raises UnsettledError or AuthError where one stays.
+    """Lift the write blocks of indexes, even incomplete ones. Raises UnsettledError or AuthError if one remains.
 
-    A block that not every shard confirmed carries a UUID, and no setting lifts it: it has to be completed first.
+    A block that not every shard confirmed has a UUID, and no setting lifts it: it must be completed first.
     """
     there = sorted(reads.indexes(client, names, "*.settings.index.uuid"))
     if not there:
@@ -106,13 +106,13 @@ def lift_block(client: OpenSearch, names: Sequence[str]) -> None:
     if left:
         raise UnsettledError(
             f"The write block of {', '.join(left)} could not be lifted.",
-            "Writes are refused until it is.",
+            "Writes are refused until it is lifted.",
             f'As an administrator: PUT {left[0]}/_block/write, then PUT {left[0]}/_settings {{"index.blocks.write": null}}',
         )
 
 
 def put_pipeline(client: OpenSearch, name: str, body: Mapping[str, Any]) -> None:
-    """Create a search pipeline. Raises RefusedError where the server has no such processors."""
+    """Create a search pipeline. Raises RefusedError if the server does not have its processors."""
     path = f"/_search/pipeline/{quote(name)}"
     _sure(
         lambda: client.transport.perform_request("PUT", path, body=dict(body)),
@@ -122,20 +122,20 @@ def put_pipeline(client: OpenSearch, name: str, body: Mapping[str, Any]) -> None
 
 
 def refresh(client: OpenSearch, *names: str) -> None:
-    """Make everything visible on all copies. Raises UnsettledError where a copy failed, MissingError where an index is gone."""
+    """Make all writes searchable on all copies. Raises UnsettledError if a copy failed, MissingError if an index is gone."""
     where = ",".join(names)
     retry_read(lambda: answers.whole(client.indices.refresh(index=where), where))
 
 
 def force_merge(client: OpenSearch, index: str) -> None:
-    """Merge an index to one segment."""
+    """Merge an index into one segment. Raises UnsettledError if a shard failed."""
     answers.whole(client.indices.forcemerge(index=index, max_num_segments=1, request_timeout=3600), index)
 
 
 def write_document(client: OpenSearch, index: str, key: str, body: Mapping[str, Any], seen: tuple[int, int] | None) -> None:
-    """Write one document if it is still the version that was seen (sequence number, primary term); None for one that must be new.
+    """Write one document if it still has the version `seen` (sequence number, primary term); None if it must not exist yet.
 
-    Raises ConflictError, MissingError where the index is not there.
+    Raises ConflictError if the version differs, MissingError if the index does not exist.
     """
     only = {"if_seq_no": seen[0], "if_primary_term": seen[1]} if seen else {"op_type": "create"}
     params = {**only, "require_alias": "false"}
@@ -143,7 +143,7 @@ def write_document(client: OpenSearch, index: str, key: str, body: Mapping[str, 
 
 
 def delete_document(client: OpenSearch, index: str, key: str, seen: tuple[int, int]) -> None:
-    """Delete one document if it is still the version that was seen; nothing happens where it is gone. Raises ConflictError."""
+    """Delete one document if it still has the version `seen`; do nothing if it is gone. Raises ConflictError."""
     params = {"if_seq_no": seen[0], "if_primary_term": seen[1]}
     try:
         answers.written(client.delete(index=index, id=key, params=params), index, key)
@@ -157,7 +157,7 @@ def _result_of(error: MissingError) -> object:
 
 
 def delete_index(client: OpenSearch, name: str) -> None:
-    """Delete an index; nothing happens where there is none."""
+    """Delete an index; do nothing if it does not exist."""
     _sure(
         lambda: client.indices.delete(index=name, params={"ignore_unavailable": "true"}),
         lambda: not reads.indexes(client, [name], "*.settings.index.uuid"),
@@ -166,10 +166,10 @@ def delete_index(client: OpenSearch, name: str) -> None:
 
 
 def ask(client: OpenSearch, method: str, path: str, body: Any) -> tuple[str, ...]:
-    """Send a request that changes nothing even where it is allowed; return the actions that this user lacks for it, () for none.
+    """Send a request that changes nothing even if it is allowed. Returns the permissions that this user lacks for it; () for none.
 
-    Any answer but a refusal says that the user was allowed to ask: that there is no such index, that a condition does not hold. Raises
-    ClusterError where the server is away, and AuthError for a refusal that names no action.
+    Any response but a refusal means that the user is allowed, for example "no such index" or a failed condition. Raises ClusterError if the
+    server is unavailable, and AuthError for a refusal that names no permission.
     """
     try:
         return retry_read(lambda: _allowed(client.transport.perform_request(method, path, body=body), index_of(path)))
@@ -184,7 +184,7 @@ def ask(client: OpenSearch, method: str, path: str, body: Any) -> tuple[str, ...
 
 
 def _allowed(answer: Any, where: str) -> tuple[str, ...]:
-    """Raise AuthError for the first refusal inside an answer: of a shard, an item or a part."""
+    """Return (), or raise AuthError for the first refusal inside a response: of a shard, an item or a part."""
     failure = answers.refused_part(answer)
     if failure is not None:
         raise explain_failure(failure, where, "")
@@ -192,10 +192,10 @@ def _allowed(answer: Any, where: str) -> tuple[str, ...]:
 
 
 def _sure(send: Callable[[], Any], done: Callable[[], bool], what: str, wait_s: float | None = None) -> None:
-    """Send a change until it is acknowledged, or seen to have happened.
+    """Send a change until it is acknowledged or can be seen to have happened.
 
-    An answer that says no (a refusal, a conflict, a condition that does not hold) is believed, unless an earlier attempt in doubt has happened
-    after all.
+    A negative response (a refusal, a conflict, a failed condition) is final, unless an earlier attempt with an unknown outcome has succeeded
+    after all. `done` reads whether the change has happened.
     """
     began, limit, pause = time.monotonic(), retry_seconds() if wait_s is None else wait_s, 0.05
     doubt = refused = False
@@ -203,7 +203,7 @@ def _sure(send: Callable[[], Any], done: Callable[[], bool], what: str, wait_s: 
         try:
             answers.acknowledged(send(), what)
             return
-        except AuthError as error:
+        except AuthError as error:  # retried once: a node may not know a new role yet
             if refused:
                 raise
             trouble: ClusterError = error
@@ -219,14 +219,14 @@ def _sure(send: Callable[[], Any], done: Callable[[], bool], what: str, wait_s: 
             return
         if time.monotonic() - began >= limit:
             if isinstance(trouble, UnsettledError):
-                raise UnsettledError(f"{what} was not acknowledged, and has not happened so far.", "", trouble.hint) from trouble
+                raise UnsettledError(f"{what} was not acknowledged and has not happened so far.", "", trouble.hint) from trouble
             raise trouble
         time.sleep(pause)
         pause = min(2.0, pause * 2)
 
 
 def _moved(client: OpenSearch, actions: Sequence[Action]) -> bool:
-    """Whether everything that an alias request asked for is so."""
+    """Return whether all actions of an alias request have happened."""
     steps = [(kind, step) for action in actions for kind, step in action.items()]
     found = reads.indexes(client, sorted({step["index"] for _, step in steps}), "*.aliases,*.settings.index.uuid")
     for kind, step in steps:
@@ -244,7 +244,7 @@ def _added_too(steps: Sequence[tuple[str, dict[str, Any]]], removed: Mapping[str
 
 
 def _half_blocked(client: OpenSearch, names: Sequence[str]) -> list[str]:
-    """Return those indexes on which a write block stands that no setting holds."""
+    """Return the indexes with an incomplete write block, which does not appear in their settings."""
     blocks = reads.write_blocks(client, names)
     if not blocks:
         return []
@@ -255,7 +255,7 @@ def _half_blocked(client: OpenSearch, names: Sequence[str]) -> list[str]:
 
 
 def _holds(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether (flat) settings are as wanted; the server keeps them as text."""
+    """Return whether flat settings have the wanted values. The server stores values as text."""
     for name, value in wanted.items():
         has = settings.get(name)
         said = str(value).lower() if isinstance(value, bool) else str(value)
@@ -265,7 +265,7 @@ def _holds(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def _covers(found: Any, wanted: Any) -> bool:
-    """Whether a mapping contains all of another."""
+    """Return whether a mapping contains all of another."""
     if not isinstance(wanted, Mapping):
         return str(found).lower() == str(wanted).lower()
     return isinstance(found, Mapping) and all(name in found and _covers(found[name], part) for name, part in wanted.items())

@@ -1,7 +1,7 @@
-"""How far the writes of a shard are safe: on every in-sync copy, and on disk.
+"""Checkpoints: up to which operation the writes of a shard are safe on every in-sync copy and on disk.
 
-What a search or a read by id finds may not be: after a write that failed half-way (a full disk) a shard can go on to show documents that it has
-confirmed to nobody, and that are gone when it starts again. So nothing is concluded from what stands above a checkpoint.
+A document found by a search or a read is not always safe. After a write that failed half-way (a full disk), a shard can continue to show
+documents that it never confirmed and that disappear when it restarts. So nothing is concluded from operations above a checkpoint.
 """
 
 from __future__ import annotations
@@ -14,12 +14,18 @@ from osembed.errors import UnsettledError
 from osembed.opensearch import reads
 from osembed.opensearch.client import OpenSearch
 
-_CONFIRMED_S = 2.0  # writes on their way are confirmed within moments
+_CONFIRMED_S = 2.0  # normal writes are confirmed within moments
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a shard's primary stands: all operations up to `safe` are on every in-sync copy, `highest` was given out last."""
+    """The state of a shard's primary.
+
+    Attributes:
+        safe: the global checkpoint; all operations up to this sequence number are on every in-sync copy.
+        highest: the last sequence number that was assigned.
+        term: the primary term.
+    """
 
     safe: int
     highest: int
@@ -27,7 +33,7 @@ class Checkpoint:
 
 
 def read_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
-    """Return each shard's checkpoint. Raises UnsettledError where a primary is missing or has just moved."""
+    """Return each shard's checkpoint. Raises UnsettledError if a primary is missing or has just moved."""
     terms = reads.primary_terms(client, index)
     shards = reads.stats(client, index, "docs", level="shards").get("shards", {})
     found = {}
@@ -42,9 +48,9 @@ def read_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
 
 
 def whole_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
-    """Return each shard's checkpoint once all that the shard has now stands at or below it; what is written meanwhile is not waited for.
+    """Return each shard's checkpoint when it covers everything that the shard holds now. Later writes are not waited for.
 
-    Raises UnsettledError where that is not so in time: a scan up to the checkpoint would be complete, and not see all.
+    Raises UnsettledError if that takes too long: a scan up to the checkpoint would then look complete but miss documents.
     """
     first, ends = read_checkpoints(client, index), time.monotonic() + _CONFIRMED_S
     now = first
@@ -59,11 +65,11 @@ def whole_checkpoints(client: OpenSearch, index: str) -> dict[int, Checkpoint]:
 
 
 def unconfirmed(index: str, shard: int, safe: int, highest: int) -> UnsettledError:
-    """Return the error for a shard that holds more than it confirms."""
+    """Return the error for a shard that holds operations which it does not confirm."""
     command = {"cancel": {"index": index, "shard": shard, "node": "NODE", "allow_primary": True}}
     return UnsettledError(
         f"Shard {shard} of {index} does not confirm all of its writes: it has operation {highest} and confirms {safe}.",
-        "A write that failed half-way, on a full disk say, leaves a shard so; what is not confirmed is gone when the shard starts again.",
-        f"Restart the node that holds it (`GET _cat/shards/{index}`), or start the shard again: POST _cluster/reroute "
+        "This happens after a write failed half-way, for example on a full disk. Unconfirmed writes are lost when the shard restarts.",
+        f"Restart the node that holds it (`GET _cat/shards/{index}`), or restart the shard: POST _cluster/reroute "
         f"{json.dumps({'commands': [command]})}. Then run the same command again.",
     )

@@ -1,6 +1,6 @@
-"""The connection: retries of safe requests, and errors in osembed's own words. `opensearch.access` says how a server is reached.
+"""The connection: retries of safe requests, and translation of errors. `opensearch.access` describes how to reach a server.
 
-The bulk endpoint is left alone: `bulk` has a retry table of its own. Everything else goes through `Transport`.
+Requests to the bulk endpoint are passed through, because `bulk` has its own retry table. Everything else goes through `Transport`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import opensearchpy
 import orjson
-from opensearchpy import OpenSearch as OpenSearch  # the one place: others import the type from here
+from opensearchpy import OpenSearch as OpenSearch  # the only import of this type: other modules import it from here
 from opensearchpy.exceptions import (
     AuthenticationException,
     ConnectionTimeout,
@@ -26,7 +26,7 @@ from opensearchpy.exceptions import (
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from osembed.errors import ClusterError
-from osembed.opensearch.access import Access as Access  # others import it from here
+from osembed.opensearch.access import Access as Access  # other modules import it from here
 from osembed.opensearch.access import check_access, unauthorized_error
 from osembed.opensearch.node import CLUSTER_NAME
 from osembed.opensearch.patience import retry_seconds
@@ -36,12 +36,12 @@ from osembed.opensearch.trust import trusted_context
 
 _TIMEOUT_S = 60
 _SAFE_POSTS = ("_search", "_msearch", "_mget", "_count", "_refresh")
-_SAFE_WRITE = "/osembed-journal/_doc/"  # conditional on what was read: applied twice is a conflict, and then it is read again
+_SAFE_WRITE = "/osembed-journal/_doc/"  # conditional on the version that was read: a repeated write is a conflict, which is read again
 
 
 @dataclass(frozen=True)
 class Server:
-    """What a server says of itself.
+    """A server's description of itself.
 
     Attributes:
         url: its address.
@@ -60,16 +60,17 @@ class Server:
 
 
 class Transport(opensearchpy.Transport):
-    """opensearch-py's transport with jittered retries for requests that change nothing, and errors translated once.
+    """opensearch-py's transport, with jittered retries for requests that change nothing, and with translated errors.
 
-    A server that has never answered gets one second: a mistyped URL should not cost twenty. One that has shown its certificate is the right one.
+    A server that has never answered is retried for one second only, so that a mistyped URL fails fast. A server that has shown a valid
+    certificate is the right one and gets the full time.
     """
 
     answered = False
     access: Access
 
     def perform_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
-        """Send a request; `_bulk` keeps its raw errors for the bulk loop."""
+        """Send a request. Errors of `_bulk` are not translated: the bulk loop handles them."""
         path = url.split("?")[0]
         send = super().perform_request
         if path.rsplit("/", 1)[-1] == "_bulk":
@@ -85,7 +86,7 @@ class Transport(opensearchpy.Transport):
             raise _translate(error, path, self.access) from error
 
     def _is_over(self, state: RetryCallState) -> bool:
-        """Whether a request was tried for long enough."""
+        """Return whether a request has been retried for long enough."""
         error = state.outcome.exception() if state.outcome else None
         met = self.answered or (self.access.encrypted and isinstance(root_cause(error), RemoteDisconnected))
         limit = retry_seconds() if met else min(1.0, retry_seconds())
@@ -93,21 +94,21 @@ class Transport(opensearchpy.Transport):
 
 
 class Serializer(opensearchpy.serializer.JSONSerializer):
-    """JSON by orjson."""
+    """JSON with orjson."""
 
     def loads(self, s: Any) -> Any:
-        """Parse an answer."""
+        """Parse a response."""
         return orjson.loads(s)
 
     def dumps(self, data: Any) -> Any:
-        """Serialise a body; bytes and strings pass as they are."""
+        """Serialise a body; bytes and strings are passed on unchanged."""
         return data if isinstance(data, str | bytes) else orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def connect(access: Access) -> OpenSearch:
-    """Return a client for a server. Nothing is sent yet."""
+    """Return a client for a server. Nothing is sent yet. Raises InputError for credentials or a CA file that cannot be used."""
     check_access(access)
-    logging.getLogger("opensearch").setLevel(logging.CRITICAL)  # it logs bodies and headers
+    logging.getLogger("opensearch").setLevel(logging.CRITICAL)  # it logs bodies and headers, with credentials
     client = OpenSearch(
         access.url,
         headers=access.headers,
@@ -126,33 +127,33 @@ def connect(access: Access) -> OpenSearch:
 
 
 def handshake(client: OpenSearch, url: str) -> Server:
-    """Ask a server who it is. Raises ClusterError where it is not an OpenSearch."""
+    """Return the server's description of itself. Raises ClusterError if it is not OpenSearch."""
     info = client.info()
     version = info.get("version") if isinstance(info, Mapping) else None
     if not isinstance(version, Mapping) or "number" not in version:
-        raise ClusterError(f"{url} answers, but not as OpenSearch does.", "", "Check the URL; is a login page in between?")
+        raise ClusterError(f"{url} answers, but not like OpenSearch.", "", "Check the URL; is there a login page in front of it?")
     if version.get("distribution") != "opensearch":
         raise ClusterError(
             f"{url} is Elasticsearch {version['number']}.",
             "osembed uses OpenSearch's k-NN and hybrid queries.",
-            "Name an OpenSearch server, or leave --url out for the embedded one.",
+            "Use an OpenSearch server, or leave out --url for the embedded node.",
         )
     return Server(url, _version(str(version["number"])), info.get("cluster_name") == CLUSTER_NAME)
 
 
 def _translate(error: Exception, path: str, access: Access) -> ClusterError:
-    """Turn an error of opensearch-py into osembed's; outside the bulk loop nobody meets another."""
+    """Return osembed's error for an error of opensearch-py. Outside the bulk loop no other code sees the original."""
     if isinstance(error, SerializationError):
-        return ClusterError("The server answers, but not with JSON.", "It is not an OpenSearch.", "Check --url.")
+        return ClusterError("The server answers, but not with JSON.", "It is not OpenSearch.", "Check --url.")
     if isinstance(error, opensearchpy.ConnectionError) and (explained := explain_connection(error, access)):
         return explained
     if isinstance(error, ConnectionTimeout):
-        return ClusterError("The server did not answer in time.", "", "Look at its load and log, then run the command again.")
+        return ClusterError("The server did not answer in time.", "", "Check its load and log, then run the command again.")
     if isinstance(error, opensearchpy.ConnectionError):
         return ClusterError(
             f"{access.url} cannot be reached: {cause_text(error)}.",
             "",
-            "Check --url (OSEMBED_URL) and that the server runs, or leave it out for the embedded node.",
+            "Check --url (OSEMBED_URL) and that the server is running, or leave out --url for the embedded node.",
         )
     if isinstance(error, AuthenticationException):
         return unauthorized_error(access)
@@ -163,9 +164,9 @@ def _translate(error: Exception, path: str, access: Access) -> ClusterError:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether an error of a safe request may be gone at the next try."""
+    """Return whether a safe request may succeed at the next try after this error."""
     if isinstance(error, SSLError):
-        return isinstance(root_cause(error), ssl.SSLEOFError)  # cut off in the middle; a certificate stays what it is
+        return isinstance(root_cause(error), ssl.SSLEOFError)  # connection cut off; a bad certificate would stay bad
     if isinstance(error, opensearchpy.ConnectionError | SerializationError):
         return not isinstance(error, ConnectionTimeout)
     return isinstance(error, TransportError) and error.status_code in (429, 502, 503, 504)

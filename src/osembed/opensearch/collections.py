@@ -1,4 +1,4 @@
-"""All collections of a server: recognised by what their indexes say of themselves, their state read off aliases and journal."""
+"""All collections on a server. They are recognised by the `_meta` of their indexes; aliases and journal give their state."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from osembed.papers.levels import LEVELS, Level
 
 CollectionState = Literal["live", "migrating", "migrated", "loading", "half dropped", "left over", "contradictory"]
 _NAMED_AS_OURS = re.compile(r".+-[0-9a-f]{8}-g\d+")
-PARTIAL = "As far as this user sees: what the server forbids it may be left out."
+PARTIAL = "As far as this user can see: collections that the server hides from this user are left out."
 
 
 @dataclass(frozen=True)
 class CollectionInfo:
-    """One collection as it stands in the cluster.
+    """One collection in the cluster.
 
     Attributes:
-        name: of the collection.
-        state: live; migrating or migrated (live, its migration is before or after the swap and not finished); loading (its first load is
-            under way or was interrupted); half dropped; left over (indexes that nothing shows); contradictory (`osembed doctor` says why).
-        papers, chunks: how many documents this user finds; None where it may not search them, or they are not live.
-        megabytes: of all its indexes with their replicas; None where that cannot be read.
-        models: level → the model of the live index, else of the one that is loading.
+        name: the collection's name.
+        state: live; migrating or migrated (live, with a migration before or after its swap that is not finished); loading (the first load is
+            running or was interrupted); half dropped; left over (indexes that no alias points to); contradictory (`osembed doctor` says why).
+        papers, chunks: number of documents that this user can see; None if it may not search them, or if they are not live.
+        megabytes: size of all its indexes with replicas; None if it cannot be read.
+        models: level → the model of the live index, or of the one that is loading.
     """
 
     name: str
@@ -45,7 +45,7 @@ class CollectionInfo:
 
 
 def find_collections(client: OpenSearch) -> list[CollectionInfo]:
-    """Return the collections that this user sees, by name. Raises AuthError where it may not ask which indexes there are."""
+    """Return the collections that this user can see, sorted by name. Raises AuthError if it may not list indexes."""
     journal = Journal(client)
     try:
         indexes = reads.matching(client, "*", SEE)
@@ -54,11 +54,12 @@ def find_collections(client: OpenSearch) -> list[CollectionInfo]:
     found = [as_found(index, info, _recalled(journal, index, info)) for index, info in indexes.items()]
     names = {one.meta.collection for one in found if one.meta and is_ours(one, one.meta.collection)}
     seen = [_survey(journal, name, found) for name in sorted(names | _interrupted_drops(journal))]
-    return [_describe(client, one) for one in seen if one.ours or is_pending(one.state)]  # a search of the journal lags behind
+    # Checked again by a realtime read, because the search that found interrupted drops may lag behind.
+    return [_describe(client, one) for one in seen if one.ours or is_pending(one.state)]
 
 
 def is_partial(client: OpenSearch) -> bool:
-    """Whether there may be collections that this user is not shown."""
+    """Return whether some collections may be hidden from this user."""
     return permissions.is_secured(client)
 
 
@@ -76,7 +77,7 @@ def state_of(seen: Survey) -> CollectionState:
 
 
 def _recalled(journal: Journal, index: str, info: Mapping[str, Any]) -> dict[str, State]:
-    """Return the journal's entry of an index whose description was wiped; only where it is called as osembed calls its indexes."""
+    """Return the journal's entry of an index whose `_meta` was wiped, if its name has osembed's form."""
     if info.get("mappings", {}).get("_meta", {}).get("osembed") or not _NAMED_AS_OURS.fullmatch(index):
         return {}
     with suppress(AuthError):
@@ -85,18 +86,18 @@ def _recalled(journal: Journal, index: str, info: Mapping[str, Any]) -> dict[str
 
 
 def _interrupted_drops(journal: Journal) -> set[str]:
-    """Return the collections whose drop was begun and not completed: of one, no index may be left."""
+    """Return the collections with an incomplete drop, even if none of their indexes is left."""
     with suppress(AuthError):
         return {key.partition(":")[2] for key, state in journal.entries("collection").items() if is_pending(state)}
     return set()
 
 
 def _survey(journal: Journal, name: str, found: list[SurveyedIndex]) -> Survey:
-    """Return what was read, as a survey of one collection; without the journal's other entries."""
+    """Return the survey of one collection from what was read, without the journal's other entries."""
     ours = tuple(one for one in found if is_ours(one, name))
     foreign = tuple(one for one in found if one not in ours and is_behind(one, name))
     state, migration = None, None
-    with suppress(AuthError):  # then its aliases alone say how it stands
+    with suppress(AuthError):  # without the journal, the aliases alone give the state
         state, migration = journal.read(collection_key(name)), journal.read(migration_key(name))
     return Survey(name, ours, foreign, (), state or {}, read_state(migration), (), frozenset())
 
@@ -117,16 +118,16 @@ def _describe(client: OpenSearch, seen: Survey) -> CollectionInfo:
 
 def _not_shown(refused: AuthError) -> AuthError:
     error = AuthError(
-        f"This user may not ask which indexes there are ({', '.join(refused.actions) or 'indices:admin/get'} on *).",
-        "Which collections there are is unknown; that is not to say that there are none.",
-        "Ask for one by its name (osembed status --collection NAME), or allow that action on * in a role of this user.",
+        f"This user may not list indexes ({', '.join(refused.actions) or 'indices:admin/get'} on *).",
+        "There may be collections, but they cannot be listed.",
+        "Ask for one by name (osembed status --collection NAME), or allow that action on * in a role of this user.",
     )
     error.actions, error.where = refused.actions, "*"
     return error
 
 
 def _count(client: OpenSearch, index: str) -> int | None:
-    with suppress(ClusterError):  # forbidden, away, or gone this moment: what is not known is not said
+    with suppress(ClusterError):  # forbidden, unavailable or just deleted: the count is unknown
         return reads.count(client, index)
     return None
 

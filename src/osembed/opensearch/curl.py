@@ -1,4 +1,4 @@
-"""A request as one line for a shell: it can be run as it is, names the credentials without holding them, and fails visibly. Pure."""
+"""A request as one shell line that can be run directly, takes credentials from variables, and fails visibly. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _BY_VARIABLE = '"$OSEMBED_USER:$OSEMBED_PASSWORD"'
 
 
 def curl_line(access: Access, path: str, body: str, variables: Mapping[str, str] = os.environ) -> str:
-    """Return the curl command that posts a JSON body as this user. An error answer is shown, and ends it with a code other than 0.
+    """Return the curl command that posts a JSON body as this user. It shows an error response and then exits with a non-zero code.
 
     Args:
-        access: how the server is reached; its password stays out of the line.
-        path: of the request, with its parameters.
-        body: JSON.
-        variables: the environment, which says where the password comes from.
+        access: how to reach the server; the password is not in the line.
+        path: the path of the request, with parameters.
+        body: the JSON body.
+        variables: the environment, which decides where the line takes the password from.
     """
     words = ["curl", "--fail-with-body", "-sS", shlex.quote(access.url + path), *_trust(access)]
     if access.user:
@@ -29,7 +29,7 @@ def curl_line(access: Access, path: str, body: str, variables: Mapping[str, str]
 
 
 def unset_variables(access: Access, variables: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the variables that the line needs and that are not set, or say something else: user and password stood in the URL."""
+    """Return the variables that the line needs and that are not set, or differ because user and password were given in the URL."""
     if not access.user:
         return []
     missing = [] if variables.get("OSEMBED_USER") == access.user else ["OSEMBED_USER"]

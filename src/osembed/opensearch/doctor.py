@@ -1,4 +1,4 @@
-"""What a person would check before trusting a server with a collection: version, plugins, pipeline, aliases, memory, disk."""
+"""Check a server and a collection: version, plugins, permissions, pipeline, aliases, leftovers, memory, disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from osembed.opensearch.target import Targets
 Severity = Literal["ok", "warning", "problem", "mended"]
 _NEEDED = ("opensearch-knn", reads.NEURAL_SEARCH)
 _HARMFUL = ("write block", "foreign index", "interrupted drop")
-_AT_WORK_S = 60  # a younger scratch index may be in use
+_AT_WORK_S = 60  # a scratch index younger than this may be in use
 _LINKS = 16  # HNSW m of every profile
 
 
@@ -39,9 +39,10 @@ class Finding:
 
 
 def examine_server(client: OpenSearch, server: Server, collection: str) -> list[Finding]:
-    """Run all checks. Sees to the search pipeline and to who names it, deletes forgotten scratch indexes, and changes nothing else.
+    """Run all checks and return the findings.
 
-    What this user may not see is a warning, never "is not there".
+    Recreates the search pipeline, repairs the indexes' default pipeline and deletes old scratch indexes; changes nothing else. Something that
+    this user may not see is reported as a warning, never as missing.
     """
     pipeline, finding = _pipeline(client)
     found = [*_collection(client, collection, pipeline), *_leftovers(client, collection)]
@@ -49,7 +50,7 @@ def examine_server(client: OpenSearch, server: Server, collection: str) -> list[
 
 
 def forecast_bytes(dimension: int, vectors: int) -> int:
-    """Return the memory of an HNSW graph with float vectors: 1.1 · (4d + 8m) bytes a vector (OpenSearch documentation)."""
+    """Return the bytes of memory of an HNSW graph with float vectors: 1.1 · (4d + 8m) per vector (OpenSearch documentation)."""
     return int(1.1 * (4 * dimension + 8 * _LINKS) * vectors)
 
 
@@ -67,14 +68,14 @@ def _server(client: OpenSearch, server: Server) -> Iterator[Finding]:
             "plugins",
             "problem",
             "opensearch-knn is missing",
-            "Without it there are no vectors. Install the k-NN plugin.",
+            "Without it the server cannot store vectors. Install the k-NN plugin.",
         )
     elif missing:
         yield Finding(
             "plugins",
             "warning",
             "opensearch-neural-search is missing",
-            "Hybrid search is fused on the client; other programs cannot send it.",
+            "Hybrid search is fused on the client; other programs cannot send hybrid queries.",
         )
     else:
         yield Finding("plugins", "ok", ", ".join(_NEEDED))
@@ -82,27 +83,27 @@ def _server(client: OpenSearch, server: Server) -> Iterator[Finding]:
         yield Finding(
             "hybrid query",
             "warning",
-            f"{server.version_text} drops top documents of hybrid queries (correct from 3.5)",
-            "osembed fuses on the client here, by the same formula. Upgrade before other programs send hybrid queries.",
+            f"{server.version_text} drops top documents of hybrid queries (fixed in 3.5)",
+            "osembed fuses on the client instead, with the same formula. Upgrade before other programs send hybrid queries.",
         )
 
 
 def _unseen(name: str, error: AuthError) -> Finding:
-    return Finding(name, "warning", f"not seen: {error.found}", "What is there is unknown; a user with the permission sees it.")
+    return Finding(name, "warning", f"not visible: {error.found}", "Its state is unknown; run doctor as a user with this permission.")
 
 
 def _permissions(client: OpenSearch, collection: str) -> Iterator[Finding]:
-    """Say what this user may do in each role, and what is missing, ready to be pasted."""
+    """Yield for each role whether this user has its permissions; missing ones are given as YAML to paste into a role."""
     try:
         if not permissions.is_secured(client):
-            yield Finding("permissions", "ok", "this server has no users: everybody may do everything")
+            yield Finding("permissions", "ok", "this server has no users: everything is allowed")
             return
         lacks = permissions.find_lacks(client, collection, list(permissions.ROLES))
     except OsembedError as error:
-        yield Finding("permissions", "warning", f"not seen: {error.found}", error.hint)
+        yield Finding("permissions", "warning", f"not visible: {error.found}", error.hint)
         return
     for role, lack in lacks.items():
-        open_ = f"; could not be asked: {', '.join(action for _, action in lack.unknown)}" if lack.unknown else ""
+        open_ = f"; could not be checked: {', '.join(action for _, action in lack.unknown)}" if lack.unknown else ""
         if lack:
             found = f"this user lacks {len(lack.missing)} of the permissions that a {role} of '{collection}' needs{open_}"
             yield Finding(role, "problem" if role == "reader" else "warning", found, lack.yaml)
@@ -117,13 +118,13 @@ def _scratch(client: OpenSearch, collection: str) -> Iterator[Finding]:
         for name, age in left.items():
             if age > _AT_WORK_S:
                 changes.delete_index(client, name)
-                yield Finding("scratch index", "mended", f"{name}, which a killed process had left behind, is deleted")
+                yield Finding("scratch index", "mended", f"{name}, left behind by a killed process, was deleted")
     except AuthError as error:
         yield _unseen("scratch index", error)
 
 
 def _pipeline(client: OpenSearch) -> tuple[Pipeline | None, Finding]:
-    """See to the search pipeline; None where it could not be found out whether the server can have it."""
+    """Create the search pipeline if needed. Returns its state (None if it could not be determined) and the finding."""
     name = "search pipeline"
     try:
         found = pipelines.ensure_pipeline(client)
@@ -132,18 +133,18 @@ def _pipeline(client: OpenSearch) -> tuple[Pipeline | None, Finding]:
     except OsembedError as error:
         return None, Finding(name, "problem", error.found, "Run doctor as a user who may create search pipelines.")
     if found == "created":
-        return found, Finding(name, "mended", f"{schema.PIPELINE} was missing: every query of other programs would fail. Created.")
+        return found, Finding(name, "mended", f"{schema.PIPELINE} was missing, so every search by other programs would fail; recreated")
     if found == "unsupported":
-        advice = "Indexes get no default pipeline here; `osembed doctor` gives it to them once the plugin neural-search is there."
+        advice = "Indexes have no default pipeline here; `osembed doctor` sets it when the neural-search plugin is installed."
         return found, Finding(name, "warning", "this server cannot normalise hybrid queries", advice)
     return found, Finding(name, "ok", schema.PIPELINE)
 
 
 def _default_pipelines(client: OpenSearch, targets: Targets, found: Pipeline) -> Iterator[Finding]:
-    """See to it that other programs' searches, which go through the indexes' default pipeline, do not fail for it."""
+    """Repair the indexes' default pipeline: without it, searches by other programs fail."""
     try:
         for notice in pipelines.fit_pipelines(client, targets, found):
-            failed = " Until now every search of other programs failed with 400." if found == "unsupported" else ""
+            failed = " Until now every search by other programs failed with 400." if found == "unsupported" else ""
             yield Finding("default pipeline", "mended", notice + failed)
     except OsembedError as error:
         yield Finding("default pipeline", "problem", error.found, "Run doctor as a user who may change the collection's settings.")
@@ -153,7 +154,7 @@ def _default_pipelines(client: OpenSearch, targets: Targets, found: Pipeline) ->
             yield Finding(
                 "default pipeline",
                 "problem",
-                f"{target.index} names the search pipeline {chosen}, which is not there: every search of other programs fails",
+                f"{target.index} names the search pipeline {chosen}, which does not exist: every search by other programs fails",
                 f'Create it, or PUT {target.index}/_settings {{"index.search.default_pipeline": null}}, then run doctor again.',
             )
 
@@ -194,17 +195,17 @@ def _indexes(client: OpenSearch, targets: Targets) -> Iterator[Finding]:
 
 
 def _leftovers(client: OpenSearch, collection: str) -> Iterator[Finding]:
-    """Yield what interrupted work has left, each with the command that clears it."""
+    """Yield what interrupted work left behind, each with the command that removes it."""
     try:
         found = find_leftovers(client, collection)
         elsewhere = other_collections(client, collection)
     except OsembedError as error:
-        yield Finding("leftovers", "warning", f"not seen: {error.found}", error.hint)
+        yield Finding("leftovers", "warning", f"not visible: {error.found}", error.hint)
         return
     for one in found:
         yield Finding(one.kind, "problem" if one.kind in _HARMFUL else "warning", one.found, one.command)
     for name, count in sorted(elsewhere.items()):
-        text = f"{count} unpublished indexes of '{name}' (being loaded, or left over)"
+        text = f"{count} unpublished indexes of '{name}' (loading or left over)"
         yield Finding("leftovers", "warning", text, f"osembed doctor --collection {name}")
     if not found and not elsewhere:
         yield Finding("leftovers", "ok", "none")
@@ -244,7 +245,7 @@ def _breaker(client: OpenSearch) -> Iterator[Finding]:
             "k-NN memory",
             "problem",
             "the circuit breaker has triggered",
-            "Give the nodes more memory or fewer vectors.",
+            "Give the nodes more memory, or store fewer vectors.",
         )
     else:
         yield Finding("k-NN memory", "ok", "circuit breaker closed")

@@ -1,7 +1,7 @@
-"""Papers as they are stored: a paper document that commits, and its chunks. Reading, tallying, deleting.
+"""Stored papers: a paper document, which is the commit record, and its chunk documents. Read them and tally chunks.
 
-The paper document is the commit record: chunks are written first, the tail of a longer old version is deleted, the paper comes last. So a
-paper whose hash is right and whose chunks all carry that hash is complete; everything else is work that the next run recognises.
+Chunks are written first, then the surplus chunks of a longer old version are deleted, and the paper document is written last. So a paper is
+complete if its hash is right and all its chunks carry that hash. Everything else is unfinished work, which the next run recognises.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from osembed.opensearch.target import Target
 from osembed.opensearch.vectors import from_wire
 from osembed.passages.passage import PassageText
 
-_HASHES = 1000  # input hashes that the chunks of one paper may carry: more than it may have chunks
+_HASHES = 1000  # most distinct input hashes among the chunks of one paper; a paper has fewer chunks than that
 STATE_FIELDS = ["input_hash", "text_hash", "identity", "chunk_count", "source"]
 
 
@@ -29,7 +29,8 @@ class StoredDocument:
     Attributes:
         seq, term: its sequence number and primary term, for compare-and-set.
         version: 0 where it was not asked for.
-        routing: where another program gave it one: each write to it must name it, or makes a second document on another shard.
+        routing: the routing that another program gave it, or None. Every write must repeat it, or it creates a second document on another
+            shard.
         fields: the fields that were asked for.
     """
 
@@ -46,7 +47,12 @@ class StoredDocument:
         return self.seq, self.term
 
     def vector(self, identity: Identity, passage: PassageText | None = None) -> Vector | None:
-        """Return the stored vector if it is surely that of this passage (None: of whatever the document says) under this identity."""
+        """Return the stored vector, float32 of shape (dimension,), or None.
+
+        Args:
+            identity: whose vector it must be.
+            passage: of which it must be the vector; None for any.
+        """
         if self.fields.get("identity") != identity.hash or (passage and self.fields.get("text_hash") != passage.key):
             return None
         vector = from_wire(self.fields.get("embedding"))
@@ -55,24 +61,24 @@ class StoredDocument:
 
 @dataclass
 class Tally:
-    """The visible chunks of one paper: how many carry which input hash, and the highest number."""
+    """The searchable chunks of one paper: input hash → number of chunks, and the highest chunk number (−1 for none)."""
 
     by_hash: dict[str, int] = field(default_factory=dict)
     highest: int = -1
 
 
 def chunk_id(paper_id: str, number: int) -> str:
-    """Return a chunk's id."""
+    """Return the id of a paper's chunk."""
     return f"{paper_id}#{number}"
 
 
 def paper_of(chunk: str) -> str:
-    """Return the paper id of a chunk's id."""
+    """Return the paper id in a chunk's id."""
     return chunk.rpartition("#")[0]
 
 
 def chunk_ids(paper_id: str, stored: StoredDocument | None, tally: Tally | None) -> list[str]:
-    """Return the ids of all chunks that a paper may have: those it counts, and those that are seen to be there."""
+    """Return the ids of all chunks that a paper may have, from its own chunk count and from the tally."""
     counted = int(stored.fields.get("chunk_count", 0)) if stored else 0
     return [chunk_id(paper_id, number) for number in range(max(counted, tally.highest + 1 if tally else 0))]
 
@@ -80,12 +86,12 @@ def chunk_ids(paper_id: str, stored: StoredDocument | None, tally: Tally | None)
 def read_documents(
     client: OpenSearch, target: Target, ids: Sequence[str], fields: Sequence[str] = STATE_FIELDS
 ) -> dict[str, StoredDocument]:
-    """Read documents by id in real time, wherever they were routed; missing ones are left out. Raises MissingError where the index is gone."""
+    """Read documents by id in real time, whatever their routing; missing ones are left out. Raises MissingError if the index is gone."""
     return {key: read_hit(found) for key, found in reads.anywhere(client, target.index, ids, fields).items()}
 
 
 def tally_chunks(client: OpenSearch, target: Target, paper_ids: Sequence[str]) -> dict[str, Tally]:
-    """Count the visible chunks of papers. What is not refreshed yet is missed: a tally proves nothing but that all is well."""
+    """Count the searchable chunks of papers. Unrefreshed chunks are missed, so a tally can prove completeness but not absence."""
     tallies: dict[str, Tally] = {}
     each = {"hashes": {"terms": {"field": "input_hash", "size": _HASHES}}, "highest": {"max": {"field": "chunk_index"}}}
     body = {

@@ -1,8 +1,8 @@
-"""Take a collection away with everything that is provably its: tombstone → one request that deletes the indexes → journal entries.
+"""Drop a collection with everything that provably belongs to it: tombstone → one request that deletes the indexes → journal entries.
 
-A tombstone in the journal comes first, so that no ingest begins meanwhile; a drop that is killed anywhere is completed by the next. The
-indexes go in one `_aliases` request, all or none. It names indexes, since the server takes no UUIDs there: they are compared just before, and a
-generation's number is never used again, so that a request which was held up finds nothing else under these names.
+The tombstone in the journal prevents new ingests, and lets the next drop complete one that was killed at any point. The indexes are deleted
+in one `_aliases` request, all or none. The request names indexes because the server accepts no UUIDs there. UUIDs are compared just before,
+and generation numbers are never reused, so a delayed request cannot hit another index under the same name.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from osembed.opensearch.leftovers import PROBE, idle_tokens, lost_entries, stray
 from osembed.opensearch.names import missing_collection
 from osembed.opensearch.survey import Survey, SurveyedIndex, entries_of, survey_indexes
 
-_TRIES = 5
-_EARLY_S = 5.0
+_TRIES = 5  # attempts to delete indexes while they change
+_EARLY_S = 5.0  # how long a plan watches for a heartbeat
 Dead = Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class DroppedIndex:
-    """One index that goes.
+    """One index to delete.
 
     Attributes:
         index, uuid: which index it is.
-        role: what it is to the collection, in words.
+        role: its role in the collection, in words.
         model: that made its vectors.
         documents, megabytes: its size; None where this user may not see it.
-        aliases: names of others that point to it, and go with it.
+        aliases: aliases on it that are not osembed's; they disappear with it.
     """
 
     index: str
@@ -53,15 +53,15 @@ class DroppedIndex:
 
 @dataclass(frozen=True)
 class DropPlan:
-    """What a drop would take away.
+    """What a drop would delete.
 
     Attributes:
         collection: its name.
-        indexes: with their UUIDs; nothing else is deleted.
-        migration: where a migration stands that goes too, "" for none.
-        entries: how many entries of the journal go.
-        tokens: (index, staging alias) that go without their index.
-        leftovers: whether only what is left over goes.
+        indexes: the indexes with their UUIDs; no others are deleted.
+        migration: models and phase of the migration that is deleted too; "" for none.
+        entries: number of journal entries to delete.
+        tokens: (index, staging alias) pairs whose alias is removed while the index stays.
+        leftovers: whether only leftovers are deleted.
     """
 
     collection: str
@@ -73,13 +73,13 @@ class DropPlan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is to be done."""
+        """Whether there is nothing to delete."""
         return not (self.indexes or self.entries or self.tokens)
 
 
 @dataclass(frozen=True)
 class DropResult:
-    """What a drop has done: "dropped", "cleared" (leftovers), or "nothing to do".
+    """The result of a drop. `phase` is "dropped", "cleared" (leftovers) or "nothing to do".
 
     Attributes:
         collection: its name.
@@ -93,11 +93,11 @@ class DropResult:
 
 
 def plan_drop(client: OpenSearch, collection: str) -> DropPlan:
-    """Say what a drop would delete; changes nothing.
+    """Return what a drop would delete. Changes nothing.
 
     Raises:
-        BusyError: a migrator, loader or ingest is at work.
-        CollectionError: there is no such collection, or foreign indexes are behind its aliases.
+        BusyError: a migration, first load or ingest is running.
+        CollectionError: there is no such collection, or its aliases point to foreign indexes.
     """
     seen = survey_indexes(client, collection)
     _refuse_foreign(seen)
@@ -115,7 +115,7 @@ def plan_drop(client: OpenSearch, collection: str) -> DropPlan:
 
 
 def plan_clearing(client: OpenSearch, collection: str) -> DropPlan:
-    """Say what is left over of a collection and would be deleted, all but what its readers see or a command goes on with."""
+    """Return which leftovers of a collection would be deleted: nothing that readers use or that a command can continue."""
     seen = survey_indexes(client, collection)
     _refuse_busy(client, collection, _EARLY_S)
     probe = reads.indexes(client, [PROBE], "*.settings.index.uuid")
@@ -125,11 +125,11 @@ def plan_clearing(client: OpenSearch, collection: str) -> DropPlan:
 
 
 def drop(client: OpenSearch, plan: DropPlan) -> DropResult:
-    """Do what was planned, and confirmed; run again it completes what was interrupted.
+    """Delete what was planned and confirmed. Run again, it completes an interrupted drop.
 
     Raises:
-        BusyError: a migrator, loader or ingest is at work.
-        CollectionError: something has changed since the plan was made; nothing is deleted then.
+        BusyError: a migration, first load or ingest is running.
+        CollectionError: something has changed since the plan was made; nothing is deleted.
     """
     if plan.is_empty:
         return DropResult(plan.collection, "nothing to do")
@@ -138,7 +138,7 @@ def drop(client: OpenSearch, plan: DropPlan) -> DropResult:
         dead = _refuse_busy(client, plan.collection, DEAD_S, but=lease.token)
         return _clear(client, lease, plan) if plan.leftovers else _drop(client, lease, plan, dead)
     finally:
-        if not lease.state.moves:  # it was made to bear this lease
+        if not lease.state.moves:  # the entry was created only to hold this lease
             _forget_migration(client, lease)
         lease.close()
 
@@ -155,7 +155,7 @@ def _drop(client: OpenSearch, lease: Lease, plan: DropPlan, dead: Dead) -> DropR
     try:
         lease.check()
         _delete(client, lease, doomed)
-    except (AuthError, RefusedError, CollectionError):  # an answer that says no: nothing is deleted, and the collection stays what it was
+    except (AuthError, RefusedError, CollectionError):  # a definite no: nothing was deleted, so the tombstone is withdrawn
         journal.change(collection_key(plan.collection), lambda state: _withdrawn(state, tombstone, seen.state))
         raise
     for key in survey_indexes(client, plan.collection).keys:
@@ -167,7 +167,7 @@ def _drop(client: OpenSearch, lease: Lease, plan: DropPlan, dead: Dead) -> DropR
 
 
 def _clear(client: OpenSearch, lease: Lease, plan: DropPlan) -> DropResult:
-    """Delete what is left over; what readers see stays, and so does a migration that a command can go on with."""
+    """Delete leftovers. Published indexes and a migration that can be continued are kept."""
     seen = survey_indexes(client, plan.collection)
     now = {found.index for found in (*stray_aliases(seen), *seen.scratch)} | {PROBE}
     doomed = {one.index: one.uuid for one in plan.indexes}
@@ -184,13 +184,13 @@ def _clear(client: OpenSearch, lease: Lease, plan: DropPlan) -> DropResult:
 
 
 def _forget_migration(client: OpenSearch, lease: Lease) -> None:
-    """Delete the journal's entry of the migration, while it is this process that holds it."""
+    """Delete the migration's journal entry, if this process holds its lease."""
     key = migration_key(lease.state.collection)
     Journal(client).forget(key, lambda state: (state.get("lease") or {}).get("token") == lease.token)
 
 
 def _bury(client: OpenSearch, seen: Survey, doomed: Mapping[str, str], dead: Dead) -> str:
-    """Write the tombstone, unless somebody has begun to load or feed the collection; return its id."""
+    """Write the tombstone and return its id. Raises BusyError if a load or an ingest has started, CollectionError if another drop ran."""
     token, before = secrets.token_hex(8), drop_count(seen.state)
     generations = [found.meta.generation for found in seen.ours if found.meta]
     known = [int(seen.state.get("generation", 0)), seen.migration.generation if seen.migration else 0, *generations]
@@ -210,14 +210,14 @@ def _bury(client: OpenSearch, seen: Survey, doomed: Mapping[str, str], dead: Dea
 
 
 def _prove_rights(journal: Journal, collection: str) -> None:
-    """Raise AuthError before anything is deleted where this user may not delete from the journal."""
+    """Raise AuthError if this user may not delete from the journal, before anything else is deleted."""
     key = f"drop:{collection}"
     journal.change(key, lambda _: {})
     journal.forget(key)
 
 
 def _withdrawn(state: State, tombstone: str, before: State) -> State | None:
-    """Return a collection's state without a tombstone whose drop was refused; the entries of the dead do not come back."""
+    """Return a collection's state without the tombstone of a refused drop. Entries of dead processes are not restored."""
     found = state.get("dropped")
     if not found or found["id"] != tombstone:
         return None
@@ -231,12 +231,12 @@ def _completed(state: State, tombstone: str) -> State | None:
 
 
 def _delete(client: OpenSearch, lease: Lease, doomed: Mapping[str, str], tokens: Iterable[tuple[str, str]] = ()) -> None:
-    """Delete indexes, and take staging aliases off others, in one request: all or nothing."""
+    """Delete indexes and remove staging aliases from others in one request, all or nothing."""
     for _ in range(_TRIES):
         found = reads.indexes(client, sorted(doomed), "*.settings.index.uuid")
         other = [index for index, info in found.items() if doomed.get(index) != info["settings"]["index"]["uuid"]]
         if other:
-            raise _changed(lease.state.collection, f"{other[0]} was deleted and made anew")
+            raise _changed(lease.state.collection, f"{other[0]} was deleted and created again")
         actions: list[Action] = [{"remove_index": {"index": index}} for index in sorted(found)]
         actions += [{"remove": {"index": index, "alias": alias, "must_exist": True}} for index, alias in tokens]
         if not actions:
@@ -245,13 +245,13 @@ def _delete(client: OpenSearch, lease: Lease, doomed: Mapping[str, str], tokens:
         try:
             changes.update_aliases(client, actions)
             return
-        except MissingError:  # one of them went just now: look again
+        except MissingError:  # one of them was deleted just now: read again
             time.sleep(0.1)
-    raise BusyError(f"The indexes of '{lease.state.collection}' keep changing.", "Somebody else deletes or makes them.", "Try again.")
+    raise BusyError(f"The indexes of '{lease.state.collection}' keep changing.", "Another process deletes or creates them.", "Try again.")
 
 
 def _refuse_busy(client: OpenSearch, collection: str, seconds: float, but: str = "") -> dict[str, int]:
-    """Raise BusyError where somebody works on the collection; return the entries that are dead, with their last beats."""
+    """Raise BusyError if a process works on the collection. Returns the entries of dead processes with their last beats."""
     journal = Journal(client)
 
     def entries() -> dict[str, State]:
@@ -269,33 +269,33 @@ def _refuse_foreign(seen: Survey) -> None:
     if seen.foreign:
         names = ", ".join(found.index for found in seen.foreign)
         raise CollectionError(
-            f"The aliases of '{seen.collection}' are also on {names}, not provably osembed's.",
-            "Whoever made it may need it. Nothing was deleted.",
-            f"Look at it (GET {seen.foreign[0].index}/_alias), take the alias off it, then run the command again.",
+            f"The aliases of '{seen.collection}' are also on {names}, which osembed did not provably create.",
+            "Somebody else may need it. Nothing was deleted.",
+            f"Look at it (GET {seen.foreign[0].index}/_alias), remove the alias from it, then run the command again.",
         )
 
 
 def _refuse_changed(plan: DropPlan, doomed: Mapping[str, str]) -> None:
-    """Refuse to delete anything but what was confirmed; what is gone meanwhile is no reason to stop."""
+    """Raise CollectionError for an index that was not confirmed. Confirmed indexes that are already gone are fine."""
     confirmed = {one.index: one.uuid for one in plan.indexes}
     new = [index for index, uuid in doomed.items() if confirmed.get(index) != uuid]
     if new:
-        raise _changed(plan.collection, f"{', '.join(sorted(new))} was not there then, or has been made anew")
+        raise _changed(plan.collection, f"{', '.join(sorted(new))} did not exist then, or was created again")
 
 
 def _changed(collection: str, what: str = "") -> CollectionError:
     return CollectionError(
-        f"'{collection}' is not what was confirmed{': ' + what if what else ''}.",
+        f"'{collection}' has changed since it was confirmed{': ' + what if what else ''}.",
         "Nothing was deleted.",
-        "Run the command again: it lists what there is now.",
+        "Run the command again: it lists the current state.",
     )
 
 
 def _busy(collection: str, entry: Mapping[str, Any]) -> BusyError:
     return BusyError(
-        f"'{collection}' is in use: process {entry['pid']} on {entry['host']} loads, feeds or migrates it.",
-        "What it writes would be lost.",
-        "Wait until it has ended, or stop it, then run the command again.",
+        f"'{collection}' is in use: process {entry['pid']} on {entry['host']} is loading or migrating it.",
+        "Its writes would be lost.",
+        "Wait until it ends, or stop it, then run the command again.",
     )
 
 
@@ -304,7 +304,7 @@ def _is_there(seen: Survey) -> bool:
 
 
 def _no_migration(collection: str) -> MigrationState:
-    """Return what stands in the journal while a collection without a migration is dropped: one that is over, so that it bears a lease."""
+    """Return a finished migration: the journal entry that holds the lease while a collection without a migration is dropped."""
     return MigrationState(secrets.token_hex(8), collection, {}, {}, 0, phase="aborted")
 
 
@@ -323,7 +323,7 @@ def _doomed(client: OpenSearch, seen: Survey, found: list[SurveyedIndex]) -> tup
 
 
 def _size(client: OpenSearch, index: str) -> dict[str, Any]:
-    """Return documents and megabytes; None for those of an index that is broken: it may go, too."""
+    """Return documents and megabytes of an index; None for a broken index, which may be dropped too."""
     try:
         stats = reads.stats(client, index, "docs,store")
     except ClusterError:

@@ -1,7 +1,7 @@
-"""Papers out of an index, as JSON lines that `ingest` reads again: those that were live when it began, ordered by id.
+"""Export the papers of the index that is live at the start, as JSON lines that `ingest` can read back, sorted by id.
 
-First the ids are listed by sequence number, shard by shard: a document that changes meanwhile comes up again further on, so none is missed and
-nothing has to be held open. Then the papers are read by id, in real time: each is whole, as it is at that moment.
+First the ids are listed by sequence number, shard by shard. A document that changes during the listing appears again later, so none is
+missed and no scroll has to be kept open. Then the papers are read by id in real time, so each paper is consistent.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from osembed.papers.exported import EXPORTED, to_record
 from osembed.papers.paper import Paper, to_paper
 from osembed.papers.records import Record
 
-_LISTED = 5000
-_READ = 64  # full papers in one answer
+_LISTED = 5000  # ids per request
+_READ = 64  # full papers per request
 Key = tuple[str, str]  # id and routing, "" for none
 
 
 @dataclass
 class Exported:
-    """What an export did.
+    """The result of an export.
 
     Attributes:
-        collection, index: where the papers came from.
-        papers: how many were written.
-        changed: papers that were written or changed by others while they were read; they are as they were at their moment.
-        added: papers that came after the ids were listed; they are not among those written.
-        deleted: papers that were listed, and gone when they were to be read.
-        unfit: id → why `ingest` will reject it as it stands; it is written all the same.
-        left_out: id → why it was not written.
-        unproven: why it is not known whether this user sees everything; "" where that is proven.
+        collection, index: the source of the papers.
+        papers: number of papers written.
+        changed: papers that others changed during the export; each was written in the state at the time of reading.
+        added: papers that others added after the ids were listed; they are not in the export.
+        deleted: papers that were deleted between listing and reading.
+        unfit: id → why `ingest` will reject the paper; it was written nevertheless.
+        left_out: id → why the paper was not written.
+        unproven: why this user may not see everything; "" if it is proven that it does.
     """
 
     collection: str
@@ -56,12 +56,12 @@ class Exported:
 
 @dataclass(frozen=True)
 class Export:
-    """One export of one index.
+    """An export of one index.
 
     Attributes:
-        target: the index that is live when it begins; a swap meanwhile does not matter.
-        only: filter clauses that all must hold.
-        report: told what is waited for.
+        target: the index that is live at the start; a swap during the export does not matter.
+        only: filter clauses, all of which must match.
+        report: called when the server is waited for.
     """
 
     client: OpenSearch
@@ -70,9 +70,9 @@ class Export:
     report: Report = lambda _: None
 
     def run(self, write: Callable[[bytes], object], progress: Callable[[int, int], None] = lambda *_: None) -> Exported:
-        """Hand each paper to `write`, as a line; `progress` gets how many were read, and of how many.
+        """Pass each paper as a line to `write`; call `progress` with the number of papers read and the total. Returns the result.
 
-        Raises CollectionError where the index is deleted meanwhile: what was written then is not the whole.
+        Raises CollectionError if the index is deleted during the export, which is then incomplete.
         """
         done = Exported(self.target.meta.collection, self.target.index, unproven=self._unproven())
         with closing(Listing()) as listing:
@@ -89,13 +89,13 @@ class Export:
                 raise self._gone() from error
             except sqlite3.OperationalError as error:
                 raise OutputError(
-                    f"The ids of the papers cannot be kept: {error}.", "", "Make room in the folder of temporary files."
+                    f"The ids of the papers cannot be stored: {error}.", "", "Free some space in the folder for temporary files."
                 ) from error
         done.changed = len(changed)
         return done
 
     def _read(self, listing: Listing, done: Exported, write: Callable[[bytes], object], progress: Callable[[int, int], None]) -> set[Key]:
-        """Write the papers that are listed; return those that have changed since they were."""
+        """Write the listed papers. Returns those that changed after they were listed."""
         changed: set[Key] = set()
         total, last, seen = len(listing), "", 0
         for batch in listing.batches(_READ):
@@ -121,7 +121,7 @@ class Export:
         return {(found["_id"], found.get("_routing") or ""): found for found in until_settled(read, report=self.report)}
 
     def _list(self, listing: Listing) -> dict[int, int]:
-        """List all papers; return each shard's last sequence number. Anew where a primary moves: a fresh one's searches may lag behind."""
+        """List all papers. Returns each shard's last sequence number. Starts over if a primary moves: a new one may not show all yet."""
         while True:
             marks, terms = dict.fromkeys(range(self._shards()), -1), self._terms()
             for shard in marks:
@@ -132,7 +132,7 @@ class Export:
                 return marks
 
     def _later(self, marks: Mapping[int, int]) -> Iterator[tuple[Key, int]]:
-        """Yield what was written after the ids were listed."""
+        """Yield the papers that were written after the ids were listed."""
         for shard, mark in marks.items():
             for page in self._pages(shard, mark):
                 yield from page
@@ -164,11 +164,11 @@ class Export:
     def _terms(self) -> dict[int, int]:
         try:
             return reads.primary_terms(self.client, self.target.index)
-        except AuthError:  # a reader may not ask; then nothing is proven anyway, and `unproven` says so
+        except AuthError:  # a reader may lack this permission; then `unproven` says that nothing is proven
             return {}
 
     def _check_same(self) -> None:
-        """Refuse an index that was deleted and made anew meanwhile."""
+        """Raise CollectionError if the index was deleted, or created again, during the export."""
         found = reads.indexes(self.client, [self.target.index], "*.settings.index.uuid")
         if found.get(self.target.index, {}).get("settings", {}).get("index", {}).get("uuid") != self.target.uuid:
             raise self._gone()
@@ -182,43 +182,43 @@ class Export:
 
     def _gone(self) -> CollectionError:
         return CollectionError(
-            f"The index {self.target.index}, which was live when this export began, is gone.",
-            "What was read until then is not the whole.",
-            "Run the same command again: it reads what is live now.",
+            f"The index {self.target.index}, which was live when this export started, is gone.",
+            "The papers read so far are incomplete.",
+            "Run the same command again: it reads the index that is live now.",
         )
 
 
 class Listing:
-    """The papers of an index with their sequence numbers, ordered by id; on disk once they are many."""
+    """The papers of an index with their sequence numbers, sorted by id; SQLite moves them to disk if there are many."""
 
     def __init__(self) -> None:
-        self._table = sqlite3.connect("")  # a private file, which goes when it is closed
+        self._table = sqlite3.connect("")  # a private temporary database, deleted when it is closed
         self._table.execute("CREATE TABLE papers (id TEXT, routing TEXT, seq INTEGER, PRIMARY KEY (id, routing)) WITHOUT ROWID")
 
     def add(self, page: Sequence[tuple[Key, int]]) -> None:
-        """Add papers; of one that is there already, the later sequence number stays."""
+        """Add papers. For a paper that is already listed, the later sequence number replaces the earlier one."""
         self._table.executemany("INSERT OR REPLACE INTO papers VALUES (?, ?, ?)", [(*key, seq) for key, seq in page])
 
     def has(self, key: Key) -> bool:
-        """Whether a paper is listed."""
+        """Return whether a paper is listed."""
         return self._table.execute("SELECT 1 FROM papers WHERE id = ? AND routing = ?", key).fetchone() is not None
 
     def close(self) -> None:
-        """Forget all."""
+        """Delete the listing."""
         self._table.close()
 
     def __len__(self) -> int:
         return int(self._table.execute("SELECT count(*) FROM papers").fetchone()[0])
 
     def batches(self, size: int) -> Iterator[list[tuple[Key, int]]]:
-        """Yield all, ordered by id, so many at a time."""
+        """Yield all papers sorted by id, `size` at a time."""
         rows = self._table.execute("SELECT id, routing, seq FROM papers ORDER BY id, routing")
         while batch := rows.fetchmany(size):
             yield [((key, routing), seq) for key, routing, seq in batch]
 
 
 def _line(document: Mapping[str, Any], types: Mapping[str, str], done: Exported) -> bytes:
-    """Return a stored paper as a line, and count it."""
+    """Return a stored paper as a JSON line, and count it in `done`."""
     key, stored = document["_id"], document["_source"]
     record = to_record(key, stored, types)
     paper = to_paper(Record(record, ""), {}, 0)

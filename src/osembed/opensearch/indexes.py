@@ -1,4 +1,4 @@
-"""Everything that touches one index or the aliases of one collection: resolve, create, publish, mend."""
+"""Operations on the indexes and aliases of one collection: resolve, publish, put into service, restore metadata."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _RESOLVE = (
 
 
 def resolve(client: OpenSearch, collection: str) -> Targets | None:
-    """Return the indexes that a collection's aliases point to now; None where there is neither alias.
+    """Return the indexes that a collection's aliases point to now; None if it has no aliases.
 
-    Raises CollectionError for every state in which a search or a write could go to the wrong place.
+    Raises CollectionError for every state in which a search or a write could reach the wrong index.
     """
     names: dict[Level, str] = {level: alias_name(collection, level) for level in LEVELS}
     found = _read_indexes(client, list(names.values()))
@@ -33,7 +33,7 @@ def resolve(client: OpenSearch, collection: str) -> Targets | None:
         if name in found:
             raise CollectionError(
                 f"'{name}' is an index, not an alias.",
-                "osembed moves collections by moving aliases, and would have to delete this index to take the name.",
+                "osembed uses this name for an alias, and would have to delete the index to do so.",
                 "Use another name: --collection NAME.",
             )
     holders = {level: [index for index, info in found.items() if name in info["aliases"]] for level, name in names.items()}
@@ -45,7 +45,7 @@ def resolve(client: OpenSearch, collection: str) -> Targets | None:
 
 
 def resolve_indexes(client: OpenSearch, names: Mapping[Level, str]) -> Targets:
-    """Return the given concrete indexes. Raises MissingError where one is missing."""
+    """Return targets for concrete indexes. Raises MissingError if one is missing."""
     found = _read_indexes(client, list(names.values()))
     for name in names.values():
         if name not in found:
@@ -54,15 +54,15 @@ def resolve_indexes(client: OpenSearch, names: Mapping[Level, str]) -> Targets:
 
 
 def put_in_service(client: OpenSearch, target: Target, wanted: Mapping[str, Any]) -> None:
-    """Give an index its wanted settings and make all it holds visible."""
+    """Apply an index's production settings and make all its documents searchable."""
     changes.put_settings(client, [target.index], wanted)
     changes.refresh(client, target.index)
-    if target.meta.profile == "faiss":  # graphs were deferred: the threshold is 0 again, merging builds them
+    if target.meta.profile == "faiss":  # graphs were not built during the load: the threshold is 0 again, and merging builds them
         changes.force_merge(client, target.index)
 
 
 def publish(client: OpenSearch, targets: Targets) -> None:
-    """Point the collection's aliases at indexes that stood behind the staging alias: both in one request, or not at all."""
+    """Move the collection's aliases to indexes that have been behind staging aliases, both levels in one request."""
     collection = targets["papers"].meta.collection
     actions: list[dict[str, Any]] = []
     for level in LEVELS:
@@ -71,30 +71,30 @@ def publish(client: OpenSearch, targets: Targets) -> None:
         actions.append({"add": {"index": index, "alias": alias_name(collection, level), "is_write_index": True}})
     try:
         changes.update_aliases(client, actions)
-    except MissingError:  # the other of two loaders that ended together was faster
+    except MissingError:  # two loaders finished together, and the other one was faster
         if resolve(client, collection) is None:
             raise
     except RefusedError as error:
         raise CollectionError(
             f"The aliases of '{collection}' could not be set. {error.found}",
-            "Something else uses these names; what was loaded stays behind the staging alias.",
+            "Something else uses these names. The loaded papers are kept behind the staging alias.",
             f"Look at `GET _alias/{collection}*`, free the names, then run ingest again.",
         ) from error
 
 
 def exist(client: OpenSearch, names: Iterable[str]) -> bool:
-    """Whether any of these indexes exists."""
+    """Return whether any of these indexes exists."""
     wanted = list(names)
     return bool(wanted) and bool(_read_indexes(client, wanted))
 
 
 def doc_count(client: OpenSearch, index: str) -> int:
-    """Return how many documents are visible."""
+    """Return the number of searchable documents."""
     return reads.count(client, index)
 
 
 def default_replicas(client: OpenSearch, server: Server) -> int:
-    """Return one copy where there is a second node to hold it, else none."""
+    """Return 1 if there is a second data node to hold a replica, else 0."""
     if server.embedded:
         return 0
     return 1 if reads.data_nodes(client) > 1 else 0
@@ -114,9 +114,9 @@ def _check_single(name: str, holders: list[str]) -> None:
         )
     if not holders:
         raise CollectionError(
-            f"The alias '{name}' is missing while its sister is there.",
-            "A collection is a pair: papers and their chunks.",
-            "Put the alias back on its index (`GET _cat/aliases?v` and `osembed doctor` help to find it).",
+            f"The alias '{name}' is missing, but the alias of the other level exists.",
+            "A collection is a pair of indexes: papers and their chunks.",
+            "Put the alias back on its index (use `GET _cat/aliases?v` and `osembed doctor` to find it).",
         )
 
 
@@ -139,15 +139,15 @@ def _target(client: OpenSearch, index: str, info: Mapping[str, Any]) -> Target:
 
 
 def _restore_meta(client: OpenSearch, index: str, uuid: str) -> dict[str, Any]:
-    """Any client may wipe `_meta` with one mapping update; the journal knows it by the index's UUID."""
+    """Restore an index's `_meta` from the journal and return it. Any client can wipe `_meta` with one mapping update."""
     kept = Journal(client).recall_index(uuid)
     if kept is None:
         raise CollectionError(
-            f"The index {index} was not made by osembed.",
-            "Which model its vectors come from is unknown.",
+            f"The index {index} was not created by osembed.",
+            "The model of its vectors is unknown.",
             "Use another collection (--collection NAME), or move the alias back.",
         )
     meta = dict(kept["meta"])
-    with suppress(AuthError):  # a reader without the right to mend still knows what the index is
+    with suppress(AuthError):  # a reader may not repair the index, but can still use the metadata
         changes.put_mapping(client, index, {"_meta": {"osembed": meta}})
     return meta

@@ -1,4 +1,4 @@
-"""The indexes of several collections as one target of searches: one request runs over all of them, and each hit knows where it is from."""
+"""Several collections as one search target: one request searches all of them, and the keys of hits name their collection."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from osembed.papers.levels import LEVELS
 
 @dataclass(frozen=True)
 class Joint(Target):
-    """Several collections' indexes of one level. Its keys are `collection/id`; a collection's name holds no slash.
+    """The indexes of several collections on one level. Keys are `collection/id`, because collection names contain no slash.
 
-    `meta` is that of the first; `meta_types` are those of all.
+    `meta` is that of the first collection; `meta_types` has the fields of all.
     """
 
     parts: tuple[Target, ...] = ()
 
     @property
     def members(self) -> tuple[Target, ...]:
-        """The indexes one by one."""
+        """The single indexes."""
         return self.parts
 
     def key(self, index: str, document: str) -> str:
-        """Return what a hit is called among those of all collections."""
+        """Return the key of a hit, which is unique across all collections."""
         return f"{self._named[index].meta.collection}/{document}"
 
     def owner(self, key: str) -> tuple[Target, str]:
-        """Return the index that holds a hit, and its id there."""
+        """Return the index that holds a hit, and the hit's id in it."""
         collection, _, document = key.partition("/")
         return next(part for part in self.parts if part.meta.collection == collection), document
 
@@ -44,7 +44,7 @@ def join(collections: Sequence[Targets]) -> Targets:
 
 
 def require_one_space(target: Target) -> None:
-    """Refuse a vector search over indexes whose models differ. Raises IdentityError with the first difference."""
+    """Raise IdentityError with the first difference if the indexes have different models, which rules out vector search."""
     first, *others = target.members
     for other in others:
         difference = first.meta.identity.difference(other.meta.identity)
@@ -57,7 +57,7 @@ def require_one_space(target: Target) -> None:
 
 
 def require_one_type(target: Target, fields: Sequence[str]) -> tuple[str, ...]:
-    """Refuse a field that is of one type here and of another there; say which collections lack it."""
+    """Raise InputError if a field has different types in different collections. Returns a notice for each collection that lacks it."""
     lacking = []
     for field in fields:
         types = {member.meta.collection: member.meta_types[field] for member in target.members if field in member.meta_types}
@@ -66,7 +66,7 @@ def require_one_type(target: Target, fields: Sequence[str]) -> tuple[str, ...]:
             first, second = (next(name for name in types if types[name] == kind) for kind in list(kinds)[:2])
             raise InputError(
                 f"'{field}' is {types[first]} in '{first}' and {types[second]} in '{second}'.",
-                "One question cannot mean both.",
+                "One filter, sort or facet cannot use both types.",
                 "Search them one by one.",
             )
         lacking += [f"No paper of '{name}' has a field '{field}'." for name in _names(target) if types and name not in types]

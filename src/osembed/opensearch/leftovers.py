@@ -1,7 +1,7 @@
-"""What is left over of interrupted work, and the command that clears each: a comparison of what was read.
+"""Leftovers of interrupted work, each with the command that removes it.
 
-Left over is what no process works on and nothing shows to readers: staging aliases, unpublished indexes, write blocks, scratch indexes, journal
-entries without an index.
+A leftover is something that no process works on and no reader uses: staging aliases, unpublished indexes, write blocks, scratch indexes,
+journal entries without an index.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from osembed.opensearch.schema import alias_name
 from osembed.opensearch.survey import Survey, SurveyedIndex, entries_of, survey_indexes
 from osembed.papers.levels import LEVELS
 
-PROBE = "osembed-probe"  # see `index`: it is there for a moment while an index is created
+PROBE = "osembed-probe"  # see `create`: it exists for a moment while an index is created
 Kind = Literal["staging alias", "unpublished index", "write block", "scratch index", "journal entry", "interrupted drop", "foreign index"]
-_WATCH_S = 5.0  # two beats and a half
+_WATCH_S = 5.0  # two and a half heartbeats
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """One thing that is left over.
+    """One leftover.
 
     Attributes:
-        kind: what it is.
-        name: of the index, alias or journal entry.
-        found: the same in a sentence.
-        command: what clears it.
+        kind: its kind.
+        name: the name of the index, alias or journal entry.
+        found: a description for people.
+        command: the command that removes it.
     """
 
     kind: Kind
@@ -45,7 +45,7 @@ class Leftover:
 
 
 def find_leftovers(client: OpenSearch, collection: str) -> list[Leftover]:
-    """Return what is left over of a collection; changes nothing. Waits a few seconds where somebody seems to be at work."""
+    """Return the leftovers of a collection. Changes nothing. Takes a few seconds if a process seems to be working on it."""
     seen = survey_indexes(client, collection)
     blocks = reads.write_blocks(client, [found.index for found in seen.ours]) if seen.ours else {}
     probe = bool(reads.indexes(client, [PROBE], "*.settings.index.uuid"))
@@ -54,7 +54,7 @@ def find_leftovers(client: OpenSearch, collection: str) -> list[Leftover]:
 
 
 def is_worked_on(client: OpenSearch, seen: Survey) -> bool:
-    """Whether a migrator, loader or ingest beats."""
+    """Return whether the heartbeat of a migration, first load or ingest is alive."""
     journal = Journal(client)
 
     def entries() -> dict[str, dict[str, object]]:
@@ -65,52 +65,52 @@ def is_worked_on(client: OpenSearch, seen: Survey) -> bool:
 
 
 def compare(seen: Survey, blocks: Mapping[str, list[str]], *, busy: bool, probe: bool) -> Iterator[Leftover]:
-    """Yield what is left over.
+    """Yield the leftovers. Pure.
 
     Args:
-        seen: the collection.
-        blocks: index → the write blocks on it.
-        busy: whether somebody works on it: then its staging aliases, unpublished indexes and fences are in use.
-        probe: whether the probe index is there.
+        seen: what the cluster holds of the collection.
+        blocks: index → its write blocks.
+        busy: whether a process works on it; staging aliases, unpublished indexes and fences are then in use.
+        probe: whether the probe index exists.
     """
     where = f"--collection {seen.collection}"
     drop, clear = f"osembed drop {where}", f"osembed drop --leftovers {where}"
     if is_pending(seen.state) and not busy:
-        yield Leftover("interrupted drop", seen.collection, f"'{seen.collection}' was to be dropped, and that was interrupted", drop)
+        yield Leftover("interrupted drop", seen.collection, f"a drop of '{seen.collection}' was interrupted", drop)
     for found in seen.foreign:
-        text = f"{found.index} carries an alias of '{seen.collection}' and is not provably osembed's"
-        yield Leftover("foreign index", found.index, text, f"GET {found.index}; take the alias off it, or delete it yourself")
+        text = f"{found.index} has an alias of '{seen.collection}' but was not provably created by osembed"
+        yield Leftover("foreign index", found.index, text, f"GET {found.index}; remove the alias from it, or delete it yourself")
     if not busy:
         yield from _unpublished(seen, drop, clear)
         yield from _tokens(seen, clear)
         yield from _blocks(seen, blocks, where)
     for found in seen.scratch:
-        yield Leftover("scratch index", found.index, f"{found.index} is of a probe of permissions that was interrupted", clear)
+        yield Leftover("scratch index", found.index, f"{found.index} was left by an interrupted check of permissions", clear)
     if probe and not busy:
-        yield Leftover("scratch index", PROBE, f"{PROBE} is of a creation of an index that was interrupted", clear)
+        yield Leftover("scratch index", PROBE, f"{PROBE} was left by an interrupted creation of an index", clear)
     yield from _entries(seen, drop, clear)
 
 
 def stray_aliases(seen: Survey) -> tuple[SurveyedIndex, ...]:
-    """Return the collection's indexes that readers do not see, and that belong neither to its migration nor to a first load."""
+    """Return the collection's indexes that are not published and belong neither to its migration nor to a first load."""
     moving = seen.moving
     used = {index for move in moving.moves.values() for index in (move.blue, move.green)} if moving else set()
     return tuple(found for found in seen.ours if found not in (*seen.published, *seen.loading) and found.index not in used)
 
 
 def idle_tokens(seen: Survey) -> list[tuple[str, str]]:
-    """Return (index, staging alias) of published indexes while no migration is under way."""
+    """Return (index, staging alias) of published indexes; empty during a migration."""
     return [] if seen.moving else [(found.index, name) for found in seen.published for name in seen.staging(found)]
 
 
 def lost_entries(seen: Survey) -> list[str]:
-    """Return the journal's entries of indexes that are gone, and of a collection of which no index is left."""
+    """Return the keys of journal entries of deleted indexes, and of the collection itself if none of its indexes is left."""
     of_gone = [key for key in seen.keys if key.partition(":")[2] in seen.gone]
     return of_gone if seen.ours else [*of_gone, *(key for key in seen.keys if key.split(":")[1] == seen.collection)]
 
 
 def other_collections(client: OpenSearch, collection: str) -> dict[str, int]:
-    """Count the unpublished indexes of other collections, as far as this user may see them."""
+    """Return collection → number of its unpublished indexes, for other collections, as far as this user can see them."""
     found: dict[str, dict[str, object]] = {}
     with suppress(AuthError):
         found = reads.matching(client, "staging-*", "*.aliases,*.mappings._meta.osembed.collection,*.mappings._meta.osembed.level")
@@ -126,7 +126,7 @@ def other_collections(client: OpenSearch, collection: str) -> dict[str, int]:
 def _unpublished(seen: Survey, drop: str, clear: str) -> Iterator[Leftover]:
     where, moving, published = f"--collection {seen.collection}", seen.moving, seen.published
     for found in seen.loading:
-        text = f"{found.index} is of a first load that was interrupted: run that `osembed ingest` again, or take it away"
+        text = f"{found.index} is from an interrupted first load: run that `osembed ingest` again, or delete it"
         yield Leftover("unpublished index", found.index, text, drop)
     for found in stray_aliases(seen):
         yield Leftover("unpublished index", found.index, f"{found.index} belongs to no migration and no load", clear if published else drop)
@@ -138,29 +138,32 @@ def _unpublished(seen: Survey, drop: str, clear: str) -> Iterator[Leftover]:
 
 def _of_migration(found: SurveyedIndex, moving: MigrationState, where: str, drop: str) -> tuple[str, str]:
     if drop:
-        return f"{found.index} is of a migration of a collection whose aliases are gone", drop
+        return f"{found.index} is from a migration of a collection whose aliases are gone", drop
     if moving.phase == "swapped":
-        return f"{found.index} has been replaced; `osembed migrate rollback` would bring it back", f"osembed migrate finish {where}"
+        return (
+            f"{found.index} was replaced by a migration; `osembed migrate rollback` would bring it back",
+            f"osembed migrate finish {where}",
+        )
     if moving.phase == "return":
-        return f"{found.index} is of a rollback that was interrupted", f"osembed migrate rollback {where}"
-    return f"{found.index} is of a migration that nobody works on ({moving.phase})", f"osembed migrate abort {where}"
+        return f"{found.index} is from an interrupted rollback", f"osembed migrate rollback {where}"
+    return f"{found.index} is from a migration that no process is running ({moving.phase})", f"osembed migrate abort {where}"
 
 
 def _tokens(seen: Survey, clear: str) -> Iterator[Leftover]:
     for index, name in idle_tokens(seen):
-        yield Leftover("staging alias", name, f"{name} stands on {index}, and no migration is under way", clear)
+        yield Leftover("staging alias", name, f"{name} is on {index}, but no migration is running", clear)
 
 
 def _blocks(seen: Survey, blocks: Mapping[str, list[str]], where: str) -> Iterator[Leftover]:
-    """Yield the write blocks that keep writers out; that of an index which a swap replaced belongs there."""
+    """Yield the write blocks on published indexes. A block on an index that a swap replaced is intended."""
     moving, published = seen.moving, {found.index for found in seen.published}
     for index in sorted(set(blocks) & published):
         command = f"osembed verify --repair {where}"
-        if any("read-only" in block for block in blocks[index]):  # a person's: osembed makes none of these
+        if any("read-only" in block for block in blocks[index]):  # set by a person: osembed never sets this kind
             command = f'PUT {index}/_settings {{"index.blocks.read_only": null}}'
         elif moving and moving.phase in (*BEFORE_SWAP, "return"):
             command = f"osembed migrate {'rollback' if moving.phase == 'return' else 'abort'} {where}"
-        yield Leftover("write block", index, f"{index} refuses writes ({', '.join(blocks[index])}), and no swap is under way", command)
+        yield Leftover("write block", index, f"{index} refuses writes ({', '.join(blocks[index])}), but no swap is running", command)
 
 
 def _entries(seen: Survey, drop: str, clear: str) -> Iterator[Leftover]:
@@ -169,7 +172,7 @@ def _entries(seen: Survey, drop: str, clear: str) -> Iterator[Leftover]:
         keys = [collection_key(seen.collection)]
     if keys:
         shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
-        yield Leftover("journal entry", keys[0], f"the journal remembers what is gone: {shown}", clear if seen.ours else drop)
+        yield Leftover("journal entry", keys[0], f"the journal has entries of deleted indexes: {shown}", clear if seen.ours else drop)
 
 
 def _said(info: Mapping[str, object]) -> str:

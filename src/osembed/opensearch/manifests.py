@@ -1,7 +1,7 @@
-"""Which papers each folder or file has brought into a collection: its manifest, kept in the journal so that a later run knows what is gone.
+"""Manifests: the papers that came from each folder or file, kept in the journal so that a later run can detect which are gone.
 
-A manifest is a row of journal entries with some ids each, appended to before the papers are written: a run that is killed has named all that it
-may have written. One entry per collection says which manifests there are.
+A manifest is a series of journal entries, each with some ids. Ids are added before the papers are written, so a killed run has listed
+everything that it may have written. One entry per collection lists the manifests.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.journal import Journal, State
 from osembed.papers.readers.folders import Root
 
-_SEGMENT = 2000  # ids of one entry: some ten kilobytes
+_SEGMENT = 2000  # ids per entry: some tens of kilobytes
 
 
 @dataclass(frozen=True)
 class Other:
-    """Another root of the same collection: `where` names it in messages, `ids` are some of its papers."""
+    """Another root of the same collection. `where` is its name in messages, `ids` are some of its papers."""
 
     where: str
     ids: tuple[str, ...]
 
 
 class Manifests:
-    """The manifests of one collection. A root is a path on a machine: that of the host's name."""
+    """The manifests of one collection. A root is identified by host name and path."""
 
     def __init__(self, client: OpenSearch, collection: str) -> None:
         self._journal, self._collection, self._host = Journal(client), collection, platform.node()
         self._segments: dict[str, int] = {}
 
     def read(self, root: Root) -> Iterator[list[str]]:
-        """Yield the ids of a root's manifest, some at a time; remember how its papers' sources begin now."""
+        """Yield the ids in a root's manifest, some at a time. Records the root's current source prefix."""
         key = self._key(root)
         entry = self._roots().get(key)
         if entry is None:
@@ -44,7 +44,7 @@ class Manifests:
         yield from self._read_segments(key, entry)
 
     def add(self, root: Root, ids: list[str]) -> None:
-        """Append ids."""
+        """Append ids to a root's manifest."""
         key = self._key(root)
         if ids and key not in self._segments:
             self._segments[key] = int(self._enter(root)["segments"])
@@ -54,7 +54,7 @@ class Manifests:
                 self._segments[key] = int(self._enter(root, self._segments[key] + 1)["segments"])
 
     def remove(self, root: Root, doomed: Callable[[list[str]], set[str]]) -> None:
-        """Take out the ids that `doomed` picks from some of the manifest's."""
+        """Remove ids from a root's manifest: `doomed` gets some of its ids and returns those to remove."""
         key = self._key(root)
 
         def step(state: State) -> State | None:
@@ -66,11 +66,11 @@ class Manifests:
             self._journal.change(_segment_key(self._collection, key, number), step)
 
     def prefixes(self, root: Root) -> list[str]:
-        """Return how the sources of a root's papers may begin: a link is another name of the same folder."""
+        """Return the prefixes that the sources of a root's papers may have: a link is another name of the same folder."""
         return list(self._roots().get(self._key(root), {}).get("prefixes", []))
 
     def others(self, root: Root) -> Iterator[Other]:
-        """Yield what all other roots have brought in, some papers at a time."""
+        """Yield the papers of all other roots, some at a time."""
         for key, entry in self._roots().items():
             if key != self._key(root):
                 where = entry["path"] if entry["host"] == self._host else f"{entry['path']} on {entry['host']}"
@@ -83,7 +83,7 @@ class Manifests:
         return dict((self._journal.read(_manifests_key(self._collection)) or {}).get("roots", {}))
 
     def _enter(self, root: Root, segments: int = 1) -> State:
-        """Enter a root with at least so many segments; return its entry."""
+        """Add a root with at least this many segments, and return its entry."""
         key = self._key(root)
 
         def step(state: State) -> State | None:
@@ -100,7 +100,7 @@ class Manifests:
             yield (self._journal.read(_segment_key(self._collection, key, number)) or {}).get("ids", [])
 
     def _append(self, key: str, number: int, ids: list[str]) -> list[str]:
-        """Append ids to a segment while it has room; return those that are left."""
+        """Append ids to a segment while it has room. Returns the remaining ids."""
         taken = 0
 
         def step(state: State) -> State | None:
@@ -114,7 +114,7 @@ class Manifests:
 
 
 def manifest_keys(journal: Journal, collection: str) -> list[str]:
-    """Return the keys of all journal entries of a collection's manifests; the last one names the others."""
+    """Return the keys of all journal entries of a collection's manifests. The last one lists the others, so it must be deleted last."""
     found = journal.read(_manifests_key(collection))
     roots = (found or {}).get("roots", {}).items()
     segments = [_segment_key(collection, key, number) for key, entry in roots for number in range(entry["segments"])]

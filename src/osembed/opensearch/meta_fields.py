@@ -1,4 +1,4 @@
-"""The mapped metadata fields of an index, flat: `authors.name` and the like."""
+"""The mapped metadata fields of an index under flat names, like `authors.name`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIELD: dict[str, dict[str, Any]] = {
 
 
 def add_meta_fields(client: OpenSearch, target: Target, types: Mapping[str, str]) -> Target:
-    """Map new metadata fields. Where somebody mapped one differently meanwhile, theirs holds: the returned target says what is."""
+    """Map new metadata fields. Returns the target with the actual types: another writer may have mapped a field differently first."""
     fields = {name: kind for name, kind in types.items() if name not in target.meta_types and kind in _FIELD}
     if not fields:
         return target
@@ -31,18 +31,18 @@ def add_meta_fields(client: OpenSearch, target: Target, types: Mapping[str, str]
     except MissingError:
         raise
     except RefusedError:
-        for name, kind in fields.items():  # one by one, so that one conflict does not cost the others
+        for name, kind in fields.items():  # one at a time, so that one conflict does not prevent the others
             _try_mapping(client, target.index, {name: kind})
     return replace(target, meta_types=read_meta_types(client, target.index))
 
 
 def read_meta_types(client: OpenSearch, index: str) -> dict[str, str]:
-    """Return the mapped metadata fields of an index and their types."""
+    """Return the mapped metadata fields of an index: flat name → type. Raises MissingError if the index is gone."""
     return flat_types(answers.named(reads.indexes(client, [index], "*.settings.index.uuid,*.mappings.properties.meta"), index))
 
 
 def nested(fields: Mapping[str, str]) -> dict[str, Any]:
-    """Turn `a.b: type` into the mapping's nested properties."""
+    """Turn flat names like `a.b` into the nested properties of a mapping."""
     root: dict[str, Any] = {}
     for name, kind in fields.items():
         *path, last = name.split(".")
@@ -54,7 +54,7 @@ def nested(fields: Mapping[str, str]) -> dict[str, Any]:
 
 
 def flat_types(info: Mapping[str, Any]) -> dict[str, str]:
-    """Return the metadata fields of an index, from what the server says of it: `authors.name` → type."""
+    """Return the metadata fields in a server's description of an index: flat name → type."""
     types: dict[str, str] = {}
 
     def walk(properties: Mapping[str, Any], prefix: str) -> None:
@@ -67,5 +67,5 @@ def flat_types(info: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _try_mapping(client: OpenSearch, index: str, fields: Mapping[str, str]) -> None:
-    with suppress(RefusedError):  # mapped otherwise by another writer, or over the server's limit: the caller reads what is
+    with suppress(RefusedError):  # mapped differently by another writer, or over the server's field limit: the caller reads the result
         changes.put_mapping(client, index, {"properties": {"meta": {"properties": nested(fields)}}})

@@ -1,4 +1,4 @@
-"""Which collections there are, by name, and what is to be said of one that is not there."""
+"""Names of collections, and the error for a collection that does not exist."""
 
 from __future__ import annotations
 
@@ -16,54 +16,54 @@ _SHOWN = 8
 
 
 def other_names(client: OpenSearch) -> list[str] | None:
-    """Return the names of the collections that can be searched and that this user sees; None where it is shown none, perhaps not all."""
+    """Return the names of the searchable collections that this user can see; None if there may be others that it cannot see."""
     try:
         found = reads.matching(client, "*", "*.aliases,*.mappings._meta.osembed.collection")
         said = ((info.get("aliases", {}), info.get("mappings", {})) for info in found.values())
         names = sorted({name for aliases, mappings in said if (name := _collection(mappings)) in aliases})
         return names if names or not permissions.is_secured(client) else None
-    except ClusterError:  # the message at hand is worth more than that of this request
+    except ClusterError:  # the names only improve another error message, which must not be replaced by this error
         return None
 
 
 def unknown_collection(collection: str, names: Sequence[str] | None) -> CollectionError:
-    """Return the error for a collection that is not there. Pure.
+    """Return the error for a collection that does not exist. Pure.
 
     Args:
-        collection: its name.
-        names: of those that are; None where that is not known.
+        collection: the requested name.
+        names: the names of existing collections; None if they are unknown.
     """
     found, fill = f"There is no collection '{collection}'.", f"osembed ingest PATH --collection {collection}"
     if not names:
-        return CollectionError(found, "" if names is None else "There is no other either.", f"Fill it first: {fill}")
+        return CollectionError(found, "" if names is None else "There are no others either.", f"Create it: {fill}")
     more = f" and {len(names) - _SHOWN:,} more (`osembed list`)" if len(names) > _SHOWN else ""
     listed = ", ".join(names[:_SHOWN])
-    use = f"Use --collection {nearest_name(collection, names)}, or fill '{collection}' first: {fill}"
-    return CollectionError(found, f"Collections here: {listed}{more}.", use)
+    use = f"Use --collection {nearest_name(collection, names)}, or create '{collection}': {fill}"
+    return CollectionError(found, f"Existing collections: {listed}{more}.", use)
 
 
 def unpublished_load(client: OpenSearch, collection: str) -> State | None:
-    """Return the journal's plan of a first generation whose indexes are there but not published, or None."""
+    """Return the journal's plan of a first generation whose indexes exist but are not published; else None."""
     state = Journal(client).read(collection_key(collection))
     return state if state and indexes.exist(client, state.get("indexes", {}).values()) else None
 
 
 def missing_collection(client: OpenSearch, collection: str) -> CollectionError:
-    """Return what is to be said of a collection that is not published: dropped, still being loaded, or never there; then those there are."""
+    """Return the error for a collection without aliases: it was dropped, is being loaded, or does not exist."""
     found = read_drop(client, collection)
     if found:
         return found
     if unpublished_load(client, collection):
         return CollectionError(
-            f"'{collection}' is still being loaded for the first time, or that was interrupted.",
+            f"The first load of '{collection}' is still running or was interrupted.",
             "It becomes searchable when the load is complete.",
-            "Wait for it, or run the same `osembed ingest` again: it goes on where it stopped.",
+            "Wait for it, or run the same `osembed ingest` again: it continues where it stopped.",
         )
     return unknown_collection(collection, other_names(client))
 
 
 def nearest_name(name: str, names: Sequence[str]) -> str:
-    """Return the name that is most like another; the first where none is like it."""
+    """Return the most similar name; the first one if none is similar."""
     return next(iter(difflib.get_close_matches(name, names, 1)), names[0])
 
 

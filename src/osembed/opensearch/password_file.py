@@ -1,4 +1,4 @@
-"""A file that holds a password and nothing else, and that nobody else can read or change."""
+"""Read a password file: it must hold only the password, and no other user may be able to read or change it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 
 
 def read_password(name: str) -> str:
-    """Return the one line of a password file. Raises InputError where it is no such file, or not private."""
+    """Return the password in a file. Raises InputError if the file is unusable or not private."""
     path = Path(name)
     try:
         with path.open("rb") as file:
-            _check_private(path, os.fstat(file.fileno()))  # the open file: the name could mean another one a moment later
+            _check_private(path, os.fstat(file.fileno()))  # check the open file, because the path could point to another one a moment later
             content = file.read(_LIMIT + 1)
     except IsADirectoryError as error:
         raise _unusable(path, "is a folder") from error
@@ -30,26 +30,26 @@ def read_password(name: str) -> str:
 
 
 def _check_private(path: Path, status: os.stat_result) -> None:
-    """Refuse a file that others may read (they know the password) or write (they choose it)."""
-    if os.name == "nt":  # its permissions are not in the mode
+    """Raise InputError for a file that others may read (they know the password) or write (they choose it)."""
+    if os.name == "nt":  # Windows does not keep permissions in the mode
         return
     mode = stat.S_IMODE(status.st_mode)
     if mode & _OTHERS:
         raise InputError(
             f"The password file {path} can be read or changed by others (mode {mode:04o}).",
-            "A password must be private.",
+            "A password must stay private.",
             f"Run: chmod 600 {shlex.quote(str(path))}",
         )
     if status.st_uid not in (os.geteuid(), 0):
         raise InputError(
             f"The password file {path} belongs to another user (number {status.st_uid}).",
             "That user can read and change it.",
-            "Name a file of your own, with mode 600.",
+            "Use a file of your own, with mode 600.",
         )
 
 
 def _only_line(path: Path, content: bytes) -> str:
-    """Return the line that a file holds, spaces and all, without the line end that editors put behind it."""
+    """Return the only line of a file with its spaces, but without the newline that editors append. Raises InputError."""
     try:
         line = content.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
@@ -65,5 +65,5 @@ def _only_line(path: Path, content: bytes) -> str:
     return line
 
 
-def _unusable(path: Path, found: str, hint: str = "It must hold the password alone, as one line of text.") -> InputError:
+def _unusable(path: Path, found: str, hint: str = "It must hold only the password, as one line of text.") -> InputError:
     return InputError(f"The password file {path} {found}.", "", hint)

@@ -1,8 +1,8 @@
-"""What each role needs, and what a user has of it: asked by requests that change nothing, before anything of value is created.
+"""The permissions that each role needs, and which of them a user has. They are tested by requests that change nothing.
 
-An action on an index is asked on a name that does not exist: where it is allowed, the server answers that there is no such index. Actions on
-shards are checked on the shard only, so they are asked on a scratch index in the collection's own pattern. It is deleted afterwards; one that a
-killed process left behind is known by its name.
+An action on an index is tested on a name that does not exist: if it is allowed, the server answers that there is no such index. The server
+checks actions on shards only on a real shard, so they are tested on a scratch index that matches the collection's pattern. It is deleted
+afterwards; one left behind by a killed process is recognised by its name.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ def _joined(*parts: Needs) -> Needs:
     return {scope: tuple(dict.fromkeys(action for part in parts for action in part.get(scope, ()))) for scope in SCOPES}
 
 
-# The one table: the documentation, the tests and every question are made of it.
+# The only table of permissions: documentation, tests and checks are derived from it.
 NEEDS: dict[Role, Needs] = {
     "reader": _joined(_READ),
     "writer": _joined(_READ, _WRITE, _FIRST),
     "migrator": _joined(_READ, _WRITE, _MOVE),
 }
 
-_NOBODY = "osembed-scratch"  # the id of a document, the name of a pipeline, that nobody has
-_NEVER = "if_seq_no=9000000000000000&if_primary_term=1"  # a condition that holds for no document
-_WRONG = {"settings": {"index.osembed_scratch": 1}}  # a setting that no server knows: authorised first, then refused
+_NOBODY = "osembed-scratch"  # a document id and pipeline name that does not exist
+_NEVER = "if_seq_no=9000000000000000&if_primary_term=1"  # a condition that no document meets
+_WRONG = {"settings": {"index.osembed_scratch": 1}}  # an unknown setting: the server checks permissions before it refuses it
 Ask = tuple[str, str, Any]
 _CLUSTER_ASKS: dict[str, Ask] = {
     "cluster:monitor/main": ("GET", "/", None),
@@ -89,7 +89,7 @@ _CLUSTER_ASKS: dict[str, Ask] = {
     _PUT_PIPELINE: ("PUT", f"/_search/pipeline/{_NOBODY}", {"request_processors": [{_NOBODY: {}}]}),
     "indices:data/read/msearch": ("POST", "/_msearch", '{"index": "%s"}\n{"size": 0}\n'),
     _MGET: ("POST", "/_mget", {"docs": [{"_index": "%s", "_id": _NOBODY}]}),
-    _BULK: ("DELETE", f"/%s/_doc/{_NOBODY}", None),  # a single write is a bulk, too; `_bulk` itself needs no more
+    _BULK: ("DELETE", f"/%s/_doc/{_NOBODY}", None),  # a single write runs as a bulk too; `_bulk` itself needs no further permission
 }
 _INDEX_ASKS: dict[str, Ask] = {
     "indices:admin/get": ("GET", "/%s?expand_wildcards=none&filter_path=*.aliases", None),
@@ -113,14 +113,14 @@ _SHARD_ASKS: dict[str, Ask] = {
     "indices:data/write/bulk[s]": ("DELETE", f"/%s/_doc/{_NOBODY}?{_NEVER}", None),
     "indices:admin/block/add[s]": ("PUT", "/%s/_block/write", None),
 }
-_WRITE_DOCUMENT: Ask = ("PUT", f"/%s/_doc/{_NOBODY}?{_NEVER}", {})  # a writer may not delete in the journal
+_WRITE_DOCUMENT: Ask = ("PUT", f"/%s/_doc/{_NOBODY}?{_NEVER}", {})  # for the journal, in which a writer may not delete
 _BLOCKING = "indices:admin/block/add[s]"
 _secured: WeakKeyDictionary[OpenSearch, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Lack:
-    """What a user lacks for a role, and what could not be asked.
+    """The permissions that a user lacks for a role, and those that could not be tested.
 
     Attributes:
         missing, unknown: (scope, action).
@@ -136,7 +136,7 @@ class Lack:
 
     @property
     def text(self) -> str:
-        """Return the missing actions in one line, each with the pattern that it is for."""
+        """The missing actions in one line, each group with its index patterns."""
         parts = []
         for scope in SCOPES:
             actions = [action for where, action in self.missing if where == scope]
@@ -146,13 +146,13 @@ class Lack:
 
     @property
     def yaml(self) -> str:
-        """Return what is missing as a role, to be pasted into roles.yml."""
+        """The missing permissions as a role that can be pasted into roles.yml."""
         needs: Needs = {scope: tuple(action for where, action in self.missing if where == scope) for scope in SCOPES}
         return as_yaml(f"{self.collection}-{self.role}", spec_of(needs, self.collection))
 
 
 def patterns(collection: str) -> dict[Scope, list[str]]:
-    """Return the index patterns of each part of a role."""
+    """Return the index patterns of each scope of a role."""
     return {
         "data": [collection, f"{collection}-*", f"staging-{collection}-*"],
         "scratch": [f"{collection}-scratch-*"],
@@ -161,12 +161,12 @@ def patterns(collection: str) -> dict[Scope, list[str]]:
 
 
 def role_spec(role: Role, collection: str) -> dict[str, Any]:
-    """Return a role of a collection as the security plugin's API takes it."""
+    """Return a role for a collection in the form of the security plugin's API."""
     return spec_of(NEEDS[role], collection)
 
 
 def as_yaml(name: str, spec: Mapping[str, Any]) -> str:
-    """Write a role as roles.yml has it."""
+    """Return a role in the form of roles.yml."""
     lines = [f"{name}:"]
     if spec["cluster_permissions"]:
         lines += ["  cluster_permissions:", *(f"    - {json.dumps(action)}" for action in spec["cluster_permissions"])]
@@ -179,14 +179,14 @@ def as_yaml(name: str, spec: Mapping[str, Any]) -> str:
 
 
 def require(client: OpenSearch, collection: str, role: Role) -> None:
-    """Raise AuthError unless this user has all that a role needs. Costs one request where the server has no security plugin."""
+    """Raise AuthError unless this user has all permissions of a role. Takes one request if the server has no security plugin."""
     lack = find_lack(client, collection, role)
     if lack:
         raise refusal(lack)
 
 
 def refusal(lack: Lack) -> AuthError:
-    """Return the error that says what is missing, ready to be pasted into a role."""
+    """Return the error that lists the missing permissions, with YAML to paste into a role."""
     error = AuthError(
         f"This user lacks {len(lack.missing)} of the permissions that a {lack.role} of '{lack.collection}' needs: {lack.text}.",
         "Nothing was changed.",
@@ -198,12 +198,12 @@ def refusal(lack: Lack) -> AuthError:
 
 
 def find_lack(client: OpenSearch, collection: str, role: Role) -> Lack:
-    """Ask for all that a role needs."""
+    """Test all permissions of a role; return what is missing."""
     return find_lacks(client, collection, [role])[role]
 
 
 def find_lacks(client: OpenSearch, collection: str, roles: list[Role]) -> dict[Role, Lack]:
-    """Ask once for all that several roles need."""
+    """Test the permissions of several roles, each permission once; return what is missing for each role."""
     if not is_secured(client):
         return {role: Lack(role, collection) for role in roles}
     wanted = dict.fromkeys((scope, action) for role in roles for scope, actions in NEEDS[role].items() for action in actions)
@@ -217,7 +217,7 @@ def find_lacks(client: OpenSearch, collection: str, roles: list[Role]) -> dict[R
 
 
 def is_secured(client: OpenSearch) -> bool:
-    """Whether a security plugin may refuse something; asked once for each connection."""
+    """Return whether the server has a security plugin. Tested once per connection."""
     if client not in _secured:
         try:
             _secured[client] = reads.plugin_answer(client, "/_plugins/_security/authinfo") is not None
@@ -227,7 +227,7 @@ def is_secured(client: OpenSearch) -> bool:
 
 
 def left_behind(client: OpenSearch, collection: str) -> dict[str, int]:
-    """Return the scratch indexes of a collection, with the seconds that each has been there: what a killed process left, or one at work."""
+    """Return the scratch indexes of a collection with their age in seconds. A young one may be in use; others were left by killed processes."""
     found = reads.matching(client, f"{collection}-scratch-*", "*.settings.index.creation_date,*.mappings._meta")
     marked = [name for name, info in found.items() if "osembed_scratch" in info.get("mappings", {}).get("_meta", {})]
     names = [name for name in marked if is_scratch(collection, name)]
@@ -236,12 +236,12 @@ def left_behind(client: OpenSearch, collection: str) -> dict[str, int]:
 
 
 def is_scratch(collection: str, index: str) -> bool:
-    """Whether an index has the name of a collection's scratch index."""
+    """Return whether an index has the name of a collection's scratch index."""
     return re.fullmatch(re.escape(collection) + r"-scratch-[0-9a-f]{12}", index) is not None
 
 
 class _Questions:
-    """Asks one user's permissions; each refusal says by itself which actions it lacks."""
+    """Tests the permissions of one user. Each refusal names the missing actions."""
 
     def __init__(self, client: OpenSearch, collection: str) -> None:
         self._client, self._collection = client, collection
@@ -250,7 +250,7 @@ class _Questions:
         self._allowed: set[Grant] = set()
 
     def ask(self, wanted: list[Grant]) -> tuple[set[Grant], set[Grant]]:
-        """Return which of these are missing, and which could not be asked."""
+        """Return which of these are missing, and which could not be tested."""
         shards = [action for scope, action in wanted if scope == "data" and action in _SHARD_ASKS]
         for scope, action in wanted:
             if scope == "cluster" and not self._is_idle(action):
@@ -273,12 +273,12 @@ class _Questions:
             self._allowed.add((scope, action))
 
     def _is_idle(self, action: str) -> bool:
-        """Whether an action is not needed: the search pipeline is there already."""
+        """Return whether an action is not needed, because the search pipeline already exists."""
         if action != _PUT_PIPELINE:
             return False
         try:
             there = reads.pipeline(self._client, PIPELINE) is not None
-        except AuthError:  # asked by itself
+        except AuthError:  # reading a pipeline is tested separately
             return False
         if there:
             self._allowed.add(("cluster", action))
@@ -287,10 +287,10 @@ class _Questions:
     def _ask_journal(self, actions: list[str]) -> None:
         try:
             there = bool(actions) and bool(reads.indexes(self._client, [JOURNAL], "*.aliases,*.settings.index.uuid"))
-        except AuthError:  # missing, if it is needed at all: what can be read without it is read
+        except AuthError:  # try without this permission, if the role does not need it
             there = "indices:admin/get" not in actions and changes.ask(self._client, "GET", f"/{JOURNAL}/_doc/{_NOBODY}", None) == ()
         for action in actions:
-            if action == _CREATE and there:  # not needed any more
+            if action == _CREATE and there:  # no longer needed
                 self._allowed.add(("journal", action))
             elif action in _INDEX_ASKS:
                 self._put("journal", action, _INDEX_ASKS[action], JOURNAL)
@@ -299,7 +299,7 @@ class _Questions:
                 self._put("journal", action, ask, JOURNAL)
 
     def _ask_shards(self, actions: list[str], may_clean: bool) -> None:
-        """Ask on a scratch index where this user may create and delete it, else on the collection, where there is one and it is harmless."""
+        """Test on a scratch index if this user may create and delete it, else on the collection if it exists and the test is harmless."""
         made = {("data", _CREATE), ("data", "indices:admin/get")} <= self._allowed
         if may_clean and made and {("data", _DELETE), ("scratch", _DELETE)} & self._allowed:
             with _scratch(self._client, self._absent) as index:
@@ -315,18 +315,18 @@ class _Questions:
 
 @contextmanager
 def _scratch(client: OpenSearch, name: str) -> Iterator[str]:
-    """Make a scratch index for a moment."""
+    """Create a scratch index and delete it afterwards."""
     settings = {"hidden": True, "number_of_shards": 1, "number_of_replicas": 0}
     try:
         changes.create_index(client, name, {"settings": {"index": settings}, "mappings": {"_meta": {"osembed_scratch": True}}})
         yield name
     finally:
-        with suppress(ClusterError):  # it stays, then: `doctor` knows it by its name
+        with suppress(ClusterError):  # it then remains until `doctor` deletes it
             changes.delete_index(client, name)
 
 
 def spec_of(needs: Needs, collection: str) -> dict[str, Any]:
-    """Return needs as a role of the security plugin."""
+    """Return permissions as a role of the security plugin."""
     parts = [(names, needs.get(scope, ())) for scope, names in patterns(collection).items()]
     return {
         "cluster_permissions": list(needs.get("cluster", ())),

@@ -1,6 +1,6 @@
-"""Every request that reads: sent, judged by `answers`, and asked again while the answer is partial.
+"""Every request that reads: it is sent, checked by `answers`, and retried while the response is partial.
 
-Nothing outside this module, `changes` and the bulk loop calls the client. What these functions return is whole: all shards, all items, in time.
+Only this module, `changes` and the bulk loop call the client. The results are complete: all shards, all items, no timeout.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.patience import retry_read
 
 PRIMARY = "_primary"  # replicas may lag behind
-_MGET = 500
-_MOST = 10_000  # hits of one search
-NO_PIPELINE = "_none"  # an index's default pipeline may be one that the server does not have (any more): every search would fail
-OLDEST_HYBRID = (3, 5, 0)  # the first server whose hybrid queries drop no top documents
-NEURAL_SEARCH = "opensearch-neural-search"  # the plugin that has hybrid queries and normalises their scores
-_FLOOD = "12"  # the number of the block that a full disk sets
+_MGET = 500  # documents per request
+_MOST = 10_000  # most hits that the server returns for one search
+NO_PIPELINE = "_none"  # the index's default pipeline may be missing on the server, and then every search would fail
+OLDEST_HYBRID = (3, 5, 0)  # earlier versions drop top documents of hybrid queries
+NEURAL_SEARCH = "opensearch-neural-search"  # the plugin that provides hybrid queries and normalises their scores
+_FLOOD = "12"  # the id of the block that the server sets when a disk is full
 T = TypeVar("T")
 Body = Mapping[str, Any]
 Key = tuple[str, str | None]
 
 
 def search(client: OpenSearch, index: str, body: Body, preference: str | None = PRIMARY) -> Answer:
-    """Search one index, on its primaries unless said otherwise. Raises UnsettledError for anything but a whole answer."""
+    """Search one index, by default on its primaries. Raises UnsettledError unless the response is complete."""
     params = {"allow_partial_search_results": "false", "search_pipeline": NO_PIPELINE}
     if preference:
         params["preference"] = preference
@@ -40,7 +40,7 @@ def search(client: OpenSearch, index: str, body: Body, preference: str | None = 
 
 
 def search_shard(client: OpenSearch, index: str, shard: int, body: Body) -> Answer:
-    """Search one shard's primary. A shard that never held a document has no hits and no buckets."""
+    """Search the primary of one shard. A shard that has never held a document returns no hits and no buckets."""
     try:
         return search(client, index, body, f"_shards:{shard}|_primary")
     except RefusedError as error:
@@ -50,9 +50,9 @@ def search_shard(client: OpenSearch, index: str, shard: int, body: Body) -> Answ
 
 
 def search_several(client: OpenSearch, requests: Sequence[tuple[str, Body]]) -> list[list[dict[str, Any]]]:
-    """Send several searches in one `_msearch`; return the hits of each. Raises what the first failing one would raise alone.
+    """Send several searches in one `_msearch`; return the hits of each. Raises the error of the first failed search.
 
-    Not asked again here: the searcher resolves the collection anew before it tries again.
+    There is no retry here, because the searcher resolves the collection again before it retries.
     """
     found = retry_read(lambda: _several(client, [(index, {}, body) for index, body in requests]), 0)
     return [answer["hits"]["hits"] for answer in found]
@@ -61,11 +61,11 @@ def search_several(client: OpenSearch, requests: Sequence[tuple[str, Body]]) -> 
 def search_across(client: OpenSearch, requests: Sequence[tuple[str, int, Body]]) -> list[list[dict[str, Any]]]:
     """Send searches that each run over several indexes; return the hits of each.
 
-    Words weigh alike in all indexes: their frequencies are counted over all shards first. Not asked again here, like `search_several`.
+    Word frequencies are first collected from all shards, so words have the same weight in all indexes. No retry, as in `search_several`.
 
     Args:
         client: the connection.
-        requests: the indexes joined by commas, how many shards they have in all, and the search.
+        requests: (indexes joined by commas, their total number of shards, search body).
     """
     found = retry_read(lambda: _several(client, [(where, _across(body), body) for where, _, body in requests]), 0)
     return [answers.of_shards(answer, where, shards)["hits"]["hits"] for answer, (where, shards, _) in zip(found, requests, strict=True)]
@@ -76,21 +76,22 @@ def _across(body: Body) -> Body:
 
 
 def aggregate(client: OpenSearch, index: str, body: Body, shards: int = 0) -> Answer:
-    """Send one search, over one index or several, for its figures; return the whole answer.
+    """Send one search with aggregations over one or more indexes; return the complete response.
 
     Args:
         client: the connection.
-        index: one, or several joined by commas.
-        body: what is asked.
-        shards: how many they have in all; 0 where that is not known, of one index.
+        index: one index, or several joined by commas.
+        body: the search body.
+        shards: their total number of shards; 0 skips the check (for a single index).
     """
     return retry_read(lambda: answers.of_shards(answers.counted(_several(client, [(index, {}, body)])[0], index), index, shards))
 
 
 def count_shards(client: OpenSearch, shards: Sequence[tuple[str, int]]) -> list[int]:
-    """Count the visible documents of several (index, shard) primaries in one request.
+    """Count the searchable documents on several primaries, given as (index, shard), in one request.
 
-    Asks for a profile, which the security plugin refuses (AuthError) wherever document-level security is on, even while it hides nothing.
+    The request asks for a profile. The security plugin refuses that (AuthError) if document-level security is active, even if it hides
+    nothing.
     """
     body = {"size": 0, "track_total_hits": True, "profile": True}
     requests = [(index, {"preference": f"_shards:{shard}|_primary"}, body) for index, shard in shards]
@@ -107,7 +108,7 @@ def _several(client: OpenSearch, requests: Sequence[tuple[str, Body, Body]]) -> 
 
 
 def count(client: OpenSearch, index: str, query: Body | None = None, shard: int | None = None) -> int:
-    """Count an index's visible documents on its primaries, or on one shard's."""
+    """Count an index's searchable documents on its primaries, or on the primary of one shard."""
     body: dict[str, Any] = {"size": 0, "track_total_hits": True, **({"query": dict(query)} if query else {})}
     return answers.total(search(client, index, body, PRIMARY if shard is None else f"_shards:{shard}|_primary"), index)
 
@@ -118,10 +119,10 @@ def documents(
     """Read documents by (id, routing) in real time; missing ones are left out.
 
     Args:
-        client, index: where.
-        keys: what to read.
-        fields: of `_source`; None for all.
-        excluded: fields that are left out.
+        client, index: the connection and the index.
+        keys: (id, routing) of the documents.
+        fields: fields of `_source` to return; None for all.
+        excluded: fields to leave out.
     """
     found: list[Answer] = []
     params = {name: ",".join(chosen) for name, chosen in (("_source_includes", fields), ("_source_excludes", excluded)) if chosen}
@@ -135,7 +136,10 @@ def documents(
 
 
 def _there(client: OpenSearch, index: str, send: Callable[[], T]) -> T:
-    """Send a read; "no such index" of a node that lags behind, after a restart or an election, is not believed while the manager has it."""
+    """Send a read. If a node reports "no such index" while the cluster has the index, raise UnsettledError, which is retried.
+
+    A node can lag behind after a restart or an election.
+    """
     try:
         return send()
     except MissingError as error:
@@ -145,17 +149,17 @@ def _there(client: OpenSearch, index: str, send: Callable[[], T]) -> T:
 
 
 def copies(client: OpenSearch, index: str, ids: Sequence[str], fields: Sequence[str] | None = None) -> dict[str, list[Answer]]:
-    """Read documents by id in real time, wherever their writers routed them; missing ones are left out.
+    """Read all copies of documents by id in real time, whatever their routing; missing ones are left out.
 
-    A routing decides about the shard, and one id may stand on several: the first copy is the one that a read without routing finds. A
-    document that was routed elsewhere is found once it is visible: refresh before.
+    Routing decides on the shard, so several shards may hold the same id. The first copy is the one that a read without routing finds. A
+    document with its own routing is found only when it is searchable, so refresh first.
     """
     wanted = [(key, None) for key in ids] + [(key, routing) for key, routing in _routed(client, index, ids) if routing is not None]
     return _grouped(documents(client, index, wanted, fields))
 
 
 def anywhere(client: OpenSearch, index: str, ids: Sequence[str], fields: Sequence[str] | None = None) -> dict[str, Answer]:
-    """Read one copy of each document as `copies` does; only those that are not where their id says cost a search."""
+    """Read one copy of each document, as `copies` does. Only documents not found on their default shard cost a search."""
     found = {document["_id"]: document for document in documents(client, index, [(key, None) for key in ids], fields)}
     missing = [key for key in ids if key not in found]
     elsewhere = _grouped(documents(client, index, _routed(client, index, missing), fields)) if missing else {}
@@ -163,7 +167,7 @@ def anywhere(client: OpenSearch, index: str, ids: Sequence[str], fields: Sequenc
 
 
 def _routed(client: OpenSearch, index: str, ids: Sequence[str]) -> list[Key]:
-    """Return (id, routing) of the visible documents of these ids that have a routing of their own."""
+    """Return (id, routing) of the searchable documents with these ids that have their own routing."""
     found: list[Key] = []
     for start in range(0, len(ids), _MGET):
         only = [{"ids": {"values": list(ids[start : start + _MGET])}}, {"exists": {"field": "_routing"}}]
@@ -175,7 +179,7 @@ def _routed(client: OpenSearch, index: str, ids: Sequence[str]) -> list[Key]:
 
 
 def _grouped(found: Sequence[Answer]) -> dict[str, list[Answer]]:
-    """Gather documents by id; one that was read twice, since both of its routings lead to its shard, counts once."""
+    """Group documents by id. A document that was read twice, because both routings lead to its shard, counts once."""
     single = {(document["_id"], document.get("_routing")): document for document in found}
     groups: dict[str, list[Answer]] = {}
     for (key, _), document in single.items():
@@ -192,25 +196,25 @@ def several_documents(client: OpenSearch, keys: Sequence[tuple[str, str, str | N
 
 
 def document(client: OpenSearch, index: str, key: str) -> Answer | None:
-    """Read one document in real time; None where the index or the document is not there."""
+    """Read one document in real time; None if the index or the document does not exist."""
     try:
         return retry_read(lambda: answers.document(client.get(index=index, id=key), index, key))
     except MissingError as error:
         if answers.absent(error):
             return None
-        raise UnsettledError(f"The server answers 404 about {key} of {index}, but not that it is missing.") from error
+        raise UnsettledError(f"The server answers 404 for {key} of {index}, but does not say that it is missing.") from error
 
 
 def indexes(client: OpenSearch, names: Sequence[str], only: str = "", *, flat: bool = False) -> dict[str, Any]:
-    """Return index → description of those names, indexes or aliases, that are there.
+    """Return index → description for those of the names (indexes or aliases) that exist.
 
-    A name that is forbidden is AuthError, also where the server is told to leave out what it forbids.
+    A forbidden name raises AuthError, even if the server is configured to leave out forbidden indexes.
 
     Args:
         client: the connection.
-        names: of indexes and aliases, no patterns.
-        only: filter path of what is needed, such as `*.aliases`.
-        flat: whether settings come as flat names.
+        names: names of indexes and aliases; no patterns.
+        only: filter path of the needed parts, such as `*.aliases`.
+        flat: whether settings have flat names.
     """
     if not names:
         return {}
@@ -222,9 +226,9 @@ def indexes(client: OpenSearch, names: Sequence[str], only: str = "", *, flat: b
 
 
 def matching(client: OpenSearch, pattern: str, only: str = "") -> dict[str, Any]:
-    """Return index → description of all indexes and aliases, hidden ones too, that match a pattern and that this user may see.
+    """Return index → description of all indexes, also hidden ones, that match a pattern by name or alias and that this user may see.
 
-    Several names and patterns are joined by commas; names that are not there are left out.
+    Several names and patterns can be joined by commas. Names that do not exist are left out.
     """
     params = {
         "expand_wildcards": "all",
@@ -247,12 +251,12 @@ def properties(client: OpenSearch, index: str) -> dict[str, Any]:
 
 
 def stats(client: OpenSearch, index: str, metric: str, level: str = "indices") -> Answer:
-    """Return `_stats` of one index, whole: {"primaries", "total", "shards"}. Raises MissingError, UnsettledError."""
+    """Return the complete `_stats` of one index: {"primaries", "total", "shards"}. Raises MissingError, UnsettledError."""
     return stats_of(client, [index], metric, level)[index]
 
 
 def stats_of(client: OpenSearch, names: Sequence[str], metric: str, level: str = "indices") -> dict[str, Answer]:
-    """Return `_stats` of several indexes, whole, by index. Raises MissingError, UnsettledError."""
+    """Return the complete `_stats` of several indexes, by index. Raises MissingError, UnsettledError."""
     where = ",".join(names)
     path = f"/{quote(where)}/_stats/{metric}?level={level}&expand_wildcards=all"
     found = retry_read(lambda: answers.whole(client.transport.perform_request("GET", path), where))
@@ -260,7 +264,7 @@ def stats_of(client: OpenSearch, names: Sequence[str], metric: str, level: str =
 
 
 def primary_terms(client: OpenSearch, index: str) -> dict[int, int]:
-    """Return each shard's primary term: it grows with every failover. Raises MissingError."""
+    """Return each shard's primary term, which grows with every failover. Raises MissingError."""
     path = f"/_cluster/state/metadata/{quote(index)}?filter_path=metadata.indices.*.primary_terms"
     found = retry_read(lambda: client.transport.perform_request("GET", path))
     terms = answers.named(found.get("metadata", {}).get("indices"), index)["primary_terms"]
@@ -268,7 +272,7 @@ def primary_terms(client: OpenSearch, index: str) -> dict[int, int]:
 
 
 def state_mappings(client: OpenSearch, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return index → mapping as the cluster state has it, hidden fields included. Raises MissingError."""
+    """Return index → mapping from the cluster state, with fields that field-level security hides. Raises MissingError."""
     path = f"/_cluster/state/metadata/{quote(','.join(names))}?filter_path=metadata.indices.*.mappings"
     found = retry_read(lambda: client.transport.perform_request("GET", path)).get("metadata", {}).get("indices")
     mappings = {name: answers.named(found, name).get("mappings", {}) for name in names}
@@ -276,10 +280,10 @@ def state_mappings(client: OpenSearch, names: Sequence[str]) -> dict[str, dict[s
 
 
 def write_blocks(client: OpenSearch, names: Sequence[str]) -> dict[str, list[str]]:
-    """Return index → its write blocks in words, of those that have one; not that of a full disk, which the server lifts by itself.
+    """Return index → descriptions of its write blocks, for indexes that have one. The block of a full disk is left out: the server lifts it.
 
-    From the cluster state, not the settings: a block that was not completed stands there only, and no setting lifts it. The server lists the
-    blocks of all indexes, whichever are asked for; only the routing table is that of those that the names stand for.
+    This reads the cluster state and not the settings, because an incomplete block appears only there. The response lists the blocks of all
+    indexes in the cluster; only its routing table is limited to the requested names.
     """
     path = f"/_cluster/state/blocks,routing_table/{quote(','.join(names))}?ignore_unavailable=true&expand_wildcards=all"
     found = retry_read(lambda: _state(client.transport.perform_request("GET", path)))
@@ -294,18 +298,18 @@ def write_blocks(client: OpenSearch, names: Sequence[str]) -> dict[str, list[str
 
 
 def cluster_nodes(client: OpenSearch, metric: str) -> dict[str, Any]:
-    """Return node id → its statistics (fs, jvm, …), of all nodes. Raises UnsettledError where one does not answer."""
+    """Return node id → statistics (fs, jvm, …) of all nodes. Raises UnsettledError if a node does not answer."""
     return dict(retry_read(lambda: answers.nodes(client.nodes.stats(metric=metric))))
 
 
 def plugins(client: OpenSearch) -> set[str]:
-    """Return the names of the plugins that every node has."""
+    """Return the names of the plugins that are installed on every node."""
     found = retry_read(lambda: answers.nodes(client.nodes.info(metric="plugins")))
     return set.intersection(*({plugin["name"] for plugin in node.get("plugins", [])} for node in found.values()))
 
 
 def data_nodes(client: OpenSearch) -> int:
-    """Return how many nodes hold data."""
+    """Return the number of data nodes."""
     found = retry_read(lambda: client.cluster.health())
     if not isinstance(found.get("number_of_data_nodes"), int) or found.get("timed_out") is not False:
         raise UnsettledError("The server does not say how many data nodes it has.")
@@ -313,23 +317,23 @@ def data_nodes(client: OpenSearch) -> int:
 
 
 def server_clock(client: OpenSearch) -> int:
-    """Return the server's time in seconds: clocks of different clients are never compared."""
+    """Return the server's time in seconds since 1970. Clocks of different clients must never be compared."""
     return int(retry_read(lambda: client.transport.perform_request("GET", "/_cat/health?format=json&h=epoch"))[0]["epoch"])
 
 
 def pipeline(client: OpenSearch, name: str) -> Answer | None:
-    """Return a search pipeline; None where the server says that there is none."""
+    """Return a search pipeline; None if it does not exist."""
     try:
         found = retry_read(lambda: client.transport.perform_request("GET", f"/_search/pipeline/{quote(name)}"))
     except MissingError as error:
-        if isinstance(error.detail, Mapping):  # OpenSearch answers {}; a page of something in between does not
+        if isinstance(error.detail, Mapping):  # OpenSearch answers {}; an error page of a proxy is not JSON
             return None
         raise
     return dict(answers.named(found, name))
 
 
 def plugin_answer(client: OpenSearch, path: str) -> Answer | None:
-    """Ask a plugin; None where it is not installed. Raises AuthError where this user may not ask."""
+    """Return a plugin's response; None if it is not installed. Raises AuthError if this user may not ask."""
     try:
         found = retry_read(lambda: client.transport.perform_request("GET", path))
     except RefusedError as error:
@@ -340,7 +344,7 @@ def plugin_answer(client: OpenSearch, path: str) -> Answer | None:
 
 
 def pages(hits: Sequence[Answer]) -> Iterator[tuple[str, str | None]]:
-    """Yield (id, routing) of hits."""
+    """Yield the (id, routing) of hits."""
     for hit in hits:
         yield hit["_id"], hit.get("_routing")
 

@@ -1,8 +1,8 @@
-"""Read what changed in an index, shard by shard, in windows of sequence numbers.
+"""Read the changes in an index, shard by shard, in windows of sequence numbers.
 
-Each live document has exactly one `_seq_no`. What stands at or below the global checkpoint is on all in-sync copies and survives a
-failover; after a refresh it is visible. A document that changes during a scan leaves the window and appears in the next one, and nothing
-can enter a window. So `mark < _seq_no ≤ checkpoint` is complete without scroll or point in time, and nothing has to be held open.
+Each live document has exactly one `_seq_no`. Everything at or below the global checkpoint is on all in-sync copies and survives a failover;
+after a refresh it is searchable. A document that changes during a scan leaves its window and appears in the next one, and nothing can enter
+a window. So the window `mark < _seq_no ≤ checkpoint` is complete, and no scroll or point in time has to be kept open.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import StoredDocument, read_hit
 from osembed.opensearch.patience import until_settled
 
-_BUCKETS = 2000
-_LISTED = 5000
+_BUCKETS = 2000  # per histogram
+_LISTED = 5000  # documents per request
 
 
 def scan(  # noqa: PLR0913 - where, from where to where, how much
     client: OpenSearch, index: str, shard: int, after: int, at: Checkpoint, *, size: int, excluded: Sequence[str] = ()
 ) -> Iterator[list[StoredDocument]]:
-    """Yield pages of a shard's documents with `after` < sequence number ≤ the checkpoint, ascending.
+    """Yield pages of a shard's documents with `after` < sequence number ≤ checkpoint, in ascending order.
 
-    Raises UnsettledError when a page may be incomplete, or the primary moved: a fresh primary's searches may lag behind.
+    Raises UnsettledError if a page may be incomplete or the primary has moved, because searches on a new primary may lag behind.
     """
     last = after
     while last < at.safe:
@@ -53,7 +53,7 @@ def scan(  # noqa: PLR0913 - where, from where to where, how much
 def settled_scan(  # noqa: PLR0913 - as `scan`
     client: OpenSearch, index: str, shard: int, after: int, at: Checkpoint, *, size: int, excluded: Sequence[str] = ()
 ) -> Iterator[list[StoredDocument]]:
-    """Yield pages as `scan` does; where the server is away or the primary moves, wait, and go on after the last page."""
+    """Yield pages like `scan`, but if the server is unavailable or the primary moves, wait and continue after the last page."""
     last, now = after, [at]
 
     def following() -> list[StoredDocument]:
@@ -72,16 +72,16 @@ def settled_scan(  # noqa: PLR0913 - as `scan`
 
 
 def histogram(client: OpenSearch, index: str, shard: int, key: str, within: dict[str, int], interval: int) -> tuple[dict[int, int], int]:
-    """Count a shard's documents by a number.
+    """Count a shard's documents in buckets of a number.
 
     Args:
-        client, index, shard: where.
-        key: `_seq_no` or `origin`.
+        client, index, shard: the connection, the index and the shard.
+        key: the number: `_seq_no` or `origin`.
         within: range of `_seq_no`, such as {"gt": 4}.
         interval: width of a bucket.
 
     Returns:
-        Bucket start → documents, and how many documents have no such number.
+        Bucket start → number of documents, and the number of documents without this number.
     """
     body = {
         "size": 0,
@@ -99,7 +99,7 @@ def histogram(client: OpenSearch, index: str, shard: int, key: str, within: dict
 def listing(
     client: OpenSearch, index: str, shard: int, key: str, within: dict[str, int], ranges: Sequence[tuple[int, int]] | None
 ) -> dict[tuple[str, int], str | None]:
-    """List a shard's documents whose number lies in any of some ranges [start, end), or (None) that have none: (id, number) → routing."""
+    """List a shard's documents whose number is in one of the ranges [start, end), or with None those without it: (id, number) → routing."""
     inside: list[dict[str, Any]] = [{"range": {key: {"gte": start, "lt": end}}} for start, end in ranges or ()]
     lacking = [] if ranges is not None else [{"exists": {"field": key}}]
     found: dict[tuple[str, int], str | None] = {}
@@ -126,7 +126,7 @@ def listing(
 
 
 def interval_for(highest: int) -> int:
-    """Return the bucket width that cuts 0…highest into a few thousand buckets."""
+    """Return the bucket width that divides 0…highest into a few thousand buckets."""
     return max(1, -(-(highest + 1) // _BUCKETS))
 
 
@@ -138,12 +138,12 @@ def read_now(
 
 
 def read_anywhere(client: OpenSearch, index: str, ids: Sequence[str], fields: Sequence[str] = ("origin",)) -> dict[str, StoredDocument]:
-    """Read documents by id in real time, wherever their writers routed them; missing ones are left out. Refresh before."""
+    """Read documents by id in real time, whatever their routing; missing ones are left out. Refresh first (see `reads.copies`)."""
     return {key: read_hit(doc) for key, doc in reads.anywhere(client, index, ids, fields).items()}
 
 
 def matching(client: OpenSearch, index: str, query: Mapping[str, Any], fields: Sequence[str]) -> Iterator[list[StoredDocument]]:
-    """Yield pages of all visible documents that a query finds, shard by shard: no search returns more than some thousand."""
+    """Yield pages of all searchable documents that match a query, shard by shard."""
     for shard in reads.primary_terms(client, index):
         last, more = -1, True
         while more:
@@ -163,13 +163,13 @@ def matching(client: OpenSearch, index: str, query: Mapping[str, Any], fields: S
 
 
 def count_after(client: OpenSearch, index: str, marks: Mapping[str, int]) -> int:
-    """Count the visible documents that changed since the marks; a shard without a mark counts whole."""
+    """Count the searchable documents that changed since the marks. A shard without a mark counts completely."""
     newer = {shard: {"range": {"_seq_no": {"gt": marks.get(str(shard), -1)}}} for shard in reads.primary_terms(client, index)}
     return sum(reads.count(client, index, query, shard) for shard, query in newer.items())
 
 
 def sample(client: OpenSearch, index: str, count: int, size: int, only: Mapping[str, Any] | None = None) -> Iterator[list[StoredDocument]]:
-    """Yield pages of up to `count` documents chosen at random, anew each time; `only` those that a query finds."""
+    """Yield pages of up to `count` random documents, different ones each time. `only` is a query that they must match."""
     score = {"seed": secrets.randbelow(2**31), "field": "_seq_no"}
     body = {
         "size": count,

@@ -1,4 +1,4 @@
-"""Mapping and identity to index bodies, and back. Pure."""
+"""Names, mappings and `_meta` of osembed's indexes. Pure functions."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ from osembed.passages.chunk import ChunkRule
 JOURNAL = "osembed-journal"
 PIPELINE = "osembed-hybrid-v1"
 TEXT_FIELDS = ("title", "abstract", "body", "text", "content")
-META_VERSION = 2  # 1: words between white space, always English
-# Set while no reader alias points to an index; what is wanted afterwards stands in the journal.
+META_VERSION = 2  # version 1 split words at white space and always used English
+# In force while no reader alias points to an index; the settings for afterwards are in the journal.
 LOAD_SETTINGS = {"refresh_interval": "-1", "number_of_replicas": 0}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 
 @dataclass(frozen=True)
 class IndexMeta:
-    """What an index says of itself in `_meta.osembed`.
+    """An index's metadata, stored in `_meta.osembed`.
 
     Attributes:
-        analyzer: how the server cuts the words of its texts and of queries.
+        collection, level, generation: the place of the index; generations count up with each migration.
+        identity: the vector space of its vectors.
+        chunking: how its papers were cut into chunks.
+        profile: the mapping profile of the vector field.
+        provenance: how it came about: model name, folder, backend, version of osembed.
+        analyzer: how the server analyses its texts and queries.
     """
 
     collection: str
@@ -49,12 +54,12 @@ class IndexMeta:
 
     @property
     def stored_model(self) -> StoredModel:
-        """What its vectors were made by, for `Encoders.of`."""
+        """The model of its vectors, for `Encoders.of`."""
         return StoredModel(self.identity, self.model, self.provenance.get("path", ""), self.collection)
 
 
 def check_name(collection: str) -> str:
-    """Return a collection's name, or refuse it."""
+    """Return the name of a collection. Raises InputError if it cannot be one."""
     if not _NAME.fullmatch(checked_value("collection", collection, str)) or collection.endswith(("-chunks", "-w")):
         raise InputError(
             f"'{collection}' cannot be the name of a collection.",
@@ -65,22 +70,22 @@ def check_name(collection: str) -> str:
 
 
 def alias_name(collection: str, level: Level) -> str:
-    """Return the alias that readers and bypassing writers use."""
+    """Return the alias that readers use, bypassing writers that bypass osembed."""
     return collection if level == "papers" else f"{collection}-chunks"
 
 
 def index_name(collection: str, level: Level, identity: Identity, generation: int) -> str:
-    """Return the concrete index's name: alias, first half of the identity, generation."""
+    """Return the name of a concrete index: alias, first eight digits of the identity, generation."""
     return f"{alias_name(collection, level)}-{identity.hash[:8]}-g{generation}"
 
 
 def write_alias(index: str) -> str:
-    """Return the private alias of an index. It never moves, so a write to a deleted index fails instead of creating one."""
+    """Return the private write alias of an index. It never moves, so a write to a deleted index fails instead of creating a new one."""
     return f"{index}-w"
 
 
 def staging_alias(collection: str, level: Level, attempt: int = 1) -> str:
-    """Return the alias that marks an index which readers do not see, and through which the holder of this attempt works on it."""
+    """Return the staging alias: it marks an unpublished index, and the process that holds this attempt works through it."""
     return f"{staging_stem(collection, level)}{attempt}"
 
 
@@ -90,7 +95,7 @@ def staging_stem(collection: str, level: Level) -> str:
 
 
 def index_body(meta: IndexMeta, aliases: list[str]) -> dict[str, Any]:
-    """Return the body that creates an index, in load settings, behind the given aliases."""
+    """Return the body that creates an index with load settings behind the given aliases."""
     body = read_mapping(f"{meta.level}.json")
     vector = {"type": "knn_vector", "dimension": meta.identity.dimension, "space_type": meta.identity.space}
     vector.update(read_mapping("profiles.json")[meta.profile])
@@ -103,35 +108,35 @@ def index_body(meta: IndexMeta, aliases: list[str]) -> dict[str, Any]:
 
 
 def analysed(properties: Mapping[str, Any], analyzer: str) -> dict[str, Any]:
-    """Return osembed's own text fields out of a mapping's properties, analysed in this way."""
+    """Return osembed's own text fields from a mapping's properties, with this analyzer."""
     return {
         name: {**field, "analyzer": analyzer} for name, field in properties.items() if field.get("type") == "text" and name in TEXT_FIELDS
     }
 
 
 def load_settings(profile: str) -> dict[str, Any]:
-    """Return the settings of an index that nobody reads yet."""
+    """Return the settings of an index before it is published."""
     deferred = {"knn.advanced.approximate_threshold": -1} if profile == "faiss" else {}
     return {**LOAD_SETTINGS, **deferred}
 
 
 def wanted_settings(profile: str, replicas: int) -> dict[str, Any]:
-    """Return the settings of an index in service; None restores the server's default."""
+    """Return the production settings of an index; None restores the server's default."""
     built = {"knn.advanced.approximate_threshold": 0} if profile == "faiss" else {}
     return {"refresh_interval": None, "number_of_replicas": replicas, **built}
 
 
 def write_meta(meta: IndexMeta) -> dict[str, Any]:
-    """Return the plain form that stands in `_meta.osembed` and in the journal."""
+    """Return the metadata as plain data for `_meta.osembed` and the journal."""
     return {"version": META_VERSION, **asdict(meta)}
 
 
 def read_meta(stored: dict[str, Any]) -> IndexMeta:
-    """Rebuild an index's description. Raises CollectionError where a newer osembed wrote it."""
+    """Return the metadata from its stored form. Raises CollectionError if a newer version of osembed wrote it."""
     if stored.get("version", 0) > META_VERSION:
         raise CollectionError(
-            f"The index was made by a newer osembed (format {stored['version']}, known up to {META_VERSION}).",
-            "Its description may mean something else.",
+            f"The index was created by a newer osembed (format {stored['version']}; this version knows up to {META_VERSION}).",
+            "Its metadata may have another meaning.",
             "Upgrade: pip install -U osembed.",
         )
     return IndexMeta(
@@ -147,5 +152,5 @@ def read_meta(stored: dict[str, Any]) -> IndexMeta:
 
 
 def read_mapping(name: str) -> dict[str, Any]:
-    """Return one of the JSON files of `mappings/`."""
+    """Return the content of a JSON file in `mappings/`."""
     return dict(json.loads(resources.files("osembed.mappings").joinpath(name).read_text()))

@@ -1,9 +1,9 @@
-"""Does this user see the whole of an index? Proven before anything is copied, concluded or deleted from what is read.
+"""Check that this user sees all of an index, before anything that was read is copied, relied on or used to delete.
 
-Document-level security hides documents from searches and from reads by id, but not from the index statistics, and the security plugin says that
-it is on by refusing to profile a search. Field-level security hides
-fields from documents and from the mapping that this user is shown, but not from the cluster state. A masked field looks like a value: only who
-wrote it knows. So every writer leaves witnesses in the journal, hashes of what it has sent, and everybody after it compares.
+Document-level security hides documents from searches and reads, but not from the index statistics. When it is active, the security plugin
+also refuses to profile a search. Field-level security hides fields from documents and from the mapping that this user sees, but not from
+the cluster state. A masked field looks like an ordinary value; only its writer knows better. So every writer stores witnesses in the
+journal, which are hashes of what it sent, and later readers compare them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.schema import read_mapping
 from osembed.papers.levels import Level
 
-_TRIES = 20
-_LIMITED = "DLS is activated"  # the security plugin's words when it refuses to profile a search
-_NOT_SHOWN = ("embedding",)  # the server may give a vector back in other digits
+_TRIES = 20  # attempts to count documents in a moment without writes
+_LIMITED = "DLS is activated"  # the security plugin's message when it refuses to profile a search
+_NOT_SHOWN = ("embedding",)  # not compared: the server may return a vector with other digits
 _SOURCE = "document-level security (dls)"
 _FIELDS = "field-level security (fls) or masked_fields"
 Sent = Mapping[str, Mapping[str, Any]]
@@ -34,7 +34,7 @@ Sent = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class _Shard:
-    """A primary: up to which operation it confirms its writes, the highest that it has, and how many live documents."""
+    """The statistics of a primary: global checkpoint, highest sequence number, live documents."""
 
     number: int
     safe: int
@@ -51,13 +51,13 @@ class Place:
 
 
 def prove(client: OpenSearch, places: Iterable[Place], *, quiet: bool = False) -> None:
-    """Raise AuthError unless this user sees every document and every field of these indexes as they were written.
+    """Raise AuthError unless this user sees every document and every field of these indexes as written.
 
     Args:
-        client: the connection of the user in question.
-        places: the indexes.
-        quiet: whether nobody can be writing (a fence, a retired index): then the count must come out even. Else a moment without writes is
-            waited for, and where there is none, more documents must be hidden than were written meanwhile to be noticed.
+        client: the user's connection.
+        places: the indexes to check.
+        quiet: whether no writes are possible (a fence, a retired index), so that the counts must match exactly. Otherwise the check waits for a
+            moment without writes. If there is none, hidden documents are noticed only if they outnumber the writes in the meantime.
     """
     given = list(places)
     for index, count in hidden_documents(client, [place.index for place in given], quiet=quiet).items():
@@ -70,7 +70,7 @@ def prove(client: OpenSearch, places: Iterable[Place], *, quiet: bool = False) -
 
 
 def is_limited(client: OpenSearch, names: Sequence[str]) -> bool:
-    """Whether document-level security limits what this user finds in any of these indexes; needs no more than the right to search."""
+    """Return whether document-level security limits what this user finds in any of these indexes. Needs only the permission to search."""
     try:
         reads.count_shards(client, [(name, 0) for name in names])
     except AuthError as error:
@@ -81,10 +81,9 @@ def is_limited(client: OpenSearch, names: Sequence[str]) -> bool:
 
 
 def limits(client: OpenSearch, names: Mapping[Level, str]) -> str:
-    """Return which security settings keep documents, or fields that are searched, from this user; "" where none does.
+    """Return the security settings that hide documents or searched fields from this user; "" for none.
 
-    For figures that a reader may measure all the same: it asks for no more than the rights to search and to read the mapping, and therefore
-    does not notice masked values.
+    This check is for readers: it needs only the permissions to search and to read the mapping, and therefore does not notice masked values.
     """
     found = [_SOURCE] if is_limited(client, list(names.values())) else []
     shown = reads.indexes(client, list(names.values()), "*.mappings.properties")
@@ -94,9 +93,9 @@ def limits(client: OpenSearch, names: Mapping[Level, str]) -> str:
 
 
 def hidden_documents(client: OpenSearch, names: Sequence[str], *, quiet: bool = False) -> dict[str, int]:
-    """Return how many documents of each index this user does not see: those of the statistics against those that a search finds.
+    """Return how many documents of each index are hidden from this user: the count in the statistics minus the count in a search.
 
-    Raises AuthError where this user may not read the statistics, UnsettledError where a shard shows more than it confirms.
+    Raises AuthError if this user may not read the statistics, UnsettledError if a shard shows writes that it does not confirm.
     """
     hidden: dict[str, int] = {}
     behind: dict[str, _Shard | None] = {}
@@ -112,7 +111,7 @@ def hidden_documents(client: OpenSearch, names: Sequence[str], *, quiet: bool = 
         after = _shards(client, left)
         for name in left:
             mine = [shard for shard in before if shard[0] == name]
-            # The lower of both: a refresh that another client asks for in between shows what was written before.
+            # The lower count of both: another client's refresh in between may reveal earlier writes.
             surplus = sum(min(before[shard].documents, after[shard].documents) - visible[shard] for shard in mine)
             written = sum(after[shard].highest - before[shard].highest for shard in mine)
             behind[name] = next((after[shard] for shard in mine if not written and after[shard].safe < after[shard].highest), None)
@@ -124,13 +123,13 @@ def hidden_documents(client: OpenSearch, names: Sequence[str], *, quiet: bool = 
             raise unconfirmed(name, shard.number, shard.safe, shard.highest)
     if quiet and len(hidden) < len(fewest):
         raise UnsettledError(
-            f"The documents of {', '.join(names)} could not be counted: they keep changing.", "Nothing should be writing now."
+            f"The documents of {', '.join(names)} could not be counted: they keep changing.", "No writes should be possible now."
         )
     return {**fewest, **hidden}
 
 
 def hidden_fields(client: OpenSearch, places: Sequence[Place]) -> dict[str, list[str]]:
-    """Return, by index, the fields that this user is not shown, or not as they were written."""
+    """Return index → the fields that are hidden from this user or look different from what was written."""
     names, journal = [place.index for place in places], Journal(client)
     seen, stated = reads.indexes(client, names, "*.mappings"), reads.state_mappings(client, names)
     kept = journal.read_several([_key(place.uuid) for place in places])
@@ -142,13 +141,13 @@ def hidden_fields(client: OpenSearch, places: Sequence[Place]) -> dict[str, list
         hidden[place.index] = {*_mapped(stated[place.index]), *noted} - set(_mapped(seen.get(place.index, {}).get("mappings", {})))
     for document in found:
         held = witnesses[document["_index"], document["_id"]]
-        if (document["_seq_no"], document["_primary_term"]) == (held["seq"], held["term"]):  # else somebody has changed it since
+        if (document["_seq_no"], document["_primary_term"]) == (held["seq"], held["term"]):  # otherwise it was changed since
             hidden[document["_index"]] |= _differing(held["hashes"], document["_source"])
     return {index: sorted(fields) for index, fields in hidden.items()}
 
 
 class Witnesses:
-    """Leaves in the journal what this process has written, one document for each field, and sees that it can read it back."""
+    """Stores witnesses of what this process wrote, at least one document per field, and checks that it can read them back."""
 
     def __init__(self, client: OpenSearch) -> None:
         self._client, self._journal = client, Journal(client)
@@ -156,7 +155,7 @@ class Witnesses:
         self._ids: dict[str, set[str]] = {}
 
     def choose(self, place: Place, documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """Return the ids of those documents that show a field which no witness shows yet, or that are witnesses themselves."""
+        """Return the ids of documents that have a field without a witness, or that are witnesses already."""
         covered = set(self._load(place))
         chosen = []
         for key, document in documents.items():
@@ -169,15 +168,15 @@ class Witnesses:
     def leave(
         self, place: Place, sent: Sent, versions: Mapping[str, tuple[int, int]], routings: Mapping[str, str | None] | None = None
     ) -> None:
-        """Make witnesses of documents that were written just now.
+        """Store witnesses of documents that were just written.
 
         Args:
-            place: where they were written to.
-            sent: id → the document as it was sent.
-            versions: id → (sequence number, primary term) that the server gave it.
-            routings: id → the document's routing, of those that have one.
+            place: the index they were written to.
+            sent: id → the document as sent.
+            versions: id → (sequence number, primary term) that the server assigned.
+            routings: id → routing, for documents that have their own.
 
-        Raises AuthError where what comes back is not what was sent.
+        Raises AuthError if a document reads back differently.
         """
         routing = dict(routings or {})
         keys = [(key, routing.get(key)) for key in sent if key in versions]
@@ -186,16 +185,16 @@ class Witnesses:
         for key, _ in keys:
             found, hashes = back.get(key), {name: _hash(value) for name, value in _leaves(sent[key])}
             if found is None or (found["_seq_no"], found["_primary_term"]) != versions[key]:
-                continue  # deleted or changed by somebody else in this moment; one that is hidden shows when documents are counted
+                continue  # deleted or changed by another process just now; hidden documents are noticed when documents are counted
             if differing := _differing(hashes, found["_source"]):
                 shown = ", ".join(sorted(differing)[:5])
-                raise _unseen(f"This user does not see {shown} of {place.index} as it has just written it.", _FIELDS)
+                raise _unseen(f"This user does not see {shown} of {place.index} as it was just written.", _FIELDS)
             witnesses[key] = {"seq": versions[key][0], "term": versions[key][1], "routing": routing.get(key), "hashes": hashes}
         if witnesses:
             self._keep(place, witnesses)
 
     def _load(self, place: Place) -> set[str]:
-        """Return the fields that are covered by witnesses which are still as they were left."""
+        """Return the fields covered by witnesses whose documents have not changed since."""
         if place.uuid not in self._covered:
             kept = (self._journal.read(_key(place.uuid)) or {}).get("witnesses", {})
             keys = [(key, witness.get("routing")) for key, witness in kept.items()]
@@ -221,7 +220,7 @@ class Witnesses:
 
 
 def _shards(client: OpenSearch, names: Sequence[str]) -> dict[tuple[str, int], _Shard]:
-    """Return (index, shard) → what the statistics say of its primary."""
+    """Return (index, shard) → statistics of its primary. Raises UnsettledError if a primary does not answer."""
     found = {}
     for name, stats in reads.stats_of(client, names, "docs", level="shards").items():
         for number, copies in stats.get("shards", {}).items():
@@ -245,7 +244,7 @@ def _count(client: OpenSearch, shards: Sequence[tuple[str, int]]) -> list[int]:
 
 
 def _mapped(mappings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the fields of a mapping that hold values, `meta.year` style."""
+    """Yield the flat names of a mapping's fields that hold values, such as `meta.year`."""
     for name, field in mappings.get("properties", {}).items():
         if "properties" in field:
             yield from _mapped(field, f"{prefix}{name}.")
@@ -254,7 +253,7 @@ def _mapped(mappings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _searched(level: Level) -> set[str]:
-    """Return the fields of a level that hold text."""
+    """Return the text fields of a level."""
     properties = read_mapping(f"{level}.json")["mappings"]["properties"]
     return {name for name, field in properties.items() if field.get("type") == "text"}
 
@@ -268,7 +267,7 @@ def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _differing(hashes: Mapping[str, str], source: Mapping[str, Any]) -> set[str]:
-    """Return the fields of a document that are missing or not as their hashes say."""
+    """Return the fields of a document that are missing or do not match their hashes."""
     now = {name: _hash(value) for name, value in _leaves(source)}
     return {name for name, said in hashes.items() if now.get(name) != said}
 
@@ -284,6 +283,6 @@ def _key(uuid: str) -> str:
 def _unseen(found: str, setting: str) -> AuthError:
     return AuthError(
         found,
-        "Going on would take what it sees for the whole, and could lose or overwrite the rest. Nothing was changed.",
-        f"Take {setting} out of this user's roles for the collection's indexes (docs/security.md), or use another user (OSEMBED_USER).",
+        "Continuing could lose or overwrite what it does not see. Nothing was changed.",
+        f"Remove {setting} from this user's roles for the collection's indexes (docs/security.md), or use another user (OSEMBED_USER).",
     )

@@ -1,4 +1,4 @@
-"""What is live of a collection: its indexes, models and sizes."""
+"""The live indexes of a collection with their models and sizes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from osembed.opensearch.target import Targets
 
 @dataclass(frozen=True)
 class LevelStatus:
-    """One level of a collection as it stands in the cluster.
+    """One level of a published collection.
 
     Attributes:
+        identity: hash of the vector space.
+        graph_mb: estimated memory of the vector graph in MB.
         level: papers or chunks.
         alias, index: the name that readers use, and the concrete index behind it.
         generation: of the index.
@@ -23,7 +25,7 @@ class LevelStatus:
         model, identity, dimension: what made its vectors, and the space that they are in.
         built_by: backend, precision and device of the process that created the index.
         graph_mb: estimated memory of the vector graph.
-        limits: the security settings that keep a part of it from this user, whose figures then count what it sees; "" for none.
+        limits: security settings that hide a part of it from this user; the numbers then count only what it sees. "" for none.
         analyzer: how the server cuts words.
     """
 
@@ -42,7 +44,7 @@ class LevelStatus:
 
 
 def read_status(client: OpenSearch, collection: str, targets: Targets) -> list[LevelStatus]:
-    """Return each level of a published collection."""
+    """Return the status of each level of a published collection."""
     rows, limits = [], sight.limits(client, {level: target.index for level, target in targets.items()})
     for level, target in targets.items():
         meta, count = target.meta, indexes.doc_count(client, target.index)

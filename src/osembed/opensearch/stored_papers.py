@@ -1,4 +1,4 @@
-"""One paper as it is stored: its document, its chunks, what they say of how they came about."""
+"""Read one stored paper: its document, its chunks, and their versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from osembed.papers.levels import Level
 
 _PAPER = ("title", "abstract", "body", "meta", "source", "word_count", "chunk_count", "input_hash", "identity", "ingested_at")
 _CHUNK = ("text", "start_char", "end_char", "word_count", "token_count", "input_hash", "identity")
-_LOOKED_AT = 100  # ids with the same beginning
+_LOOKED_AT = 100  # ids with the same prefix that are compared
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class StoredChunk:
     Attributes:
         number: its place in the paper, from 0.
         text: the chunk as it stands.
-        start_char, end_char: where it stands in abstract and body together.
+        start_char, end_char: its position in abstract and body together, in characters.
         word_count: its words.
-        token_count: tokens of its passage; None where that is not known.
-        is_current: whether it was cut from the paper as it is now, and embedded by the collection's model.
+        token_count: tokens of its passage; None if unknown.
+        is_current: whether it was cut from the paper's current text and embedded with the collection's model.
     """
 
     number: int
@@ -48,19 +48,19 @@ class StoredPaper:
     Attributes:
         id: of the paper.
         title, abstract, body: its texts.
-        meta: as filters name it, `authors.name` style.
-        source: file and line that it came from.
+        meta: metadata by flat names, as in filters, like `authors.name`.
+        source: the file and line that it came from.
         word_count: words of abstract and body.
         chunk_count: how many chunks it should have.
-        chunks: those that are there, of `chunk_count`.
-        is_complete: whether all of them are, and are current; else `osembed verify` says more.
+        chunks: the existing chunks, out of `chunk_count`.
+        is_complete: whether all chunks exist and are current; if not, `osembed verify` explains more.
         ingested_at: when it was written last, in UTC.
         models: level → the model of its index.
-        identity: of the space that its vector is in; "" where the writer did not say.
+        identity: hash of its vector's space; "" if its writer did not set it.
         index, generation: the concrete index that it was read from.
-        input_hash: of the whole record; an ingest of an equal one leaves it unchanged.
-        version, seq_no, primary_term: the document's, for conditional writes.
-        routing: where another program gave it one.
+        input_hash: hash of the whole input record; an ingest of the same record leaves the paper unchanged.
+        version, seq_no, primary_term: the document's version, for conditional writes.
+        routing: the routing that another program gave it, or None.
     """
 
     id: str
@@ -86,7 +86,7 @@ class StoredPaper:
 
 
 def read_paper(client: OpenSearch, targets: Targets, paper_id: str) -> StoredPaper:
-    """Read a paper and its chunks in real time. Raises NoPaperError, naming ids that begin alike."""
+    """Read a paper and its chunks in real time. Raises NoPaperError, which names similar ids."""
     target = targets["papers"]
     found = reads.anywhere(client, target.index, [paper_id], _PAPER).get(paper_id)
     if found is None:
@@ -121,13 +121,13 @@ def read_paper(client: OpenSearch, targets: Targets, paper_id: str) -> StoredPap
 
 
 def no_paper(paper_id: str, collection: str, alike: list[str]) -> NoPaperError:
-    """Return the error for a paper that is not there. Pure."""
+    """Return the error for a paper that does not exist. Pure."""
     lower = {key.lower(): key for key in alike}
     near = ", ".join(lower[key] for key in difflib.get_close_matches(paper_id.lower(), lower, 3))
     return NoPaperError(
         f"There is no paper '{paper_id}' in '{collection}'.",
         "",
-        f"Ids like it: {near}." if near else "Ids stand in search results.",
+        f"Similar ids: {near}." if near else "Search results show the ids.",
     )
 
 
@@ -152,7 +152,7 @@ def _chunk(number: int, source: Mapping[str, Any], state: tuple[Any, str]) -> St
 
 
 def _alike(client: OpenSearch, index: str, paper_id: str) -> list[str]:
-    """Return some ids with the same beginning, in any case."""
+    """Return some ids with the same prefix, ignoring case."""
     start = {"value": paper_id[: max(1, len(paper_id) * 2 // 3)], "case_insensitive": True}
     body = {"size": _LOOKED_AT, "track_total_hits": False, "_source": False, "query": {"prefix": {"paper_id": start}}}
     return [hit["_id"] for hit in reads.search(client, index, body)["hits"]["hits"]]

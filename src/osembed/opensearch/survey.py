@@ -1,4 +1,4 @@
-"""All that the cluster holds of one collection: indexes that are provably its, foreign ones behind its aliases, entries in the journal."""
+"""Everything that the cluster holds of one collection: its indexes, foreign indexes with its aliases, journal entries."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _OF_COLLECTION = ("report", "gate", "clients")
 
 @dataclass(frozen=True)
 class SurveyedIndex:
-    """One index as it was read.
+    """One index of the cluster.
 
     Attributes:
-        meta: what it says of itself, or the journal of its UUID; None where neither says anything.
+        meta: its metadata, from `_meta` or from the journal by UUID; None if neither has it.
     """
 
     index: str
@@ -38,16 +38,16 @@ class SurveyedIndex:
 
 @dataclass(frozen=True)
 class Survey:
-    """One collection as it stands in the cluster.
+    """Everything that the cluster holds of one collection.
 
     Attributes:
-        ours: indexes that say that they belong to this collection, and are called as osembed calls such an index.
-        foreign: indexes that carry one of the collection's aliases and are not provably its.
-        scratch: indexes that a probe of permissions has left.
-        state: the journal's entry of the collection.
-        migration: that of its migration.
-        keys: its other entries in the journal.
-        gone: UUIDs that the journal knows as indexes of this collection, and that are not there any more.
+        ours: indexes whose metadata names this collection and whose name matches that metadata.
+        foreign: indexes with one of the collection's aliases that do not provably belong to it.
+        scratch: indexes left behind by checks of permissions.
+        state: the journal entry of the collection.
+        migration: the journal entry of its migration.
+        keys: keys of its other journal entries.
+        gone: UUIDs that the journal lists for this collection and that no longer exist.
     """
 
     collection: str
@@ -61,13 +61,13 @@ class Survey:
 
     @property
     def published(self) -> tuple[SurveyedIndex, ...]:
-        """Those of its indexes that readers see."""
+        """Its indexes that readers use."""
         readers = {alias_name(self.collection, level) for level in LEVELS}
         return tuple(found for found in self.ours if found.aliases & readers)
 
     @property
     def moving(self) -> MigrationState | None:
-        """Its migration, unless that is over or none of its indexes is left."""
+        """Its migration, unless it is over or none of its indexes is left."""
         there = {(found.index, found.uuid) for found in self.ours}
         state = self.migration
         if state is None or state.phase in OVER:
@@ -77,22 +77,22 @@ class Survey:
 
     @property
     def loading(self) -> tuple[SurveyedIndex, ...]:
-        """Its indexes of a first generation that is not published yet."""
+        """Its indexes of a first generation that is not yet published."""
         planned = set(self.state.get("indexes", {}).values())
         return () if self.published else tuple(found for found in self.ours if found.index in planned)
 
     @property
     def entries(self) -> dict[str, State]:
-        """The processes that are entered as loading or feeding it."""
+        """The entries of processes that are loading or writing to it."""
         return entries_of(self.state)
 
     def staging(self, found: SurveyedIndex) -> list[str]:
-        """Return an index's staging aliases of this collection."""
+        """Return the staging aliases of this collection on an index."""
         return sorted(name for name in found.aliases if _is_staging(name, self.collection))
 
 
 def survey_indexes(client: OpenSearch, collection: str) -> Survey:
-    """Read all that there is of a collection; changes nothing."""
+    """Read everything that the cluster holds of a collection. Changes nothing."""
     journal = Journal(client)
     found = reads.matching(client, f"{collection},{collection}-*,staging-{collection}-*", SEE)
     kept = _kept(journal, [info["settings"]["index"]["uuid"] for info in found.values()])
@@ -116,18 +116,18 @@ def survey_indexes(client: OpenSearch, collection: str) -> Survey:
 
 
 def entries_of(state: Mapping[str, Any]) -> dict[str, State]:
-    """Return all loaders and writers of a collection's state."""
+    """Return the entries of all loaders and writers in a collection's state."""
     return {token: entry for kind in KINDS for token, entry in state.get(kind, {}).items()}
 
 
 def is_ours(found: SurveyedIndex, collection: str) -> bool:
-    """Whether an index is provably one of this collection: its description names it, and it is called as that description says."""
+    """Return whether an index provably belongs to this collection: its metadata names the collection and matches the index's name."""
     meta = found.meta
     return meta is not None and meta.collection == collection and _name_of(meta) == found.index
 
 
 def is_scratch(index: str, collection: str) -> bool:
-    """Whether an index was made by a probe of what this collection's user may do."""
+    """Return whether an index was created by a check of permissions for this collection."""
     return re.fullmatch(rf"{re.escape(collection)}-scratch-[0-9a-f]+", index) is not None
 
 
@@ -136,18 +136,18 @@ def _name_of(meta: IndexMeta) -> str:
 
 
 def as_found(index: str, info: Mapping[str, Any], kept: Mapping[str, State]) -> SurveyedIndex:
-    """Return an index as it was read; `kept` are the journal's entries of indexes, for those whose description was wiped."""
+    """Return an index of the cluster. `kept` holds journal entries of indexes, for indexes whose `_meta` was wiped."""
     uuid = str(info["settings"]["index"]["uuid"])
     said = info.get("mappings", {}).get("_meta", {}).get("osembed") or kept.get(f"index:{uuid}", {}).get("meta")
     meta = None
     if said:
-        with suppress(CollectionError, KeyError, TypeError, ValueError):  # a newer osembed's, or somebody else's: not provably ours
+        with suppress(CollectionError, KeyError, TypeError, ValueError):  # from a newer osembed or another program: not provably ours
             meta = schema.read_meta(said)
     return SurveyedIndex(index, uuid, frozenset(info.get("aliases", {})), meta)
 
 
 def _kept(journal: Journal, uuids: list[str]) -> dict[str, State]:
-    """Return the journal's entries of indexes: those of these UUIDs surely, all others where this user may search the journal."""
+    """Return the journal's entries of indexes: always those of these UUIDs, and all others if this user may search the journal."""
     kept: dict[str, State] = {}
     with suppress(AuthError):
         kept = journal.entries("index")
@@ -155,7 +155,7 @@ def _kept(journal: Journal, uuids: list[str]) -> dict[str, State]:
 
 
 def is_behind(found: SurveyedIndex, collection: str) -> bool:
-    """Whether an index carries one of a collection's aliases."""
+    """Return whether an index has one of a collection's aliases."""
     readers = {alias_name(collection, level) for level in LEVELS}
     return any(name in readers or _is_staging(name, collection) for name in found.aliases)
 

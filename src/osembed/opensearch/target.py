@@ -1,4 +1,4 @@
-"""One concrete index as it was resolved: where requests go, and what it says of itself."""
+"""A target of requests: one resolved index with its metadata."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from osembed.papers.levels import Level
 
 @dataclass(frozen=True)
 class Target:
-    """One concrete index: where requests go, and what it says of itself.
+    """One concrete index, with its metadata.
 
     Attributes:
-        meta_types: the mapped metadata fields and their OpenSearch types, `authors.name` style.
-        default_pipeline: the search pipeline that requests go through which name none; "" where the index sets none.
+        meta_types: flat name of each mapped metadata field, like `authors.name` → OpenSearch type.
+        default_pipeline: the search pipeline of requests that name none; "" if the index sets none.
         healed: whether `_meta` had been wiped and was restored from the journal.
-        shards: how many the index has.
+        shards: number of primary shards.
     """
 
     index: str
@@ -36,20 +36,20 @@ class Target:
 
     @property
     def members(self) -> tuple[Target, ...]:
-        """The indexes that a search of this target runs over: this one (see `joint`)."""
+        """The indexes that a search of this target covers: only this one (see `joint`)."""
         return (self,)
 
     def key(self, index: str, document: str) -> str:
-        """Return what a hit is called: its id."""
+        """Return the key of a hit: its id."""
         return document
 
     def owner(self, key: str) -> tuple[Target, str]:
-        """Return the index that holds a hit, and its id there."""
+        """Return the index that holds a hit, and the hit's id in it."""
         return self, key
 
     @property
     def write_alias(self) -> str:
-        """The private alias that writes go through."""
+        """The private alias for writes."""
         return write_alias(self.index)
 
     @property
@@ -58,7 +58,7 @@ class Target:
         return Place(self.index, self.uuid)
 
     def on_wire(self, vector: NDArray[np.float32]) -> NDArray[np.float32] | str:
-        """Return a vector in the form that this index is written in."""
+        """Return a vector in the form in which it is sent to this index."""
         return to_wire(vector) if self.meta.provenance.get("vectors") == "base64" else vector
 
 

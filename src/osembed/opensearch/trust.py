@@ -1,4 +1,4 @@
-"""Whom a TLS connection trusts: the authorities of one file, or those of the system and of certifi."""
+"""The authorities that a TLS connection trusts: those in one file, or those of the system and certifi."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ASK = "Ask for the certificate of the authority that signed the server's, as a 
 
 
 def trusted_context(access: Access) -> ssl.SSLContext | None:
-    """Return what a TLS connection needs, or None for plain http. A faulty CA file is an InputError either way."""
+    """Return the context for a TLS connection, or None for plain http. Raises InputError for a faulty CA file in both cases."""
     authorities = read_authorities(access.ca_cert) if access.ca_cert else ""
     if not access.encrypted:
         return None
@@ -30,14 +30,14 @@ def trusted_context(access: Access) -> ssl.SSLContext | None:
     context.hostname_checks_common_name = False
     if access.insecure:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        warnings.filterwarnings("ignore", "Unverified HTTPS request")  # it was asked for
+        warnings.filterwarnings("ignore", "Unverified HTTPS request")  # the user asked for it
     elif not authorities and not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
-        context.load_verify_locations(certifi.where())  # many a Python finds no authorities of the system
+        context.load_verify_locations(certifi.where())  # many Python installations do not find the system's authorities
     return context
 
 
 def read_authorities(name: str) -> str:
-    """Return the certificates of a PEM file. Raises InputError that says what is wrong with it."""
+    """Return the certificates in a PEM file as text. Raises InputError that says what is wrong with the file."""
     path = Path(name)
     content = _content(path)
     if not content.strip():
@@ -56,18 +56,20 @@ def _content(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise _unusable(path, "does not exist", "Check --ca-cert (OSEMBED_CA_CERT).") from error
     except IsADirectoryError as error:
-        raise _unusable(path, "is a folder", "--ca-cert (OSEMBED_CA_CERT) names one PEM file; it may hold several certificates.") from error
+        raise _unusable(
+            path, "is a folder", "--ca-cert (OSEMBED_CA_CERT) must be a PEM file, which may hold several certificates."
+        ) from error
     except OSError as error:
         raise _unusable(path, f"cannot be read ({error.strerror})", "Check the path and its permissions.") from error
 
 
 def _without_certificates(path: Path, content: bytes) -> InputError:
-    """Say what a file holds instead of certificates."""
+    """Return the error that says what a file holds instead of certificates."""
     other = _OTHER_BLOCK.search(content)
     if other:
-        return _unusable(path, f"holds no certificate but this: {other[1].decode().lower()}", _ASK)
-    if content.startswith(b"\x30"):  # a DER sequence: a certificate, or a key store
-        return _unusable(path, "is not PEM but binary", f"Try: openssl x509 -inform der -in {shlex.quote(str(path))} -out ca.pem")
+        return _unusable(path, f"holds no certificate, but: {other[1].decode().lower()}", _ASK)
+    if content.startswith(b"\x30"):  # a DER sequence: a certificate or a key store
+        return _unusable(path, "is binary, not PEM", f"Try: openssl x509 -inform der -in {shlex.quote(str(path))} -out ca.pem")
     return _unusable(path, "is not a PEM file", _ASK)
 
 
@@ -81,4 +83,4 @@ def _loadable(path: Path, blocks: bytes) -> str:
 
 
 def _unusable(path: Path, found: str, hint: str) -> InputError:
-    return InputError(f"The CA file {path} {found}.", "No server's certificate can be checked with it.", hint)
+    return InputError(f"The CA file {path} {found}.", "It cannot be used to verify a server's certificate.", hint)

@@ -1,4 +1,4 @@
-"""Vectors on the wire: as numbers, or as base64 of their bytes where the server takes that, a quarter of the size."""
+"""Vectors on the wire: as JSON numbers, or as base64 of their bytes if the server reads that, at a quarter of the size."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 
 def to_wire(vector: NDArray[np.float32]) -> str:
-    """Return a vector as OpenSearch reads it from a string: base64 of its little-endian float32 bytes."""
+    """Return a vector as the string that OpenSearch reads: base64 of its little-endian float32 bytes."""
     return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode()
 
 
 def from_wire(stored: object) -> NDArray[np.float32] | None:
-    """Return the vector that a document's source holds in either form; None where it holds none."""
+    """Return the vector in a document's source, in either form, float32 of shape (dimension,); None if there is none."""
     if isinstance(stored, list) and stored:
         return np.asarray(stored, dtype=np.float32)
     return np.frombuffer(base64.b64decode(stored), dtype="<f4") if isinstance(stored, str) and stored else None

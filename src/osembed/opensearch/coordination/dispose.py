@@ -1,4 +1,4 @@
-"""Delete indexes that a migration left behind: only such that are provably osembed's own, and only as the present holder."""
+"""Delete the indexes that a migration no longer needs: only if they are provably osembed's, and only as the current holder."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from osembed.papers.levels import Level
 
 
 def dispose_indexes(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> None:
-    """Delete one index per level, if it is there.
+    """Delete one index per level, if it exists.
 
-    The holder's staging aliases move to the surviving index first, and the deletion contains their removal: so a process that was stopped
-    before it and wakes up later deletes nothing.
+    The holder's staging aliases first move to the surviving index, and the delete request also removes them. So a process that was paused
+    before the request and wakes up later deletes nothing.
 
     Args:
         lease: this process's hold.
         doomed: level → (the index to delete, the index that stays).
 
     Raises:
-        CollectionError: an index is not provably the one of this migration; nothing is deleted.
+        CollectionError: an index does not provably belong to this migration; nothing is deleted.
+        BusyError: another process has taken over the staging aliases.
     """
     client = lease.client
     sight = settle(lease)
@@ -42,7 +43,9 @@ def dispose_indexes(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> No
     state = lease.update(attempt=attempt)
     lease.check()
     if not fence.hand_over(client, state, sight, attempt, {level: pair[1] for level, pair in gone.items()}):
-        raise BusyError(f"The staging aliases of '{state.collection}' moved.", "Somebody else works on it.", "Run the command again.")
+        raise BusyError(
+            f"The staging aliases of '{state.collection}' moved.", "Another process is working on it.", "Run the command again."
+        )
     if len(gone) < len(doomed):  # never created: forbid creations that may still be under way
         fence.hand_over(client, state, sight, attempt, {level: pair[0] for level, pair in doomed.items() if level not in gone})
     if not gone:
@@ -58,12 +61,14 @@ def dispose_indexes(lease: Lease, doomed: Mapping[Level, tuple[str, str]]) -> No
     try:
         changes.update_aliases(client, actions)
     except MissingError as error:
-        raise BusyError(f"The staging aliases of '{state.collection}' moved.", "Somebody else works on it.", "Run it again.") from error
+        raise BusyError(
+            f"The staging aliases of '{state.collection}' moved.", "Another process is working on it.", "Run it again."
+        ) from error
     _forget(client, [sight.uuids[index] for index, _ in gone.values()])
 
 
 def _forget(client: OpenSearch, uuids: Iterable[str]) -> None:
-    """Delete the journal's entries of indexes that are gone; where that may not be done, `osembed drop --leftovers` does it."""
+    """Delete the journal entries of deleted indexes. Without the permission they stay; `osembed drop --leftovers` removes them."""
     journal = Journal(client)
     with suppress(AuthError):
         for key in (f"{kind}:{uuid}" for uuid in uuids for kind in OF_INDEX):
@@ -71,14 +76,14 @@ def _forget(client: OpenSearch, uuids: Iterable[str]) -> None:
 
 
 def _prove_ours(lease: Lease, level: Level, index: str) -> None:
-    """Refuse to delete an index whose own description does not say that it belongs to this migration."""
+    """Raise CollectionError unless an index's name, metadata and UUID show that it belongs to this migration."""
     move = lease.state.moves[level]
     target = indexes.resolve_indexes(lease.client, {level: index})[level]
     named = index_name(lease.state.collection, level, target.meta.identity, target.meta.generation)
     known = {move.blue: move.blue_uuid, move.green: move.green_uuid or target.uuid}
     if target.meta.collection != lease.state.collection or named != index or known.get(index) != target.uuid:
         raise CollectionError(
-            f"{index} is not provably an index of this migration.",
-            "Its name, description or UUID is not what osembed made.",
+            f"{index} does not provably belong to this migration.",
+            "Its name, metadata or UUID is not the one that osembed created.",
             f"Look at it (GET {index}), and delete it yourself if it is yours.",
         )

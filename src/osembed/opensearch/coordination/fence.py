@@ -1,12 +1,12 @@
-"""The fence around a swap, from both sides: who may pass, and how any client lifts one whose owner died.
+"""The fence: the write block during a swap, who may swap, and how any client lifts a fence whose owner has died.
 
-While a migration is under way each passive index (the one that readers do not see) carries a staging alias whose number is that of the
-attempt that holds it. Its holder writes through it, and every request of consequence (swap, lift, delete) contains its removal with
-`must_exist`, which OpenSearch applies as a whole or not at all. So replacing it by the next number is a compare-and-set that takes the
-power to write, swap and delete from whoever held it before: a process that was stopped and wakes up finds its alias gone.
+During a migration each passive index (the one that readers do not use) has a staging alias, numbered by the attempt that holds it. The
+holder writes through this alias, and every critical request (swap, lift, delete) also removes it with `must_exist`, which OpenSearch
+applies completely or not at all. So replacing the alias by the next number is a compare-and-set: it revokes the previous holder's power to
+write, swap and delete. A process that was paused and wakes up finds its alias gone.
 
-A write block has no expiry. A client that meets the same fence unchanged for ten seconds of its own clock takes the staging alias over and
-lifts the block; where the alias is gone, the swap has happened and the client goes to the new index.
+A write block does not expire. A client that finds the same fence unchanged for ten seconds on its own clock takes over the staging alias
+and lifts the block. If the alias is gone, the swap has happened, and the client continues with the new index.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from osembed.opensearch.patience import patience_seconds, until_settled
 from osembed.opensearch.schema import alias_name, staging_alias, staging_stem
 from osembed.papers.levels import Level
 
-_DEAD_S = 10.0  # a fence that stands unchanged for so long has lost its owner: owners give up after five seconds
-_WAITS = 100
-_FOREIGN_S = 20.0  # how long a block is waited for that no migrator cares for
+_DEAD_S = 10.0  # the owner of a fence that is unchanged for so long is dead: owners give up after five seconds
+_WAITS = 100  # waits of one writer before it gives up
+_FOREIGN_S = 20.0  # how long to wait for a block that no migration handles
 _SEE = "*.aliases,*.settings.index.uuid,*.settings.index.blocks"
 
 
@@ -39,11 +39,11 @@ class Sight:
     """The aliases, UUIDs and blocks of a migration's indexes, from one cluster state.
 
     Attributes:
-        published: level → the indexes that hold its reader alias.
-        tokens: level → (index, alias name, attempt) of its staging aliases, ascending.
-        uuids: index → UUID, of those that exist.
+        published: level → the indexes that have its reader alias.
+        tokens: level → (index, alias name, attempt) of its staging aliases, in ascending order.
+        uuids: index → UUID, for indexes that exist.
         blocked: indexes with a write block.
-        aliases: index → its aliases as the server states them.
+        aliases: index → its aliases as the server returns them.
     """
 
     published: dict[Level, list[str]]
@@ -54,17 +54,17 @@ class Sight:
 
     @property
     def attempt(self) -> int:
-        """The highest attempt of any staging alias; 0 for none."""
+        """The highest attempt of all staging aliases; 0 if there are none."""
         return max((found[2] for tokens in self.tokens.values() for found in tokens), default=0)
 
     def holds(self, level: Level) -> tuple[str, str] | None:
-        """The index and name of a level's current staging alias; older ones are marks that forbid a late creation."""
+        """Return index and name of a level's current staging alias; None if there is none. Older ones are marks (see `hand_over`)."""
         found = self.tokens[level]
         return (found[-1][0], found[-1][1]) if found else None
 
 
 def look(client: OpenSearch, state: MigrationState) -> Sight:
-    """Read where a migration's aliases and blocks are now."""
+    """Read the current aliases and blocks of a migration's indexes."""
     names = [name for move in state.moves.values() for name in (move.blue, move.green)]
     names += [alias_name(state.collection, level) for level in state.moves]
     info = reads.indexes(client, names, _SEE)
@@ -81,15 +81,15 @@ def look(client: OpenSearch, state: MigrationState) -> Sight:
 
 
 def has_any(sight: Sight, state: MigrationState) -> bool:
-    """Whether any index of a migration is still there."""
+    """Return whether any index of a migration still exists."""
     return any(sight.uuids.get(index) == move.uuid_of(index) for move in state.moves.values() for index in (move.blue, move.green))
 
 
 def hand_over(client: OpenSearch, state: MigrationState, sight: Sight, attempt: int, to: Mapping[Level, str]) -> bool:
-    """Give an attempt the staging aliases, on the given indexes, in place of those that were seen; False where they had moved meanwhile.
+    """Give an attempt the staging aliases on the given indexes, replacing those that were seen. Returns False if they have moved since.
 
-    Where an index is not created yet, the numbers of earlier attempts are put on blue as marks: an alias has one write index, so a creation
-    that is still on its way under such a number is refused by the server.
+    If an index is not yet created, the numbers of earlier attempts are put on the old index as marks. An alias has only one write index, so
+    the server then refuses a delayed creation by such an attempt.
     """
     actions: list[Action] = []
     for level, index in to.items():
@@ -98,7 +98,7 @@ def hand_over(client: OpenSearch, state: MigrationState, sight: Sight, attempt: 
             if held:
                 actions.append({"remove": {"index": held[0], "alias": held[1], "must_exist": True}})
             actions.append(add_token(state.collection, level, index, attempt))
-        elif not state.moves[level].uuid_of(index):  # else it was created, and an interrupted abort or finish has deleted it
+        elif not state.moves[level].uuid_of(index):  # with a UUID it was created, and an interrupted abort or finish has deleted it
             marked = {number for _, _, number in sight.tokens[level]}
             earlier = set(range(state.begun + 1, attempt)) - marked
             actions += [add_token(state.collection, level, state.moves[level].blue, number) for number in sorted(earlier)]
@@ -109,20 +109,20 @@ def hand_over(client: OpenSearch, state: MigrationState, sight: Sight, attempt: 
     except MissingError:
         return False
     except RefusedError as error:
-        if "more than one write index" in str(error.detail):  # what was seen is no longer so: a creation got through
+        if "more than one write index" in str(error.detail):  # out of date: a creation got through in the meantime
             return False
         raise
     return True
 
 
 def add_token(collection: str, level: Level, index: str, attempt: int) -> Action:
-    """Return the action that gives an attempt its staging alias."""
+    """Return the `_aliases` action that gives an attempt its staging alias."""
     name = staging_alias(collection, level, attempt)
     return {"add": {"index": index, "alias": name, "is_hidden": True, "is_write_index": True}}
 
 
 def change_state(client: OpenSearch, collection: str, step: Callable[[MigrationState], MigrationState | None]) -> MigrationState | None:
-    """Change a migration's journal entry by compare-and-set; None where there is no migration."""
+    """Change a migration's journal entry by compare-and-set. Returns the new state; None if there is no migration."""
 
     def apply(stored: dict[str, Any]) -> dict[str, Any] | None:
         state = read_state(stored)
@@ -133,9 +133,9 @@ def change_state(client: OpenSearch, collection: str, step: Callable[[MigrationS
 
 
 def lift(client: OpenSearch, state: MigrationState, sight: Sight) -> bool:
-    """Take the staging aliases over and lift the block on the source; False where they had moved: then look again.
+    """Take over the staging aliases and lift the block on the source. Returns False if the aliases have moved: then look again.
 
-    The order is what makes this safe to be killed in: until the journal forgets the fence, whoever comes next does the same again.
+    The order makes it safe to be killed in between: until the fence is removed from the journal, the next process does the same again.
     """
     attempt = max(state.attempt, sight.attempt) + 1
     if not hand_over(client, state, sight, attempt, {level: state.target(level) for level in state.moves}):
@@ -151,23 +151,23 @@ def lift(client: OpenSearch, state: MigrationState, sight: Sight) -> bool:
 
 
 def unblock(client: OpenSearch, indexes: list[str]) -> None:
-    """Lift the write block of indexes."""
+    """Lift the write blocks of indexes."""
     changes.lift_block(client, indexes)
 
 
 class FenceWait:
-    """Where a writer whose writes were refused waits before each new try."""
+    """Lets a writer wait before it retries refused writes."""
 
     def __init__(self, client: OpenSearch, collection: str, report: Callable[[str], None] = lambda _: None) -> None:
         self._client, self._collection, self._report, self._waits = client, collection, report, 0
 
     def wait(self) -> None:
-        """Return when it may be tried again. Raises BusyError where that has helped too often, or nobody lifts a block."""
+        """Return when the writer may retry. Raises BusyError after too many retries, or if nobody lifts the block."""
         self._waits += 1
         if self._waits > _WAITS:
             raise BusyError(
-                f"'{self._collection}' has been refusing writes all the time, though nothing blocks it.",
-                "The private alias of its index is missing, perhaps. What was acknowledged is kept.",
+                f"'{self._collection}' keeps refusing writes, although nothing blocks it.",
+                "The private alias of its index may be missing. Acknowledged writes are kept.",
                 "Look at `GET _cat/aliases?v` and `osembed doctor`, then run the same command again.",
             )
         wait_writable(self._client, self._collection, self._report)
@@ -175,11 +175,12 @@ class FenceWait:
 
 
 def wait_writable(client: OpenSearch, collection: str, report: Callable[[str], None] = lambda _: None) -> None:
-    """Return when a collection that refused a write may take it: the fence was lifted, or its aliases moved to new indexes.
+    """Return when a collection that refused a write may accept it: the fence was lifted, or the aliases moved to new indexes.
 
-    Lifts a fence whose owner is gone. Raises BusyError for a block that no swap needs and nobody lifts.
+    Lifts a fence whose owner is dead. Raises BusyError for a block that does not belong to a swap and that nobody lifts.
     """
-    journal, seen, stood, waited = Journal(client), "", 0.0, 0.0  # only time in which the server answers is counted: else nobody can act
+    # Seconds for which the block was unchanged, and seconds in total. Only time in which the server answers counts: otherwise nobody can act.
+    journal, seen, stood, waited = Journal(client), "", 0.0, 0.0
     while True:
         state = read_state(until_settled(lambda: journal.read(migration_key(collection)), report=report))
         if not until_settled(lambda: _blocked(client, collection), report=report):
@@ -187,15 +188,15 @@ def wait_writable(client: OpenSearch, collection: str, report: Callable[[str], N
         if _owner(state) != seen:
             seen, stood = _owner(state), 0.0
         if state and state.fence and stood > _DEAD_S:
-            report(f"Whoever was swapping '{collection}' is gone; lifting its fence.")
+            report(f"The process that was swapping '{collection}' is gone; lifting its write block.")
             with suppress(OsembedError):  # another client may be doing the same
                 rescue(client, state)
             stood = 0.0
         elif not (state and state.fence) and (stood > _FOREIGN_S or waited > patience_seconds()):
             raise BusyError(
-                f"'{collection}' refuses writes: a write block stands on its index, and no swap is under way.",
-                "Somebody made it read-only. What was acknowledged is kept.",
-                "Lift the block or wait for whoever set it, then run the same command again.",
+                f"'{collection}' refuses writes: its index has a write block, but no swap is running.",
+                "Somebody made it read-only. Acknowledged writes are kept.",
+                "Lift the block or wait until it is lifted, then run the same command again.",
             )
         pause = random.uniform(0.02, 0.15)
         time.sleep(pause)
@@ -203,9 +204,9 @@ def wait_writable(client: OpenSearch, collection: str, report: Callable[[str], N
 
 
 def _owner(state: MigrationState | None) -> str:
-    """Return what stays the same while nobody cares for a block: the fence, or else the last beat of a migrator.
+    """Return a value that stays the same while nobody handles a block: the fence, or else the last beat of the migration.
 
-    A swap that was put off may leave a block that the server set too late; while its migrator is alive it is the migrator that lifts it.
+    A postponed swap may leave a block that the server set too late. While the migration's process is alive, that process lifts it.
     """
     if state is None:
         return ""
@@ -213,7 +214,7 @@ def _owner(state: MigrationState | None) -> str:
 
 
 def rescue(client: OpenSearch, state: MigrationState) -> None:
-    """Lift the fence of an owner that is gone, unless its swap has happened."""
+    """Lift the fence of a dead owner, unless its swap has happened."""
     sight = look(client, state)
     if any(state.source(level) not in sight.published[level] for level in state.moves):
         return
@@ -221,7 +222,7 @@ def rescue(client: OpenSearch, state: MigrationState) -> None:
 
 
 def _blocked(client: OpenSearch, collection: str) -> bool:
-    """Whether an index of a collection refuses writes, be the block in its settings or only half made."""
+    """Return whether an index of a collection has a write block, complete or incomplete."""
     return bool(reads.write_blocks(client, [alias_name(collection, "papers"), alias_name(collection, "chunks")]))
 
 

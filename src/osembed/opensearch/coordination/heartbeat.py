@@ -1,7 +1,7 @@
-"""Who is alive: entries of processes in the journal, and the heart that keeps one fresh.
+"""Heartbeats: entries of processes in the journal, and a thread that keeps this process's entry fresh.
 
-No clock is ever compared between machines. An observer watches an entry's beat on its own monotonic clock: what has not moved for long
-enough is dead, and a process of this very machine that no longer runs is dead at once.
+Clocks of different machines are never compared. An observer watches an entry's beat on its own monotonic clock: an entry that does not
+change for long enough is dead. A process on the observer's own machine that no longer runs is dead immediately.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ BEAT_S = 2.0
 
 
 class Heart:
-    """Calls `beat` every two seconds in a thread of its own until it is closed.
+    """Calls `beat` every two seconds in its own thread until it is closed.
 
     Attributes:
-        lost: set when a beat returned False: somebody else has taken the entry's place.
+        lost: set when a beat returned False, because another process has replaced the entry.
     """
 
     def __init__(self, beat: Callable[[], bool]) -> None:
@@ -35,15 +35,15 @@ class Heart:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since a beat was last confirmed by the server; time that the process was stopped counts."""
+        """Seconds since the server last confirmed a beat, including time for which the process was paused."""
         return time.monotonic() - self._confirmed
 
     def confirm(self, sent: float) -> None:
-        """Note that a request sent at this time found the entry to be still this process's own."""
+        """Note that a request sent at this time (monotonic seconds) found the entry to be this process's own."""
         self._confirmed = max(self._confirmed, sent)
 
     def close(self) -> None:
-        """End the thread; waits for a beat that is under way."""
+        """End the thread. Waits for a beat in progress."""
         self._closing.set()
         self._thread.join()
 
@@ -56,16 +56,16 @@ class Heart:
                     return
                 self.confirm(sent)
             except OsembedError:
-                continue  # the server is away; the work itself will say so
+                continue  # the server is unavailable; the work itself will report it
 
 
 def new_entry() -> dict[str, Any]:
-    """Return an entry for this process, whose beat starts at 0."""
+    """Return an entry for this process: its beat (from 0), host, process id and start time."""
     return {"beat": 0, "host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
 def is_surely_dead(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry's process belonged to this machine and no longer runs."""
+    """Return whether an entry's process ran on this machine and no longer runs."""
     if entry.get("host") != socket.gethostname():
         return False
     try:

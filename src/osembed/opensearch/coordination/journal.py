@@ -1,6 +1,6 @@
-"""osembed's own index in the cluster: what each index is, who is loading, witness vectors.
+"""The journal: osembed's own index in the cluster, with metadata of indexes, processes at work, and witness vectors.
 
-Every document is changed only by compare-and-set. The journal never decides whether something is done: aliases and documents do.
+Documents are changed only by compare-and-set. The journal never decides whether something has happened: aliases and documents do.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ _PAGE = 500
 
 
 class Journal:
-    """Reads and changes journal documents of one cluster."""
+    """Reads and changes the journal of one cluster."""
 
     def __init__(self, client: OpenSearch) -> None:
         self._client = client
 
     def read(self, key: str) -> State | None:
-        """Return a document's state (a realtime read), or None."""
+        """Return an entry's state by a realtime read; None if it does not exist."""
         found = self._get(key)
         return found[0] if found else None
 
     def read_several(self, keys: Sequence[str]) -> dict[str, State]:
-        """Read several documents' states; those that are not there are left out. (One by one: that needs no further permission.)"""
+        """Return the states of several entries; missing ones are left out. They are read one at a time, which needs no further permission."""
         found = {key: self.read(key) for key in keys}
         return {key: state for key, state in found.items() if state is not None}
 
     def change(self, key: str, step: Callable[[State], State | None]) -> State:
-        """Apply `step` to a document's state by compare-and-set until it holds; return the new state.
+        """Apply `step` to an entry's state by compare-and-set until it succeeds. Returns the new state.
 
-        `step` gets {} where there is no document, and returns the new state or None to leave it as it is. It may run several times.
+        `step` gets {} if there is no entry. It returns the new state, or None to leave the entry unchanged. It may run several times.
+        Raises BusyError if the entry keeps changing.
         """
         for _ in range(_TRIES):
             found = self._get(key)
@@ -58,7 +59,7 @@ class Journal:
         raise BusyError(f"The journal entry {key} changes faster than it can be written.", "", "Try again.")
 
     def entries(self, kind: str) -> dict[str, State]:
-        """Return the states of all documents of a kind by key, but for those that were written in the last second."""
+        """Return key → state of all entries of a kind. Entries written in the last second may be missing, because this is a search."""
         found: dict[str, State] = {}
         last = -1
         while True:
@@ -76,7 +77,7 @@ class Journal:
             last = hits[-1]["sort"][0]
 
     def forget(self, key: str, only: Callable[[State], bool] = lambda _: True) -> bool:
-        """Delete a document, if it is one that `only` accepts; return whether it is gone."""
+        """Delete an entry if `only` accepts its state. Returns whether it is gone."""
         for _ in range(_TRIES):
             found = self._get(key)
             if found is None:
@@ -90,19 +91,19 @@ class Journal:
         raise BusyError(f"The journal entry {key} changes faster than it can be deleted.", "", "Try again.")
 
     def remember_index(self, uuid: str, meta: State, wanted: State) -> None:
-        """Keep an index's description by its UUID, so that a wiped `_meta` can be restored; the first entry stays."""
+        """Store an index's metadata by its UUID, so that a wiped `_meta` can be restored. An existing entry is kept."""
         self.change(f"index:{uuid}", lambda kept: None if kept else {"meta": meta, "wanted": wanted})
 
     def recall_index(self, uuid: str) -> State | None:
-        """Return {"meta", "wanted"} of an index, or None for one that osembed did not create."""
+        """Return {"meta", "wanted"} of an index; None if osembed did not create it."""
         return self.read(f"index:{uuid}")
 
     def remember_witness(self, identity: str, vectors: NDArray[np.float32]) -> None:
-        """Keep the witness vectors of an identity unless they are there already."""
+        """Store the witness vectors of an identity, unless they exist already."""
         self.change(f"witness:{identity}", lambda kept: None if kept else {"vectors": vectors.tolist()})
 
     def recall_witness(self, identity: str) -> NDArray[np.float32] | None:
-        """Return the witness vectors of an identity, float32 [texts, dimension], or None."""
+        """Return the witness vectors of an identity, float32 of shape (texts, dimension), or None."""
         kept = self.read(f"witness:{identity}")
         return np.asarray(kept["vectors"], dtype=np.float32) if kept else None
 
@@ -111,7 +112,7 @@ class Journal:
         return (found["_source"]["state"], (found["_seq_no"], found["_primary_term"])) if found else None
 
     def _write(self, key: str, state: State, seen: tuple[int, int] | None) -> bool:
-        """Write a document if it is still the one that was seen; False where somebody else was faster."""
+        """Write an entry if it still has the version `seen`. Returns False if another process was faster."""
         kind, _, name = key.partition(":")
         body = {"kind": kind, "collection": name if kind == "collection" else None, "state": state}
         try:
@@ -124,7 +125,7 @@ class Journal:
         return True
 
     def ensure(self) -> None:
-        """Create the journal's index unless it is there."""
+        """Create the journal's index unless it exists."""
         if not reads.indexes(self._client, [JOURNAL], "*.settings.index.uuid"):
             self._create()
 

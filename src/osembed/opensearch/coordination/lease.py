@@ -1,7 +1,7 @@
-"""Who may work on a migration: one holder at a time, courteously by a lease in the journal, strictly by the staging aliases.
+"""The lease on a migration: one process at a time may work on it.
 
-The lease tells others to leave; it cannot stop a process that was paused and wakes up. The staging aliases do (see `fence`): each holder
-has its own, and each of its requests of consequence fails once another has replaced them.
+The lease in the journal asks others to stay away, but cannot stop a process that was paused and wakes up. The staging aliases can (see `fence`):
+each holder has its own, and its critical requests fail once another holder has replaced them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from osembed.opensearch.patience import until_settled
 from osembed.opensearch.schema import alias_name
 from osembed.papers.levels import Level
 
-_DEAD_S = 15.0  # on the observer's own clock
-_SELF_S = 9.0  # a holder that could not confirm a beat for so long asks whether it still is one
+_DEAD_S = 15.0  # a holder without a beat for so long, on the observer's clock, is dead
+_SELF_S = 9.0  # a holder that could not confirm a beat for so long checks whether it still holds the lease
 Step = Callable[[MigrationState], MigrationState]
 
 
 class Lease:
-    """This process's hold on a collection's migration. `state` is what the journal held after this process's last change."""
+    """This process's hold on a collection's migration. `state` is the journal's state after this process's last change."""
 
     def __init__(self, client: OpenSearch, token: str, state: MigrationState, dropped: int = 0) -> None:
         self.client, self.token, self.state, self._drops = client, token, state, dropped
@@ -42,9 +42,9 @@ class Lease:
         self._heart = Heart(lambda: self._change(_beat) is not None)
 
     def update(self, step: Step | None = None, **changes: Any) -> MigrationState:
-        """Change the journal's state while this process holds the lease, waiting for a server that is away.
+        """Change the journal's state if this process holds the lease, and return it. Waits for an unavailable server.
 
-        Raises BusyError when it does not hold it any more.
+        Raises BusyError or DroppedError if this process no longer holds the lease.
         """
         sent = time.monotonic()
         changed = until_settled(lambda: self._change(lambda state: replace(step(state) if step else state, **changes)))
@@ -55,25 +55,25 @@ class Lease:
         return changed
 
     def note(self, event: str, **changes: Any) -> MigrationState:
-        """Change the state and remember an event, with the time for people."""
+        """Change the state and add an event with the current time to its history."""
         stamp = datetime.now(UTC).isoformat(timespec="seconds")
         return self.update(lambda state: replace(state, history=[*state.history[-199:], (stamp, event)]), **changes)
 
     def check(self) -> None:
-        """Raise BusyError unless this process surely still holds the lease: call it before each request of consequence."""
+        """Raise BusyError unless this process certainly still holds the lease. Call it before each critical request."""
         if self._heart.lost.is_set():
             raise self._lost()
-        if self._heart.silent_s > _SELF_S:  # this process was stopped, or the server was away; the journal knows whether somebody took over
+        if self._heart.silent_s > _SELF_S:  # paused, or cut off from the server; the journal shows whether another process took over
             self.update(_beat)
 
     def close(self) -> None:
-        """Give the lease back; whatever was not finished is left as it is."""
+        """Release the lease. Unfinished work stays as it is."""
         self._heart.close()
-        with suppress(ClusterError):  # the server is away: whoever comes next sees that this heart has stopped
+        with suppress(ClusterError):  # unavailable: the next process sees that this heartbeat has stopped
             self._change(lambda state: replace(state, lease=None))
 
     def _change(self, step: Step) -> MigrationState | None:
-        """Apply a step if the lease is still this process's; None where it is not."""
+        """Apply a step and return the new state if this process still holds the lease; else return None."""
         mine = False
 
         def apply(stored: dict[str, Any]) -> dict[str, Any] | None:
@@ -91,24 +91,23 @@ class Lease:
             return dropped_error(self.state.collection, known)
         return BusyError(
             f"Another process has taken over the migration of '{self.state.collection}'.",
-            "This one was silent for too long (stopped, or cut off from the server) and may not go on.",
-            "See how it goes: osembed migrate status.",
+            "This process was silent for too long (paused, or cut off from the server) and may not continue.",
+            "To see its progress: osembed migrate status.",
         )
 
 
 def claim_lease(
     client: OpenSearch, collection: str, begin: Callable[[MigrationState | None], MigrationState], *, dropping: bool = False
 ) -> Lease:
-    """Take the lease: at once where it is free or its holder surely dead, after fifteen seconds where the holder has stopped beating.
+    """Take the lease: immediately if it is free or its holder is certainly dead, after fifteen seconds if the holder has stopped beating.
 
     Args:
-        client, collection: whose migration.
-        begin: given the stored state (None for none), returns the one to go on with; may raise to refuse. May be called several times.
-        dropping: whether the lease is taken to drop the collection.
+        client, collection: the connection and the collection. begin: gets the stored state (None for none) and returns the state to
+        continue with. It may raise to refuse, and may run several times. dropping: whether the lease is for dropping the collection.
 
     Raises:
-        BusyError: the holder is alive; names it.
-        DroppedError: a drop was begun, and has to be completed first.
+        BusyError: the holder is alive; the error names it.
+        DroppedError: a drop was interrupted and must be completed first.
     """
     journal, token = Journal(client), secrets.token_hex(8)
     journal.ensure()
@@ -140,7 +139,7 @@ def _take(
     holder: dict[str, Any],
     stored: dict[str, Any],
 ) -> dict[str, Any] | None:
-    """Enter this process as the holder, unless there is one that may be alive; that one is put into `holder`."""
+    """Return the state with this process as the holder. If another holder may be alive, put it into `holder` and return None."""
     state = read_state(stored)
     holder.clear()
     entry = state.lease if state else None
@@ -152,27 +151,27 @@ def _take(
 
 
 def settle(lease: Lease) -> Sight:
-    """Bring the journal into agreement with the cluster: the aliases say whether a swap has happened.
+    """Bring the journal into agreement with the cluster, and return what was read: the aliases show whether a swap has happened.
 
-    Raises CollectionError where a third party moved an alias or replaced an index; nothing is changed then.
+    Raises CollectionError if a third party moved an alias or replaced an index; nothing is changed then.
     """
     state = lease.state
     sight = until_settled(lambda: fence.look(lease.client, state))
     sides = {_side(state, sight, level) for level in state.moves}
     if len(sides) != 1:
-        raise foreign(state, "its two levels answer from different sides of the migration")
+        raise foreign(state, "its two levels are on different sides of the migration")
     side = sides.pop()
     if side == "green" and state.phase in BEFORE_SWAP:
         swapped(lease)
     elif side == "blue" and state.phase == "return":
         lease.note("rolled back (found done)", phase="returned", fence="", paused=False)
     elif side != ("green" if state.phase in ("swapped", "return") else "blue"):
-        raise foreign(state, f"its alias stands on {side}, though osembed did not move it there")
+        raise foreign(state, f"its alias is on {side}, but osembed did not move it there")
     return sight
 
 
 def take_tokens(lease: Lease, to: Mapping[Level, str]) -> Sight:
-    """Take the staging aliases from whoever held them, and lift a fence that was left standing. Returns the aliases as they are then."""
+    """Take over the staging aliases from any earlier holder, and lift a fence that it left. Returns the resulting aliases."""
     for _ in range(10):
         sight, state = settle(lease), lease.state
         lease.check()
@@ -183,11 +182,11 @@ def take_tokens(lease: Lease, to: Mapping[Level, str]) -> Sight:
                 until_settled(partial(fence.unblock, lease.client, [state.source(level) for level in state.moves]))
                 lease.note("lifted the fence of an interrupted swap", fence="")
             return until_settled(lambda: fence.look(lease.client, lease.state))
-    raise BusyError(f"The staging aliases of '{lease.state.collection}' keep moving.", "Somebody else works on it.", "Try again.")
+    raise BusyError(f"The staging aliases of '{lease.state.collection}' keep moving.", "Another process is working on it.", "Try again.")
 
 
 def swapped(lease: Lease) -> None:
-    """Record that readers and writers are on green now, and where a way back would begin."""
+    """Record that readers and writers now use the new index, and the sequence numbers from which a rollback would start."""
 
     def step(state: MigrationState) -> MigrationState:
         for level, move in state.moves.items():
@@ -199,12 +198,12 @@ def swapped(lease: Lease) -> None:
 
 
 def foreign(state: MigrationState, what: str) -> CollectionError:
-    """Return the refusal of a state that osembed did not make."""
+    """Return the error for a state that osembed did not create."""
     levels = ", ".join(f"{alias_name(state.collection, level)} on {move.blue}" for level, move in state.moves.items())
     return CollectionError(
-        f"The migration of '{state.collection}' cannot go on: {what}.",
-        "Somebody else moved an alias or replaced an index; osembed overwrites nothing of theirs.",
-        f"Put it back ({levels}; see GET _cat/aliases?v), then run the command again.",
+        f"The migration of '{state.collection}' cannot continue: {what}.",
+        "Another program moved an alias or replaced an index. osembed does not overwrite its changes.",
+        f"Restore it ({levels}; see GET _cat/aliases?v), then run the command again.",
     )
 
 
@@ -212,7 +211,7 @@ def _side(state: MigrationState, sight: Sight, level: Level) -> str:
     move, alias = state.moves[level], alias_name(state.collection, level)
     for index, uuid in ((move.blue, move.blue_uuid), (move.green, move.green_uuid)):
         if uuid and index in sight.uuids and sight.uuids[index] != uuid:
-            raise foreign(state, f"{index} was deleted and made anew")
+            raise foreign(state, f"{index} was deleted and created again")
     holders = sight.published[level]
     if holders == [move.blue]:
         return "blue"
@@ -229,7 +228,7 @@ def _beat(state: MigrationState) -> MigrationState:
 def _busy(collection: str, holder: Mapping[str, Any]) -> BusyError:
     age = holder["beat"] * 2
     return BusyError(
-        f"The migration of '{collection}' is worked on by process {holder['pid']} on {holder['host']}, for about {age} s.",
-        "Two at once would undo each other's work.",
+        f"Process {holder['pid']} on {holder['host']} has been running the migration of '{collection}' for about {age} s.",
+        "Two processes at once would undo each other's work.",
         "Watch it with `osembed migrate status`, or stop that process first.",
     )

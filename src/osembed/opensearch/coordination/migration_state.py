@@ -1,6 +1,7 @@
-"""What the journal knows of a collection's migration. Pure; `fence` and `migrate` read and change it by compare-and-set.
+"""The journal entry of a collection's migration. Pure; `fence` and `migrate` read and change it by compare-and-set.
 
-It is a memory of intent and progress. Who is live, who may work and who is fenced is read from aliases and settings, in one request.
+It records intent and progress only. Which index is live, who may work on it and what is fenced is read from aliases and settings, in one
+request.
 """
 
 from __future__ import annotations
@@ -12,22 +13,21 @@ from typing import Any, Literal
 from osembed.papers.levels import Level
 
 Phase = Literal["copy", "verify", "gate", "ready", "swap", "swapped", "return", "returned", "finished", "aborted"]
-# The collection answers from its old model, and a command can go on with the migration.
+# The collection still uses the old model, and the migration can be continued.
 BEFORE_SWAP: tuple[Phase, ...] = ("copy", "verify", "gate", "ready", "swap")
-# Nothing is left to do; the next migration may begin.
+# Nothing is left to do; the next migration may start.
 OVER: tuple[Phase, ...] = ("finished", "aborted")
 
 
 @dataclass(frozen=True)
 class LevelMove:
-    """One level on its way from one index to another.
+    """One level's move from one index to another.
 
     Attributes:
         blue, green: the index of the old model and that of the new one.
-        blue_uuid, green_uuid: their UUIDs; green's is empty until it is created.
-        marks: shard → the source's sequence number up to which everything is acknowledged in the target. On the way back green is the
-            source.
-        bases: shard → (source's, target's) highest sequence number when the two were last proven equal; −1 where that never was.
+        blue_uuid, green_uuid: their UUIDs; green's is empty until green is created.
+        marks: shard → the source's sequence number up to which the target has acknowledged everything. During a rollback green is the source.
+        bases: shard → (source's, target's) highest sequence number when both were last proven equal; −1 if they never were.
     """
 
     blue: str
@@ -38,7 +38,7 @@ class LevelMove:
     bases: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def uuid_of(self, index: str) -> str:
-        """Return the UUID of one of the two; "" where it was not created yet."""
+        """Return the UUID of one of the two indexes; "" if it is not yet created."""
         return self.blue_uuid if index == self.blue else self.green_uuid
 
 
@@ -53,19 +53,20 @@ class MigrationState:
         moves: level → its indexes, and how far the copy is.
         generation: of the new indexes.
         phase: where the migration stands.
-        attempt: number of the last holder; names its staging aliases, so that all earlier holders can neither write nor swap.
+        attempt: number of the last holder. It names the holder's staging aliases, so that earlier holders can neither write nor swap.
         begun: the last attempt before this migration.
-        lease: entry of the process that works on it, or None.
-        fence: set while the source is blocked for a swap; unique per fence, so that a client can see whether it is still the same.
+        lease: entry of the process that is running it, or None.
+        fence: set while the source is blocked for a swap; unique per fence, so that a client can tell whether it is still the same one.
+        paused, rate, gentle: the requested pace.
         paused: whether the process at work waits.
         rate: documents per second at most; 0 for no limit.
         gentle: whether searches on the same machine are given precedence.
-        failed: "level/id" → why that document could not be copied, in the present direction.
-        left: "level/id" → why, of documents that the swap left behind: they stand in the old index only.
-        progress: figures for `status`.
-        verified, gated: the last reports' summaries.
-        swapped_at: the server's clock, in seconds, at the last swap.
-        history: (time, event), for people.
+        failed: "level/id" → why the document could not be copied in the current direction.
+        left: "level/id" → why the swap left the document behind: it is only in the old index.
+        progress: numbers for `osembed migrate status`.
+        verified, gated: summaries of the last reports.
+        swapped_at: the server's clock in seconds at the last swap.
+        history: (time, event) for people.
     """
 
     id: str
@@ -91,16 +92,16 @@ class MigrationState:
 
     @property
     def back(self) -> bool:
-        """Whether the migration is on its way back from green to blue."""
+        """Whether the migration is being or was rolled back, from green to blue."""
         return self.phase in ("return", "returned")
 
     def source(self, level: Level) -> str:
-        """The index that documents come from: the one that readers see."""
+        """Return the index that documents are copied from: the one that readers use."""
         move = self.moves[level]
         return move.green if self.phase in ("swapped", "return") else move.blue
 
     def target(self, level: Level) -> str:
-        """The index that documents go to."""
+        """Return the index that documents are copied to."""
         move = self.moves[level]
         return move.blue if self.phase in ("swapped", "return") else move.green
 
@@ -115,12 +116,12 @@ def migration_key(collection: str) -> str:
 
 
 def write_state(state: MigrationState) -> dict[str, Any]:
-    """Return the plain form that stands in the journal."""
+    """Return the state as plain data for the journal."""
     return asdict(state)
 
 
 def read_state(stored: Mapping[str, Any] | None) -> MigrationState | None:
-    """Rebuild a migration's state; None for none."""
+    """Return the state from its stored form; None for none. Keys of other versions are ignored."""
     if not stored:
         return None
     known = {field.name: stored[field.name] for field in fields(MigrationState) if field.name in stored}

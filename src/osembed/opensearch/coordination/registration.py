@@ -1,7 +1,7 @@
-"""Who loads or feeds a collection, and whether it was dropped: in one journal document, so that neither can miss the other.
+"""Loaders and writers of a collection, and drops of it. Both are in one journal entry, so that neither can miss the other.
 
-A drop leaves a tombstone in that document before it deletes anything, and counts the drops. A process that was registered before compares
-the count: whatever was dropped and perhaps made anew meanwhile is not the collection that it works on.
+A drop writes a tombstone into that entry before it deletes anything, and increases the number of drops. A process that registered earlier
+compares the number: a collection that was dropped, and perhaps created again, is no longer the one that it works on.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.heartbeat import Heart, is_surely_dead, new_entry
 from osembed.opensearch.coordination.journal import Journal, State
 
-Kind = Literal["loaders", "writers"]  # of a first generation that is not published, and of a published collection
+Kind = Literal["loaders", "writers"]  # loaders fill an unpublished first generation, writers a published collection
 KINDS: tuple[Kind, Kind] = ("loaders", "writers")
-DEAD_S = 12.0  # an entry that does not move for so long, on the observer's own clock
-_SELF_S = 9.0  # one that could not confirm a beat for so long asks whether it still stands there
+DEAD_S = 12.0  # an entry without a beat for so long, on the observer's clock, is dead
+_SELF_S = 9.0  # a process that could not confirm a beat for so long checks whether its entry still exists
 
 
 def collection_key(collection: str) -> str:
@@ -29,12 +29,12 @@ def collection_key(collection: str) -> str:
 
 
 class Registration:
-    """This process's entry among the loaders or writers of a collection; beats until it is closed.
+    """This process's entry among the loaders or writers of a collection. It beats until it is closed.
 
     Attributes:
-        kind: which of the two.
+        kind: loaders or writers.
         drops: how often the collection had been dropped when this process entered.
-        dropped: whether the collection was seen to be dropped since.
+        dropped: whether a later drop of the collection was noticed.
     """
 
     def __init__(self, client: OpenSearch, collection: str, kind: Kind, token: str, entered: State) -> None:
@@ -44,9 +44,9 @@ class Registration:
         self._heart = Heart(lambda: bool(self._journal.change(collection_key(collection), self._stamp)))
 
     def check(self, *, surely: bool = False) -> None:
-        """Raise DroppedError where the collection was dropped since this process entered.
+        """Raise DroppedError if the collection was dropped after this process entered.
 
-        While the entry beats nobody can drop the collection, so nothing is asked unless it was silent, or `surely` says so.
+        While the entry beats, nobody can drop the collection. So the server is asked only if the heartbeat was silent, or with `surely`.
         """
         if surely or self._heart.lost.is_set() or self._heart.silent_s > _SELF_S:
             sent = time.monotonic()
@@ -57,7 +57,7 @@ class Registration:
             self._heart.confirm(sent)
 
     def close(self) -> dict[str, State]:
-        """Strike out this entry; return the others of its kind. Sets `dropped`; raises nothing of its own."""
+        """Remove this entry and return the others of its kind. Sets `dropped` instead of raising DroppedError."""
         self._heart.close()
         left: dict[str, State] = {}
 
@@ -79,14 +79,14 @@ class Registration:
 
 
 def enter_process(client: OpenSearch, collection: str, kind: Kind, plan: Callable[[State], State] = dict) -> tuple[Registration, State]:
-    """Enter this process; return its registration and the collection's state. Clears the tombstone of a drop that is complete.
+    """Register this process. Returns its registration and the collection's state. Clears the tombstone of a completed drop.
 
     Args:
-        client, collection: where.
-        kind: among whom.
-        plan: what else is to stand in the state; may raise to refuse, and may be called several times.
+        client, collection: the connection and the collection.
+        kind: loaders or writers.
+        plan: returns the rest of the state; may raise to refuse, and may run several times.
 
-    Raises DroppedError where a drop is under way, or was begun and has to be completed.
+    Raises DroppedError if a drop is running, or was interrupted and must be completed.
     """
     token, journal = secrets.token_hex(8), Journal(client)
     journal.ensure()
@@ -102,56 +102,56 @@ def enter_process(client: OpenSearch, collection: str, kind: Kind, plan: Callabl
 
 
 def living_entries(state: State, kind: Kind) -> dict[str, State]:
-    """Return the entries of a kind but for those whose process is surely dead."""
+    """Return the entries of a kind, without those whose process is certainly dead."""
     return {token: entry for token, entry in state.get(kind, {}).items() if not is_surely_dead(entry)}
 
 
 def drop_count(state: Mapping[str, Any]) -> int:
-    """Return how often a collection was dropped."""
+    """Return how often a collection has been dropped."""
     return int(state.get("drops", 0))
 
 
 def is_pending(state: Mapping[str, Any]) -> bool:
-    """Whether a drop was begun and is not complete."""
+    """Return whether a drop was started and is not complete."""
     return bool(state.get("dropped")) and not state["dropped"].get("done")
 
 
 def is_dropped(state: Mapping[str, Any]) -> bool:
-    """Whether a tombstone stands in a collection's state: it was dropped, and nobody has made it anew."""
+    """Return whether a collection's state has a tombstone: it was dropped and has not been created again."""
     return bool(state.get("dropped"))
 
 
 def dropped_error(collection: str, state: Mapping[str, Any]) -> DroppedError:
-    """Return what a command says that meets a drop."""
+    """Return the error for a command that finds the collection dropped or being dropped."""
     if is_pending(state):
         return DroppedError(
-            f"'{collection}' is being dropped, or that was interrupted.",
-            "Nothing of it is made anew until it is gone.",
+            f"'{collection}' is being dropped, or a drop was interrupted.",
+            "It cannot be created again until the drop is complete.",
             f"Complete it: osembed drop --collection {collection}",
         )
     return DroppedError(
         f"'{collection}' was dropped.",
-        "This command makes nothing of it anew.",
-        f"To fill it again: osembed ingest PATH --collection {collection}",
+        "This command does not create it again.",
+        f"To create it again: osembed ingest PATH --collection {collection}",
     )
 
 
 def read_drop(client: OpenSearch, collection: str) -> DroppedError | None:
-    """Return what is to be said of a collection that was dropped; None for one that was not."""
+    """Return the error for a collection that was dropped; None if it was not."""
     state = Journal(client).read(collection_key(collection)) or {}
     return dropped_error(collection, state) if is_dropped(state) else None
 
 
 @contextmanager
 def telling(client: Callable[[], OpenSearch], collection: str) -> Iterator[None]:
-    """Say that the collection was dropped, where that is why something fails in this block."""
+    """Raise DroppedError instead of an error in this block that is the result of a drop."""
     try:
         yield
     except DroppedError:
         raise
     except (MissingError, CollectionError, BusyError) as error:
         found = None
-        with suppress(OsembedError):  # this user may not read the journal, perhaps: then the error stays what it is
+        with suppress(OsembedError):  # this user may not be allowed to read the journal: keep the original error
             found = read_drop(client(), collection)
         if found is None:
             raise
@@ -161,15 +161,15 @@ def telling(client: Callable[[], OpenSearch], collection: str) -> Iterator[None]
 def watch_entries(
     read: Callable[[], Mapping[str, State]], seconds: float, first: Mapping[str, State] | None = None
 ) -> tuple[dict[str, State], dict[str, State]]:
-    """Watch entries until one is seen to beat, or to come, or all have been still for so long; those surely dead are not waited for.
+    """Watch entries until one beats or a new one appears, or until all have been silent for `seconds`. Dead ones are not waited for.
 
     Args:
-        read: returns the entries as they are now.
+        read: returns the current entries.
         seconds: how long a silent entry is watched.
-        first: what was seen before.
+        first: the entries as seen before; None to read them now.
 
     Returns:
-        (those that are alive, those that were seen first).
+        (the entries that are alive, the entries as first seen).
     """
     seen, began = dict(read() if first is None else first), time.monotonic()
     still = {token: entry for token, entry in seen.items() if not is_surely_dead(entry)}

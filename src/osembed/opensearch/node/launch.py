@@ -1,4 +1,4 @@
-"""Start one OpenSearch process from a folder of its own: its settings, log and scratch space lie there."""
+"""Start one OpenSearch process with its own folder for settings, log and temporary files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from osembed.opensearch.node.java import Java
 _BASICS = {
     "network.host": "127.0.0.1",
     "action.destructive_requires_name": True,
-    # Percentages would stop writes on a large disk that is merely well used.
+    # With the default percentages a large, well-filled disk would stop writes although it has much free space.
     "cluster.routing.allocation.disk.watermark.low": "500mb",
     "cluster.routing.allocation.disk.watermark.high": "400mb",
     "cluster.routing.allocation.disk.watermark.flood_stage": "300mb",
@@ -33,15 +33,15 @@ def launch_node(
     files: Path | None = None,
     options: Sequence[str] | None = None,
 ) -> psutil.Popen:
-    """Start a node that listens on 127.0.0.1 only.
+    """Start a node that listens on 127.0.0.1 only, and return its process.
 
     Args:
         home: the OpenSearch distribution.
-        java: what runs it.
-        folder: where the node keeps its data, configuration, log and scratch files.
-        settings: of opensearch.yml, beside those that all nodes share.
-        files: a folder with further files of the configuration, such as certificates.
-        options: of Java, in place of those that OpenSearch 3 needs.
+        java: the Java runtime.
+        folder: the node's folder for data, configuration, log and temporary files.
+        settings: for opensearch.yml, in addition to those that all nodes share.
+        files: a folder of further configuration files, such as certificates.
+        options: Java options that replace those that OpenSearch 3 needs.
     """
     config, scratch = config_of(folder), folder / "tmp"
     shutil.rmtree(config, ignore_errors=True)
@@ -51,8 +51,8 @@ def launch_node(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     own = {**_BASICS, "path.data": str(folder / "data"), "path.logs": str(folder), **settings}
-    (config / "opensearch.yml").write_text(json.dumps(own, indent=1))  # YAML is a superset of JSON: no quoting of our own
-    # Console only: the log goes to one file of ours, cut at each start.
+    (config / "opensearch.yml").write_text(json.dumps(own, indent=1))  # YAML is a superset of JSON, so JSON needs no extra quoting
+    # Log to the console only: osembed redirects it to one file, which is truncated at each start.
     (config / "log4j2.properties").write_text(
         "status = error\nappender.console.type = Console\nappender.console.name = console\n"
         "appender.console.layout.type = PatternLayout\nappender.console.layout.pattern = [%d{ISO8601}][%p][%c{1}] %m%n\n"
@@ -70,17 +70,17 @@ def launch_node(
 
 
 def config_of(folder: Path) -> Path:
-    """Return where the node of a folder is configured; its process has it on its command line."""
+    """Return the configuration folder of a node's folder. It is on the node's command line, which identifies the process."""
     return folder / "config"
 
 
 def log_of(folder: Path) -> Path:
-    """Return the log of the node of a folder."""
+    """Return the log file in a node's folder."""
     return folder / "node.log"
 
 
 def agent_options(home: Path) -> list[str]:
-    """Return what OpenSearch 3 asks of Java; its agent took the place of the security manager that Java gave up."""
+    """Return the Java options that OpenSearch 3 needs. Its agent replaces the security manager, which Java removed."""
     return [
         f"-javaagent:{home}/agent/opensearch-agent.jar",
         "--add-opens=java.base/java.nio=org.apache.arrow.memory.core,ALL-UNNAMED",
@@ -111,6 +111,6 @@ def _command(java: Java, home: Path, config: Path, scratch: Path, special: Seque
     if java.vector_module:
         options.append("--add-modules=jdk.incubator.vector")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        # OpenSearch refuses to run as root through a check that needs JNA; another user could not read a folder below /root.
+        # As root, disable JNA, which OpenSearch needs for its check against root. Another user could not read a folder below /root.
         options += ["-Djna.nosys=true", "-Djna.nounpack=true", "-Djna.boot.library.path=/nonexistent"]
     return [str(java.binary), *options, "-cp", f"{home}/lib/*:{home}/icu/*", "org.opensearch.bootstrap.OpenSearch"]

@@ -1,7 +1,7 @@
-"""Start, find and stop the one embedded node of this user.
+"""Start, find and stop this user's embedded node.
 
-The truth about a running node is the process table and its HTTP answer; `node.json` only remembers where to look first. So a killed node,
-a stale file or a recycled process id mislead nobody. A file lock makes two commands that start at once share one node.
+Only the process table and an HTTP response tell whether a node is running; `node.json` only says where to look first. So a killed node, a
+stale file or a reused process id does no harm. A file lock makes two commands that start together share one node.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from osembed.opensearch.patience import Report
 from osembed.paths import cache_folder, data_folder
 
 _FIRST_PORT = 19200
-_START_SECONDS = 300  # a busy machine takes minutes; a node whose process ends is noticed at once
+_START_SECONDS = 300  # a busy machine takes minutes; a process that ends is noticed immediately
 _STOP_SECONDS = 30
 _PORT_TRIES = 3
 _FREE_MB = 700
 
-_LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on 127.0.0.1
+_LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never use a proxy for 127.0.0.1
 
 
 @dataclass(frozen=True)
 class Status:
-    """What is known of the embedded node. `url` is None unless it answers."""
+    """The state of the embedded node. `url` is None unless it answers; `pid` is None if there is no process."""
 
     running: bool
     url: str | None
@@ -49,21 +49,21 @@ class Status:
 
 
 def ensure(report: Report = lambda _: None) -> str:
-    """Return the URL of the running node, starting (and if need be installing) it first."""
+    """Return the URL of the running node; install and start it first if needed. Raises NodeError, BusyError."""
     url = _answering_url()
     return url or start(report).url or ""
 
 
 def status() -> Status:
-    """Look at the node without changing anything."""
+    """Return the state of the node. Changes nothing."""
     process, url = _find_process(), _answering_url()
     return Status(url is not None, url, process.pid if process else None, VERSION, str(_folder() / "data"), str(_log()))
 
 
 def start(report: Report = lambda _: None) -> Status:
-    """Start the node unless it runs; return when it answers with its plugins.
+    """Start the node unless it is running. Returns its state when it is ready.
 
-    Raises NodeError when it cannot be installed or does not come up, BusyError when another process has been starting it for too long.
+    Raises NodeError if it cannot be installed or started, BusyError if another process has been starting it for too long.
     """
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,14 +74,14 @@ def start(report: Report = lambda _: None) -> Status:
     except Timeout as error:
         raise BusyError(
             "Another osembed command has been starting the embedded OpenSearch for minutes.",
-            "Two starts at once would fight over one data folder.",
+            "Two nodes cannot share one data folder.",
             "Look at `osembed node logs`, end that command, then try again.",
         ) from error
     return status()
 
 
 def stop() -> bool:
-    """Stop the node and wait until it is gone; False when none was running."""
+    """Stop the node and wait until it has ended. Returns False if it was not running."""
     process = _find_process()
     if process is None:
         return False
@@ -113,7 +113,7 @@ def _start_locked(report: Report) -> None:
     home = _installed(report)
     java = find_java()
     process = _find_process()
-    if process is not None:  # an earlier command was killed while its node came up: wait for that node
+    if process is not None:  # an earlier command was killed while its node was starting: wait for that node
         _wait_ready(process, _saved().get("url", ""), report)
         return
     _check_space()
@@ -125,11 +125,11 @@ def _start_locked(report: Report) -> None:
         report(f"Starting OpenSearch {VERSION} on {url} (Java {java.version})…")
         if _wait_ready(process, url, report):
             return
-    raise _did_not_start("its port was taken each time")
+    raise _did_not_start("its port was taken at each attempt")
 
 
 def _installed(report: Report) -> Path:
-    """Install the distribution if need be, saying so first since it takes a while."""
+    """Return the distribution's folder. If it must be installed first, report that, because it takes a while."""
     if not (cache_folder() / f"opensearch-{VERSION}").is_dir():
         report(f"Installing OpenSearch {VERSION} (180 MB, once)…")
     return installed_home(cache_folder())
@@ -140,7 +140,7 @@ def _check_space() -> None:
     if free_mb < _FREE_MB:
         raise NodeError(
             f"{_folder()} has {free_mb} MB free.",
-            f"OpenSearch stops taking writes on a full disk; {_FREE_MB} MB is the least it should start with.",
+            f"OpenSearch needs at least {_FREE_MB} MB to start; on a full disk it accepts no writes.",
             "Free some space, or set OSEMBED_HOME to a folder on another disk.",
         )
 
@@ -154,7 +154,7 @@ def _free_port(wanted: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise NodeError("No port is free on 127.0.0.1.", "OpenSearch cannot listen.", "End some programs and try again.")
+    raise NodeError("No port is free on 127.0.0.1.", "OpenSearch cannot listen.", "Close some programs and try again.")
 
 
 def _settings(port: int) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _settings(port: int) -> dict[str, Any]:
 
 
 def _wait_ready(process: psutil.Process, url: str, report: Report) -> bool:
-    """Wait until the node answers; False when it ended because its port was taken, NodeError when for another reason."""
+    """Wait until the node is ready. Returns False if it ended because its port was taken; raises NodeError if it fails otherwise."""
     started, told = time.monotonic(), False
     while time.monotonic() - started < _START_SECONDS:
         if _listens(process, url) and _is_ready(url):
@@ -178,14 +178,14 @@ def _wait_ready(process: psutil.Process, url: str, report: Report) -> bool:
                 return False
             raise _did_not_start("its process ended")
         if not told and time.monotonic() - started > 20:
-            report("Still starting; `osembed node logs` shows what OpenSearch says.")
+            report("Still starting; `osembed node logs` shows OpenSearch's log.")
             told = True
         time.sleep(0.1)
     raise _did_not_start(f"it did not answer within {_START_SECONDS} s")
 
 
 def _listens(process: psutil.Process, url: str) -> bool:
-    """Whether this very process holds the port: another one, of another data folder, may have been faster and answer there."""
+    """Return whether this process listens on the port. The node of another data folder may have been faster and answer instead."""
     try:
         return any(held.status == psutil.CONN_LISTEN and held.laddr.port == urlsplit(url).port for held in process.net_connections("inet"))
     except psutil.AccessDenied:
@@ -201,7 +201,7 @@ def _did_not_start(reason: str) -> NodeError:
     return NodeError(
         f"The embedded OpenSearch did not start: {reason}.",
         f"Its log says: {tail or 'nothing of note'}.",
-        f"Read {_log()}, or name a running server with --url or OSEMBED_URL.",
+        f"Read {_log()}, or use a running server with --url or OSEMBED_URL.",
     )
 
 
@@ -228,7 +228,7 @@ def _get(url: str) -> dict[str, Any]:
 
 
 def _find_process() -> psutil.Process | None:
-    """Find the process of this data folder's node: by the remembered id, else in the process table."""
+    """Return the node process of this data folder, by the saved id or from the process table; None if there is none."""
     saved = _saved().get("pid")
     if saved and psutil.pid_exists(saved) and _is_node(psutil.Process(saved)):
         return psutil.Process(saved)
