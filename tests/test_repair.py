@@ -110,7 +110,7 @@ def test_a_paper_that_stands_twice_is_named_and_deleted_twice(spread, client):
     found = client.get(index=spread.name, id="p1")["_source"]
     reroute(client, spread.name, "p1")
     client.index(index=spread.name, id="p1", body=found, refresh=True)
-    assert faults(spread)["p1"].startswith("2 papers that share its id")
+    assert faults(spread)["p1"].startswith("2 documents share this id")
     assert spread.delete("p1") == {"p1": True}
     assert count(client, spread.name, ids={"values": ["p1"]}) == 0
 

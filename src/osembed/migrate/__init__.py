@@ -1,1 +1,1 @@
-"""Blue-green migration: plan → copy → verify → gate → swap, and the way back."""
+"""Blue-green migration: plan → copy → verify → gate → swap, and rollback."""

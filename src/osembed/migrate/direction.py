@@ -1,4 +1,4 @@
-"""One direction of a migration, from the claim to the swap: copy and catch up → serve → verify → gate → fence and swap."""
+"""One direction of a migration, forward or back: copy and catch up → put into service → verify → gate → fence and swap."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
 from osembed.search.searcher import Searcher
 
-_FENCE_TRIES = 12
-_LAG_S = 1.0  # a fence is raised when what is left takes less than this
-_SMALL = 32
+_FENCE_TRIES = 12  # attempts to swap
+_LAG_S = 1.0  # the fence is raised when the remaining copy takes less than this
+_SMALL = 32  # documents that can always be copied under the fence
 _NOTED_S = 5.0  # between notes of a verification's progress in the journal
-_NAMED = 10
-_LATE_S = 5.0  # for how long a block that was given up is watched for after the last try
-_OLD_ONLY = "they stand in the old model's index only, which `finish` deletes"
-_NEW_ONLY = "they stand in the new model's index only, which `abort` deletes"
+_NAMED = 10  # documents listed in a notice
+_LATE_S = 5.0  # for how long after the last try a late write block is watched for
+_OLD_ONLY = "they are only in the old model's index, which `finish` deletes"
+_NEW_ONLY = "they are only in the new model's index, which `abort` deletes"
 
 
 T = TypeVar("T")
@@ -55,7 +55,14 @@ Watch = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class MigrationContext:
-    """What a migration works with: the server, the encoders of documents and of queries, and whom to tell."""
+    """What a migration works with.
+
+    Attributes:
+        client, server: the connection.
+        encoders, query_encoders: the models for documents and for queries.
+        report: called with notices for people.
+        watch: called with the progress.
+    """
 
     client: OpenSearch
     server: Server
@@ -66,7 +73,7 @@ class MigrationContext:
 
 
 class Direction:
-    """One direction of a migration, from claim to swap."""
+    """One direction of a migration, for a process that holds the lease."""
 
     def __init__(self, work: MigrationContext, lease: Lease, options: MigrateOptions) -> None:
         self._work, self._lease, self._options = work, lease, options
@@ -78,11 +85,11 @@ class Direction:
         self._result = MigrateResult(lease.state.collection, lease.state.phase, dict(lease.state.models))
 
     def _settled(self, attempt: Callable[[], T]) -> T:
-        """Wait for a server that is away or short of something, and say so; ends when another process takes over."""
+        """Run an attempt, waiting and reporting while the server is unavailable. Raises BusyError if another process takes over."""
         return until_settled(attempt, self._lease.check, report=self._report)
 
     def forward(self, judged: bool = False) -> MigrateResult:
-        """Copy and catch up, prove, judge (unless it was judged before), swap."""
+        """Copy and catch up, verify, run the gate (unless it has been run), swap. Returns the result, refused or not."""
         if not judged and not self._options.gate.skip:
             self._warn_unjudged()
         self._lease.note("copying", phase="copy")
@@ -96,7 +103,7 @@ class Direction:
         return self._swap() if self._options.swap else self._finished()
 
     def backward(self) -> MigrateResult:
-        """The same, from green to blue with the old model; blue is in service already. Refused where documents could not be copied."""
+        """Roll back: copy from green to blue with the old model, then swap. The result is refused if documents could not be copied."""
         self._lease.note("rolling back")
         with self._swap_context() as at:
             self._converge(at)
@@ -104,7 +111,7 @@ class Direction:
 
     @contextmanager
     def _swap_context(self) -> Iterator[SwapContext]:
-        """Everything that copies under the present staging aliases."""
+        """Yield what a copy and a swap need, under the current staging aliases."""
         client, level_copies = self._client, self._settled(lambda: make_copies(self._client, self._lease.state, self._work.encoders))
         loop = BulkLoop(client, report=self._report)
         try:
@@ -122,7 +129,7 @@ class Direction:
             loop.close()
 
     def _converge(self, at: SwapContext) -> None:
-        """Catch up again and again, and repair deletes, until what is left takes less than a second."""
+        """Catch up and repeat deletes until the remaining copy takes less than a second."""
         grown, before = 0, float("inf")
         self._progress = Progress("catching up" if self._result.copied.seen else "copying", total=self._pending(at))
         self._began = time.monotonic()
@@ -133,7 +140,7 @@ class Direction:
             grown = grown + 1 if left >= 0.9 * before and left > _SMALL else 0
             self._progress.lag, self._progress.converging = left, grown < 3
             if grown == 3:
-                self._report(f"Not converging: writes come as fast as they are embedded ({left:,} documents behind).")
+                self._report(f"Not converging: writes arrive as fast as they are embedded ({left:,} documents behind).")
             if left <= max(_SMALL, _LAG_S * self._progress.rate):
                 return
             before = left
@@ -160,7 +167,7 @@ class Direction:
         )
 
     def _serve(self, at: SwapContext) -> None:
-        """Give the new indexes the settings of service before anybody looks at them."""
+        """Put the new indexes into service, before they are verified and searched."""
         for level_copy in at.level_copies:
             kept = self._settled(partial(self._journal.recall_index, level_copy.target.uuid))
             wanted = kept["wanted"] if kept else schema.wanted_settings(level_copy.target.meta.profile, 0)
@@ -168,7 +175,7 @@ class Direction:
             self._settled(partial(indexes.put_in_service, self._client, level_copy.target, wanted))
 
     def _complete(self) -> bool:
-        """Whether no more documents failed than may be left behind."""
+        """Return whether at most `allow_failed` documents failed; otherwise refuse the swap."""
         failed = self._lease.state.failed
         if len(failed) <= self._options.allow_failed:
             return True
@@ -178,7 +185,7 @@ class Direction:
         return False
 
     def _verified(self, at: SwapContext) -> bool:
-        """Compare both sides, and the new vectors with their texts; keep the report with the journal."""
+        """Verify the copy and the new vectors, and store the report in the journal. Returns whether it passed."""
         self._show("verifying")
         state = self._lease.note("verifying", phase="verify")
         places = [place for level_copy in at.level_copies for place in (level_copy.source.place, level_copy.target.place)]
@@ -197,7 +204,7 @@ class Direction:
         return report.passed
 
     def _verifying(self, progress: Progress) -> None:
-        """Show how far the verification is, now and then in the journal too; ends it when another process takes over."""
+        """Show the progress of the verification, sometimes in the journal too. Raises BusyError if another process takes over."""
         self._progress = progress
         self._watch(progress)
         self._lease.check()
@@ -206,7 +213,7 @@ class Direction:
             self._lease.update(progress=asdict(progress))
 
     def _judged(self, at: SwapContext) -> bool:
-        """Compare what both models find; keep the judgment with the journal."""
+        """Run the gate and store its verdict in the journal. Returns whether it passed."""
         options = self._options.gate
         published = self._published()
         if options.skip:
@@ -228,7 +235,7 @@ class Direction:
         return gate.passed
 
     def _warn_unjudged(self) -> None:
-        """Say before anything is copied that the gate will not be able to decide."""
+        """Warn before the copy if the gate will not be able to decide."""
         why = gates.foresee_gate(self._published(), list(self._lease.state.moves))
         if why:
             self._lease.note(why)
@@ -238,7 +245,7 @@ class Direction:
     def _published(self) -> dict[Level, Target]:
         targets = self._settled(lambda: indexes.resolve(self._client, self._lease.state.collection))
         if targets is None:
-            raise CollectionError(f"The aliases of '{self._lease.state.collection}' are gone.", "", "Put them back, then run this again.")
+            raise CollectionError(f"The aliases of '{self._lease.state.collection}' are gone.", "", "Restore them, then run this again.")
         return targets
 
     def _keep(self, kind: str, document: dict[str, Any]) -> None:
@@ -249,7 +256,7 @@ class Direction:
         self._watch(self._progress)
 
     def _swap(self) -> MigrateResult:
-        """Fence and swap, with back-off, until it is done in time."""
+        """Fence and swap, with back-off, until it succeeds within the time limit."""
         why, late = "", False
         self._warn_unready()
         for number in range(_FENCE_TRIES):
@@ -260,23 +267,23 @@ class Direction:
                 self._converge(at)
                 if not self._complete():
                     return self._finished()
-                permissions.require(self._client, self._lease.state.collection, "migrator")  # not to find out under the fence
+                permissions.require(self._client, self._lease.state.collection, "migrator")  # before writers have to wait
                 try:
                     done = swap(at)
                 except GivenUp as error:
                     why, late = str(error), error.late
-                    self._report(f"The swap was put off: {why}. Trying again.")
+                    self._report(f"The swap was postponed: {why}. Trying again.")
                     continue
                 return self._crossed(at, done, number + 1)
         self._pause(_LATE_S, late)
         raise CollectionError(
-            f"The swap was tried {_FENCE_TRIES} times: {why}.",
-            "Everything is as before, and the new indexes are kept.",
-            "When there are fewer writes: osembed migrate swap",
+            f"The swap was tried {_FENCE_TRIES} times without success: {why}.",
+            "Nothing has changed for readers and writers, and the new indexes are kept.",
+            "Try again when there are fewer writes: osembed migrate swap",
         )
 
     def _pause(self, seconds: float, late: bool) -> None:
-        """Wait before another try; lift the block of the last one should the server have set it only now."""
+        """Wait before another try. With `late`, lift the block of the last try if the server sets it only now."""
         ends, sources = time.monotonic() + seconds, [self._lease.state.source(level) for level in self._lease.state.moves]
         while (left := ends - time.monotonic()) > 0:
             time.sleep(min(left, 0.5))
@@ -286,13 +293,13 @@ class Direction:
                         fence.unblock(self._client, sources)
 
     def _warn_unready(self) -> None:
-        """Tell which known clients lack the model that they are about to need: they would search by words only."""
+        """Warn about known clients that lack the model they are about to need: they would search by words only."""
         state = self._lease.state
         targets = self._settled(lambda: indexes.resolve_indexes(self._client, {level: state.target(level) for level in state.moves}))
         identities = {target.meta.identity.hash: target.meta.model for target in targets.values()}
         heard = self._settled(lambda: read_clients(self._client, state.collection))
         for line in unready_clients(self._heard, heard, identities):
-            self._result.notices.append(f"{line}: it will search by words only until it has it.")
+            self._result.notices.append(f"{line}: it will search by words only until it has the model.")
             self._report(self._result.notices[-1])
 
     def _crossed(self, at: SwapContext, done: Swapped, tries: int) -> MigrateResult:
@@ -302,19 +309,19 @@ class Direction:
         if state.failed:
             result.notices += [f"{len(state.failed):,} documents could not be brought back: {_NEW_ONLY}.", *_named(state.failed)]
         if state.left:
-            said = "that the new model's index lacked are back" if state.back else f"were left behind: {_OLD_ONLY}"
+            said = "that were missing in the new model's index are back" if state.back else f"were left behind: {_OLD_ONLY}"
             result.notices += [f"{len(state.left):,} documents {said}.", *_named(state.left)]
         if not state.back:
             result.notices += [notice for level_copy in at.level_copies if (notice := self._lost_notice(level_copy))]
         return result
 
     def _lost_notice(self, level_copy: LevelCopy) -> str:
-        """Return what is to be said of writes that bypassed the fence of a swap; "" for nothing. The swap is done, and stays so."""
+        """Return a notice about writes that bypassed the fence of a completed swap; "" for none."""
         try:
             lost = lost_writes(self._client, level_copy, self._lease.state.moves[level_copy.level].bases)
         except ClusterError as error:
-            return f"Whether writes reached {level_copy.source.index} after it was fenced could not be seen: {error.found}"
-        return f"{lost} writes reached {level_copy.source.index} after it was fenced: somebody lifted the block by hand." if lost else ""
+            return f"Could not check whether writes reached {level_copy.source.index} after it was blocked: {error.found}"
+        return f"{lost} writes reached {level_copy.source.index} after it was blocked: somebody lifted the block by hand." if lost else ""
 
     def _finished(self) -> MigrateResult:
         state = self._lease.state
@@ -322,7 +329,7 @@ class Direction:
         return self._result
 
     def _settle(self, window: Window, copied: CopyCounts) -> None:
-        """Keep what a window did: failures first, then its mark, in one write."""
+        """Record a window's failures and its mark in the journal, in one write."""
         level, progress = window.level_copy.level, self._progress
         self._result.copied.add(copied)
         progress.advance(copied.seen, self._began)
@@ -339,7 +346,7 @@ class Direction:
         self._watch(progress)
 
     def _between(self) -> None:
-        """Before each window: is this process still the holder, is it paused, is it too fast?"""
+        """Before each window, check the lease, wait while paused, and keep to the rate limit."""
         self._lease.check()
         fenced = bool(self._lease.state.fence)
         while self._lease.state.paused and not fenced:
@@ -355,6 +362,6 @@ class Direction:
 
 
 def _named(documents: Mapping[str, str]) -> list[str]:
-    """Return the first few of some documents with the reason of each."""
-    more = [f"… and {len(documents) - _NAMED:,} more (--json names them all)"] if len(documents) > _NAMED else []
+    """Return lines with the first few documents and their reasons."""
+    more = [f"… and {len(documents) - _NAMED:,} more (--json lists them all)"] if len(documents) > _NAMED else []
     return [*(f"{key}: {why}" for key, why in list(documents.items())[:_NAMED]), *more]

@@ -1,4 +1,4 @@
-"""How long a migration will take, and how much disk and memory it needs."""
+"""Estimate how long a migration will take, and how much disk space and memory it needs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from osembed.opensearch.schema import IndexMeta, index_name
 from osembed.papers.levels import Level
 from osembed.passages.passage import stored_passage
 
-_SAMPLE = 96
-_SPACE_FACTOR = 1.2
+_SAMPLE = 96  # documents that are embedded to measure the speed
+_SPACE_FACTOR = 1.2  # safety margin on the estimated disk space
 
 
 def forecast_level(client: OpenSearch, route: Route, level: Level, encoder: Encoder) -> LevelPlan:
-    """Forecast the copy of one level from a sample of its documents: how many, how long, how large."""
+    """Return the estimate for one level, from a sample of its documents. Raises ModelError if the model's vectors are unusable."""
     source, meta = route.targets[level], route.metas[level]
     documents = indexes.doc_count(client, source.index)
     sample = _sample(client, source.index)
@@ -35,12 +35,14 @@ def forecast_level(client: OpenSearch, route: Route, level: Level, encoder: Enco
     carried = meta.identity == source.meta.identity
     seconds = 0.0
     if then and not carried:
-        encoder.encode(witness_passages(encoder.model.spec))  # warm up
+        encoder.encode(witness_passages(encoder.model.spec))  # warm up, so that the measurement does not include start-up costs
         began = time.perf_counter()
         vectors = encoder.embed(tokens)
         seconds = (time.perf_counter() - began) / len(then) * documents
         if not (np.isfinite(vectors).all() and vectors.any(axis=1).all()):
-            raise ModelError(f"{meta.model} makes vectors that are zero or not finite.", "They cannot be searched.", "Use another model.")
+            raise ModelError(
+                f"{meta.model} produces vectors that are zero or not finite.", "They cannot be searched.", "Use another model."
+            )
     share = documents / max(len(then), 1)
     size = _store_bytes(client, source.index)
     growth = 4 * documents * (meta.identity.dimension - source.meta.identity.dimension)
@@ -74,7 +76,7 @@ def _texts(spec: ModelSpec, level: Level, sample: list[dict[str, Any]]) -> list[
 
 
 def _unseen(texts: list[str], limit: int, encoder: Encoder) -> float:
-    """Return the share of tokens beyond a window, counted with the new model's tokeniser."""
+    """Return the share of tokens beyond a model's window, from 0 to 1, counted with the new model's tokeniser."""
     counts = encoder.tokeniser.tokenise(texts).counts if texts else []
     return round(sum(max(0, count - limit) for count in counts) / max(1, sum(counts)), 4)
 
@@ -88,13 +90,13 @@ def _graph_mb(meta: IndexMeta, documents: int) -> float:
 
 
 def forecast_space(client: OpenSearch, levels: list[LevelPlan]) -> Iterator[str]:
-    """Compare the new indexes with what the fullest data node may still take below its low watermark."""
+    """Yield a problem if the new indexes need more disk space than the nodes have below the low watermark."""
     needed = _SPACE_FACTOR * sum(plan.disk_mb[1] for plan in levels)
     room = sum(_room(node["fs"]["total"]) for node in reads.cluster_nodes(client, "fs").values())
     if needed > room:
         yield (
-            f"The new indexes will not fit: they need about {needed:,.0f} MB on disk (1.2 times the forecast), and the nodes have "
-            f"{max(room, 0):,.0f} MB below the low watermark (85 %). Free disk or add a node."
+            f"The new indexes will not fit: they need about {needed:,.0f} MB on disk (1.2 times the estimate), and the nodes have "
+            f"{max(room, 0):,.0f} MB below the low watermark (85 %). Free disk space or add a node."
         )
 
 
@@ -103,7 +105,7 @@ def _room(total: Mapping[str, int]) -> float:
 
 
 def forecast_memory(client: OpenSearch, route: Route, levels: list[LevelPlan]) -> Iterator[str]:
-    """Compare both generations' faiss graphs with the k-NN circuit breaker; Lucene's live in the page cache."""
+    """Yield a problem if both generations' faiss graphs exceed the k-NN circuit breaker. Lucene's graphs use the page cache instead."""
     if not any(meta.profile == "faiss" for meta in route.metas.values()):
         return
     answer = reads.plugin_answer(client, "/_plugins/_knn/stats")
@@ -112,10 +114,10 @@ def forecast_memory(client: OpenSearch, route: Route, levels: list[LevelPlan]) -
     stats = answers.nodes(answer).values()
     used = sum(node.get("graph_memory_usage", 0) for node in stats) / 1024
     share = sum(node.get("graph_memory_usage_percentage", 0.0) for node in stats) / max(1, len(stats))
-    limit = used / (share / 100) if share else None  # of all nodes together: the mean share is that of the sum
+    limit = used / (share / 100) if share else None  # total over all nodes, whose mean share is that of the sum
     more = sum(plan.graph_mb[1] for plan in levels)
     if limit is not None and used + more > limit:
         yield (
-            f"The new graphs will not fit: {more:,.0f} MB beside {used:,.0f} MB now, and the k-NN circuit breaker closes at {limit:,.0f} MB. "
-            "Add memory, or raise knn.memory.circuit_breaker.limit."
+            f"The new graphs will not fit: they need {more:,.0f} MB in addition to {used:,.0f} MB, and the k-NN circuit breaker allows "
+            f"{limit:,.0f} MB. Add memory, or raise knn.memory.circuit_breaker.limit."
         )

@@ -1,7 +1,7 @@
-"""The story of a migration: claim → create → copy and catch up → verify → gate → swap, and what follows a swap.
+"""The commands of a migration: run, swap, rollback, finish, abort, verify, plan.
 
-Every command begins by taking the lease and the staging aliases and by reading from the cluster where the migration stands; so a command
-may be killed anywhere and the next one, whichever it is, goes on.
+Every command first takes the lease and the staging aliases, and reads the state of the migration from the cluster. So a command may be
+killed at any point, and the next command continues, whichever it is.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
 
 T = TypeVar("T")
-GRACE_S = 600.0
+GRACE_S = 600.0  # time after a swap for which running searches may still read the old indexes
 
 
 class Migration:
@@ -52,15 +52,18 @@ class Migration:
 
     @property
     def state(self) -> MigrationState | None:
-        """What the journal knows of the last migration; None where there never was one."""
+        """The journal's state of the last migration; None if there never was one."""
         return read_state(self._journal.read(migration_key(self._collection)))
 
     def report(self) -> dict[str, Any]:
-        """Return the last verification as the journal keeps it, its readable page under "page"; {} for none."""
+        """Return the last verification report from the journal, with a readable version under "page"; {} for none."""
         return self._journal.read(f"report:{self._collection}") or {}
 
     def plan(self, spec: CollectionSpec) -> MigrationPlan | None:
-        """Forecast a migration; None where there is nothing to do. Creates nothing but, on a secured server, a scratch index for a moment."""
+        """Return an estimate of a migration; None if there is nothing to do.
+
+        Creates nothing, except for a short-lived scratch index on a secured server.
+        """
         with self._telling():
             return self._plan(spec)
 
@@ -76,11 +79,11 @@ class Migration:
         return plan
 
     def run(self, spec: CollectionSpec, options: MigrateOptions) -> MigrateResult:
-        """Migrate, or go on with what was interrupted.
+        """Run a migration, or continue an interrupted one. Returns the result, which may be a refusal.
 
         Raises:
-            BusyError: another process holds the lease, or took it over.
-            CollectionError: something forbids it, or a third party interfered; says what to do.
+            BusyError: another process holds the lease, or has taken it over.
+            CollectionError: something prevents it, or a third party interfered; the error says what to do.
         """
         with self._telling():
             return self._run(spec, options)
@@ -97,7 +100,7 @@ class Migration:
                 self._check_same(state, spec)
                 return replace(state, paused=False)
             if route is None:
-                raise BusyError("The migration was ended by another process.", "", "Run the command again to begin a new one.")
+                raise BusyError("Another process ended the migration.", "", "Run the command again to start a new one.")
             return new_state(route, token, state)
 
         with self._claimed(begin, asked=True) as lease:
@@ -110,17 +113,17 @@ class Migration:
             return Direction(self._work, lease, options).forward()
 
     def swap(self, options: MigrateOptions) -> MigrateResult:
-        """Swap a migration that is ready: catch up, then as `run` does."""
+        """Swap a migration that is ready: catch up, verify, and swap as `run` does."""
         with self._claimed(self._existing) as lease:
             before = lease.state.phase
             settle(lease)
             if lease.state.phase not in BEFORE_SWAP:
-                if before in BEFORE_SWAP:  # a swap that was interrupted once its aliases had moved is complete now
+                if before in BEFORE_SWAP:  # an earlier swap was interrupted after the aliases had moved; `settle` completed it
                     return self._result(lease)
-                raise InputError(f"'{self._collection}' has been swapped already.", "", "See: osembed migrate status")
+                raise InputError(f"'{self._collection}' has already been swapped.", "", "See: osembed migrate status")
             if not all(move.green_uuid for move in lease.state.moves.values()):
                 raise InputError(
-                    f"The new indexes of '{self._collection}' are not there yet.", "", "Go on with: osembed migrate --model MODEL"
+                    f"The new indexes of '{self._collection}' do not exist yet.", "", "Continue with: osembed migrate --model MODEL"
                 )
             take_tokens(lease, self._greens(lease.state))
             gated = lease.state.gated
@@ -133,9 +136,9 @@ class Migration:
             settle(lease)
             if lease.state.phase in BEFORE_SWAP:
                 raise InputError(
-                    f"'{self._collection}' has not been swapped: it still answers with the old model.",
+                    f"'{self._collection}' has not been swapped: it still uses the old model.",
                     "There is nothing to roll back.",
-                    "To give the migration up: osembed migrate abort",
+                    "To cancel the migration: osembed migrate abort",
                 )
             if lease.state.phase == "returned":
                 return self._result(lease)
@@ -146,7 +149,7 @@ class Migration:
             return Direction(self._work, lease, options).backward()
 
     def finish(self, grace_s: float = GRACE_S) -> MigrateResult:
-        """Delete the indexes of the old model, once nobody can be reading them any more."""
+        """Delete the old model's indexes, when `grace_s` seconds have passed since the swap."""
         if self._settled(self._is_over):
             return MigrateResult(self._collection, "nothing to do", {})
         with self._claimed(self._existing) as lease:
@@ -155,15 +158,15 @@ class Migration:
             if state.phase not in ("swapped", "returned"):
                 raise InputError(
                     f"The migration of '{self._collection}' is not swapped yet.",
-                    "Only what was replaced is deleted.",
-                    "osembed migrate swap",
+                    "Only replaced indexes can be deleted.",
+                    "Swap first: osembed migrate swap",
                 )
             left = grace_s - (reads.server_clock(self._client) - state.swapped_at)
             if left > 0 and state.phase == "swapped":
                 raise InputError(
                     f"The swap was {grace_s - left:.0f} s ago.",
-                    "Searches that began before it may still read the old indexes.",
-                    f"Wait {left:.0f} s, or give --grace 0.",
+                    "Searches that started before it may still read the old indexes.",
+                    f"Wait {left:.0f} s, or use --grace 0.",
                 )
             swapped = state.phase == "swapped"
             pairs = {level: (move.blue, move.green) if swapped else (move.green, move.blue) for level, move in state.moves.items()}
@@ -172,22 +175,22 @@ class Migration:
             return self._result(lease, state.left if swapped else state.failed)
 
     def abort(self) -> MigrateResult:
-        """Give a migration up before its swap, or what is left of it after a rollback: delete the new model's indexes."""
+        """Cancel a migration before its swap or after a rollback: delete the new model's indexes."""
         if self._settled(self._is_over):
             return MigrateResult(self._collection, "nothing to do", {})
         with self._claimed(self._existing) as lease:
             settle(lease)
             state = lease.state
             if state.phase not in (*BEFORE_SWAP, "returned"):
-                raise InputError(f"'{self._collection}' answers with the new model already.", "", "Go back first: osembed migrate rollback")
+                raise InputError(f"'{self._collection}' already uses the new model.", "", "Roll back first: osembed migrate rollback")
             if state.phase in BEFORE_SWAP:
-                take_tokens(lease, self._greens(state))  # lifts a fence that was left standing
+                take_tokens(lease, self._greens(state))  # also lifts a fence that an interrupted swap left
             self._settled(lambda: dispose_indexes(lease, {level: (move.green, move.blue) for level, move in state.moves.items()}))
             lease.note("aborted", phase="aborted")
             return self._result(lease, state.failed if state.phase == "returned" else {})
 
     def verify(self, *, full: bool = False) -> Verification:
-        """Prove what is there: both sides of a migration that is under way, else the live indexes against their own texts."""
+        """Verify the new indexes of a running migration against the old ones, or else the live indexes against their own texts."""
         with self._telling():
             sides, still, places = self._settled(self._sides)
             self._settled(lambda: sight.prove(self._client, places))
@@ -196,7 +199,7 @@ class Migration:
             return report
 
     def _sides(self) -> tuple[list[Side], list[Target], list[Place]]:
-        """Return what is to be verified, what stands beside it unmoved, and every index that must be seen whole."""
+        """Return the indexes to verify, the live indexes of levels that do not move, and all indexes that must be fully visible."""
         state, encoders = self.state, self._encoders
         targets = indexes.resolve(self._client, self._collection)
         if targets is None:
@@ -216,16 +219,16 @@ class Migration:
         return sides, still, [target.place for target in (*targets.values(), *(side.target for side in sides))]
 
     def control(self, **changes: Any) -> MigrationState:
-        """Set `paused` or `rate` from outside: whoever works on the migration sees it within a window."""
+        """Set `paused` or `rate` from another process. The process that runs the migration reads it before its next window."""
         changed = fence.change_state(self._client, self._collection, lambda state: replace(self._existing(state), **changes))
         return self._existing(changed)
 
     def _settled(self, attempt: Callable[[], T]) -> T:
-        """Wait for a server that is away or short of something, and say so."""
+        """Run an attempt, waiting and reporting while the server is unavailable."""
         return until_settled(attempt, report=self._work.report)
 
     def _route(self, spec: CollectionSpec) -> tuple[bool, Route | None]:
-        """Return whether a migration is under way, and where one would lead that has to be begun; None where there is nothing to do."""
+        """Return whether a migration is running or interrupted and, if not, the route of a new one (None if there is nothing to do)."""
         before = self.state
         if self._is_under_way(before):
             return True, None
@@ -235,7 +238,7 @@ class Migration:
         return False, route
 
     def _prove_sight(self) -> None:
-        """Refuse to copy a collection of which this user sees a part."""
+        """Raise AuthError if this user sees only part of the collection, which must not be copied then."""
 
         def prove() -> None:
             targets = indexes.resolve(self._client, self._collection) or {}
@@ -245,7 +248,7 @@ class Migration:
 
     @contextmanager
     def _claimed(self, begin: Callable[[MigrationState | None], MigrationState], *, asked: bool = False) -> Iterator[Lease]:
-        """Hold the lease, once this user is known to have all permissions (`asked`: it has been asked before)."""
+        """Hold the lease, after checking this user's permissions (unless they have been checked: `asked`)."""
         with self._telling():
             if not asked:
                 self._settled(lambda: permissions.require(self._client, self._collection, "migrator"))
@@ -254,31 +257,31 @@ class Migration:
                 yield lease
             except RefusedError:
                 with suppress(ClusterError):
-                    lease.update()  # another holder explains whatever failed: BusyError
+                    lease.update()  # if another process has taken over, that is the reason: raises BusyError
                 raise
             finally:
                 lease.close()
 
     def _telling(self) -> AbstractContextManager[None]:
-        """Say so where something fails because the collection was dropped."""
+        """Raise DroppedError instead of an error that results from a drop of the collection."""
         return telling(lambda: self._client, self._collection)
 
     def _is_over(self) -> bool:
-        """Whether the last migration was ended already: a command that ends it, run again after a kill, has nothing to do."""
+        """Return whether the last migration is finished or aborted, so that `finish` or `abort`, run again, has nothing to do."""
         state = self.state
         return state is not None and state.phase in OVER
 
     def _is_under_way(self, state: MigrationState | None) -> bool:
-        """Whether a migration was begun and not ended; one whose every index was deleted by hand is over."""
+        """Return whether a migration was started and not ended. It also counts as ended if all its indexes were deleted by hand."""
         return state is not None and state.phase not in OVER and fence.has_any(fence.look(self._client, state), state)
 
     def _existing(self, state: MigrationState | None) -> MigrationState:
         if state is None or not self._is_under_way(state):
-            raise InputError(f"'{self._collection}' has no migration under way.", "", "Begin one: osembed migrate --model MODEL")
+            raise InputError(f"'{self._collection}' has no migration in progress.", "", "Start one: osembed migrate --model MODEL")
         return state
 
     def _check_same(self, state: MigrationState, spec: CollectionSpec) -> None:
-        """Refuse to go on with another model than the one that was begun."""
+        """Raise InputError if the spec names another model than the migration in progress."""
         names: dict[Level, str | None] = {"papers": spec.paper_model, "chunks": spec.chunk_model}
         for level, name in names.items():
             model = state.models.get(level)
@@ -286,7 +289,7 @@ class Migration:
                 raise InputError(
                     f"A migration of '{self._collection}' to {model} is {_where(state)}.",
                     "One collection moves to one model at a time.",
-                    f"Go on with --model {model}, or end it: osembed migrate {_ending(state)}.",
+                    f"Continue with --model {model}, or end it: osembed migrate {_ending(state)}.",
                 )
 
     def _refuse(self, problems: list[str]) -> None:
@@ -297,14 +300,14 @@ class Migration:
         return {level: move.green for level, move in state.moves.items()}
 
     def _create(self, lease: Lease, route: Route | None, spec: CollectionSpec) -> None:
-        """Create the new indexes that are not there yet, each behind this holder's staging alias."""
+        """Create the new indexes that do not exist yet, each behind this holder's staging alias."""
         take_tokens(lease, self._greens(lease.state))
         if all(move.green_uuid for move in lease.state.moves.values()):
             return
         if route is None:
             route = find_route(self._client, self._server, self._collection, spec, self._encoders, lease.state)
             if route is None:
-                raise CollectionError("The collection is already what was asked for.", "", "osembed migrate abort")
+                raise CollectionError("The collection is already what was asked for.", "", "Cancel the migration: osembed migrate abort")
         for level in lease.state.moves:
             self._create_level(lease, level, route)
 
@@ -321,20 +324,22 @@ class Migration:
         wanted = create.create_like(self._client, self._server, route.targets[level], meta, alias)
         green = indexes.resolve_indexes(self._client, {level: move.green})[level]
         if green.meta.collection != self._collection or green.meta.identity != meta.identity or green.meta.generation != state.generation:
-            raise CollectionError(f"{move.green} exists and is not of this migration.", "It is not touched.", "osembed migrate abort")
+            raise CollectionError(
+                f"{move.green} exists, but does not belong to this migration.", "It was not changed.", "Cancel it: osembed migrate abort"
+            )
         self._journal.remember_index(green.uuid, schema.write_meta(green.meta), wanted)
         self._journal.remember_witness(meta.identity.hash, vectors)
         lease.update(lambda state: state.with_move(level, green_uuid=green.uuid))
 
     def _result(self, lease: Lease, gone: Mapping[str, str] | None = None) -> MigrateResult:
-        """Return where the migration stands, and name documents that stood only in an index which was deleted."""
+        """Return the state of the migration, with the documents (`gone`) that were only in a deleted index."""
         failed = dict(gone or {})
-        notices = [f"{len(failed):,} documents stood in the deleted index only: {', '.join(list(failed)[:10])}."] if failed else []
+        notices = [f"{len(failed):,} documents were only in the deleted index: {', '.join(list(failed)[:10])}."] if failed else []
         return MigrateResult(self._collection, lease.state.phase, dict(lease.state.models), failed=failed, notices=notices)
 
 
 def _where(state: MigrationState) -> str:
-    return "rolled back" if state.back else "swapped and not finished" if state.phase == "swapped" else "under way"
+    return "rolled back" if state.back else "swapped but not finished" if state.phase == "swapped" else "in progress"
 
 
 def _ending(state: MigrationState) -> str:

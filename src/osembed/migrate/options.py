@@ -1,4 +1,4 @@
-"""What a migration can be asked for, and what it says in the end."""
+"""Options and results of a migration."""
 
 from __future__ import annotations
 

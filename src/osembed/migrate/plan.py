@@ -1,4 +1,4 @@
-"""What a migration would do, and whether it may: read before anything is created."""
+"""Plan a migration: what it would do, and what prevents it. Nothing is created."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from osembed.papers.levels import Level
 
 
 def new_state(route: Route, token: str, before: MigrationState | None) -> MigrationState:
-    """Return the journal's first entry of a migration."""
+    """Return the first journal entry of a migration. `token` becomes its id; `before` is the state of the last migration."""
     moves: dict[Level, LevelMove] = {}
     for level, meta in route.metas.items():
         source = route.targets[level]
@@ -27,7 +27,7 @@ def new_state(route: Route, token: str, before: MigrationState | None) -> Migrat
 
 
 def make_plan(client: OpenSearch, server: Server, route: Route, encoders: Encoders) -> MigrationPlan:
-    """Forecast a migration: sample, measure, compare with what the cluster has. Creates nothing."""
+    """Return the estimate of a migration: measure a sample, and compare with the cluster's resources. Creates nothing."""
     levels = [forecast_level(client, route, level, encoders.load(route.models[level])) for level in route.metas]
     tokens, seconds = sum(plan.tokens for plan in levels), sum(plan.seconds for plan in levels)
     plan = MigrationPlan(route.collection, levels, tokens / seconds if seconds else 0.0, seconds)
@@ -47,8 +47,8 @@ def _calls(route: Route, levels: list[LevelPlan]) -> Iterator[str]:
         yield f"{pages:,} × POST /_bulk → {plan.target}  (external versions, require_alias)"
     yield "POST _refresh, _stats, histograms of _seq_no and origin  (catch-up, until it takes less than a second)"
     for plan in levels:
-        yield f"PUT /{plan.target}/_settings  (refresh and replicas as in service)"
+        yield f"PUT /{plan.target}/_settings  (production refresh and replicas)"
     yield "verification and gate: reads only"
     yield f"PUT /{sources}/_block/write  (at most 5 s, then lifted or swapped)"
     yield f"POST /_aliases  ({', '.join(alias_name(route.collection, plan.level) for plan in levels)}; conditional, all or nothing)"  # type: ignore[arg-type]
-    yield f"later, by `osembed migrate finish`: removal of {sources}"
+    yield f"later, by `osembed migrate finish`: deletion of {sources}"

@@ -1,4 +1,4 @@
-"""What stands in the way of a migration, and what has to be known before it."""
+"""Problems that prevent a migration, and warnings before it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from osembed.papers.levels import Level
 
 
 def preflight(client: OpenSearch, route: Route) -> list[str]:
-    """Return what forbids the migration, each with its repair command; [] for nothing."""
+    """Return the problems that prevent the migration, each with the command that fixes it; [] for none."""
     return [problem for level in route.metas for problem in _problems(client, route.targets[level], level)]
 
 
@@ -26,7 +26,7 @@ def _problems(client: OpenSearch, target: Target, level: Level) -> Iterator[str]
     own = found["aliases"].get(alias, {})
     if own.get("filter") or own.get("index_routing") or own.get("search_routing"):
         yield (
-            f"The alias '{alias}' has a filter or routing: osembed's searches go to the index and would not see it. Make it plain: "
+            f"The alias '{alias}' has a filter or routing, but osembed searches the index directly and ignores them. Make it plain: "
             f'POST _aliases {{"actions": [{{"add": {{"index": "{target.index}", "alias": "{alias}", "is_write_index": true}}}}]}}'
         )
     if str(settings.get("index.blocks.write", "")).lower() == "true" or str(settings.get("index.blocks.read_only", "")).lower() == "true":
@@ -36,59 +36,59 @@ def _problems(client: OpenSearch, target: Target, level: Level) -> Iterator[str]
         )
     if settings.get("index.final_pipeline", "_none") != "_none":
         yield (
-            f"{target.index} has the final pipeline {settings['index.final_pipeline']}, which would run on every copy again. "
+            f"{target.index} has the final pipeline {settings['index.final_pipeline']}, which would run again on every copied document. "
             f'Detach it: PUT {target.index}/_settings {{"index.final_pipeline": null}}'
         )
     if found["mappings"].get("_source", {}).get("enabled") is False:
-        yield f"{target.index} keeps no _source: there is nothing to copy. Ingest into another collection instead."
+        yield f"{target.index} does not store _source, so there is nothing to copy. Ingest into another collection instead."
     policy = ""
-    with suppress(AuthError):  # said as a warning
+    with suppress(AuthError):  # `unseen_policies` warns about it
         policy = _ism_policy(client, target.index)
     if policy:
         yield (
-            f"{target.index} is managed by the ISM policy '{policy}', which may roll it over or delete it meanwhile. "
+            f"{target.index} is managed by the ISM policy '{policy}', which may roll it over or delete it during the migration. "
             f"Detach it: POST _plugins/_ism/remove/{target.index}"
         )
     foreign = _foreign_version(client, target)
     if foreign:
         yield (
-            f"'{foreign[0]}' in {target.index} has the version {foreign[1]}: some writer sets versions of its own, and would meet conflicts "
-            "for ever after a swap. Let it use plain writes or if_seq_no, and write these documents once without a version."
+            f"'{foreign[0]}' in {target.index} has the version {foreign[1]}: some writer sets its own versions. After a swap all its "
+            "writes would be conflicts. Let it use plain writes or if_seq_no, and write these documents once without a version."
         )
 
 
 def _ism_policy(client: OpenSearch, index: str) -> str:
-    """Return the policy that manages an index, "" for none. Raises AuthError where this user may not see it."""
+    """Return the ISM policy that manages an index; "" for none. Raises AuthError if this user may not see it."""
     said = (reads.plugin_answer(client, f"/_plugins/_ism/explain/{index}") or {}).get(index, {})
     return str(said.get("policy_id") or said.get("index.plugins.index_state_management.policy_id") or "")
 
 
 def _foreign_version(client: OpenSearch, target: Target) -> tuple[str, int] | None:
-    """Look for external versions in a sample; the copy looks at every document."""
+    """Return (id, version) of a document with an external version, from a sample; the copy checks every document."""
     body = {"size": 1000, "version": True, "_source": False, "query": {"match_all": {}}}
     hits = reads.search(client, target.index, body)["hits"]["hits"]
     return next(((hit["_id"], hit["_version"]) for hit in hits if 2**32 < hit["_version"] < 2**50), None)
 
 
 def unseen_policies(client: OpenSearch, levels: list[LevelPlan]) -> Iterator[str]:
-    """Yield a warning for each index whose lifecycle policy this user may not see."""
+    """Yield a warning for each index whose ISM policy this user may not see."""
     for plan in levels:
         try:
             _ism_policy(client, plan.source)
         except AuthError as error:
-            yield f"Whether an ISM policy manages {plan.source} could not be seen: {error.found} One may roll it over or delete it meanwhile."
+            yield f"Could not check whether an ISM policy manages {plan.source}, which may roll it over or delete it: {error.found}"
 
 
 def find_warnings(levels: list[LevelPlan], route: Route) -> Iterator[str]:
-    """Yield what stops nothing, but should be known before a migration."""
+    """Yield warnings: things to know before a migration that do not prevent it."""
     for plan in levels:
         if plan.level == "chunks" and plan.unseen_then > plan.unseen_now + 0.01:
             yield (
                 f"{plan.model_then} would not see {plan.unseen_then:.0%} of the chunks' text ({plan.model_now}: {plan.unseen_now:.0%}): "
-                "chunks are copied as they are cut. For chunks that fit it, ingest into a new collection."
+                "a migration does not cut chunks again. For chunks that fit the new model, ingest into a new collection."
             )
     if unjudged := foresee_gate(route.targets, list(route.metas)):
         yield unjudged
     for level, model in route.models.items():
         if model.spec.assumed:
-            yield f"{model.spec.name} ({level}) does not state its {', '.join(model.spec.assumed)}; osembed assumed the usual."
+            yield f"{model.spec.name} ({level}) does not state its {', '.join(model.spec.assumed)}; osembed assumes the usual values."

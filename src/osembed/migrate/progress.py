@@ -1,11 +1,11 @@
-"""Where long work is: how many documents of how many, how fast, how long it will take."""
+"""Progress of long work: documents done and in total, rate, remaining time."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 
-_FIRST_SHARE = 0.01  # before so much is done a forecast would be a guess
+_FIRST_SHARE = 0.01  # with less done, an estimate would be a guess
 
 
 @dataclass
@@ -30,11 +30,11 @@ class Progress:
     converging: bool = True
 
     def advance(self, count: int, began: float) -> None:
-        """Take in documents that are done.
+        """Count documents as done, and update rate and remaining time.
 
         Args:
-            count: how many more.
-            began: when the phase began, on the monotonic clock.
+            count: number of further documents.
+            began: start of the phase on the monotonic clock.
         """
         self.done += count
         self.total = max(self.total, self.done)

@@ -1,7 +1,7 @@
-"""Who listens: long-lived clients announce, while a migration is under way, whether they have its new model. And load it ahead of the swap.
+"""Readiness of clients: during a migration, long-lived processes announce whether they have the new model, and load it before the swap.
 
-A process that lives for a few seconds only announces nothing. Nothing rests on this but a warning: a reader without the new model answers by
-words, flagged, and a writer without it stops before anything is sent.
+A process that lives for only a few seconds announces nothing. The announcements serve only for a warning: a reader without the new model
+searches by words only and says so, and a writer without it stops before it sends anything.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, migration_key, read_state
 from osembed.opensearch.schema import IndexMeta, read_meta
 
-_FIRST_S = 3.0
+_FIRST_S = 3.0  # before the first announcement, so that short commands make none
 _EVERY_S = 5.0
-_FORGET_S = 60.0
+_FORGET_S = 60.0  # entries without a beat for so long are removed
 Clients = dict[str, dict[str, Any]]
 
 
 class Announcer:
-    """A daemon thread that announces what its process can embed, as long as its owner lives. `start` may be called often."""
+    """A daemon thread that announces which models its process can use, as long as its owner lives. `start` may be called repeatedly."""
 
     def __init__(self, client: OpenSearch, collection: str, encoders: Encoders) -> None:
         self._client, self._collection, self._encoders = client, collection, encoders
@@ -39,20 +39,20 @@ class Announcer:
         self._started, self._ended = False, threading.Event()
 
     def start(self, owner: object) -> None:
-        """Begin to announce, unless this process does already; end with the owner, or by `stop`."""
+        """Start to announce, unless already started. Ends with the owner or with `stop`."""
         if not self._started:
             self._started = True
             weakref.finalize(owner, self.stop)
             threading.Thread(target=self._run, daemon=True, name="osembed-announcer").start()
 
     def stop(self) -> None:
-        """Announce no more."""
+        """Stop announcing."""
         self._ended.set()
 
     def _run(self) -> None:
         wait_s = _FIRST_S
         while not self._ended.wait(wait_s):
-            with suppress(OsembedError):  # the server is away, or this user may not write to the journal
+            with suppress(OsembedError):  # the server is unavailable, or this user may not write to the journal
                 self._announce()
             wait_s = _EVERY_S
 
@@ -93,10 +93,10 @@ def read_clients(client: OpenSearch, collection: str) -> Clients:
 
 
 def unready_clients(before: Clients, now: Clients, identities: Mapping[str, str]) -> list[str]:
-    """Name the clients that are alive, which is to say have announced something since `before`, and lack one of some models.
+    """Return a sentence for each live client that lacks one of the models. A client is alive if it announced something after `before`.
 
     Args:
-        before, now: two readings.
+        before, now: two results of `read_clients`.
         identities: identity → model name.
     """
     lacking = []

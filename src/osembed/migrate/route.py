@@ -1,4 +1,4 @@
-"""Which levels move, from which model to which."""
+"""The route of a migration: which levels move, and to which model, profile or language."""
 
 from __future__ import annotations
 
@@ -89,23 +89,23 @@ class MigrationPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether nothing stops the migration."""
+        """Whether nothing prevents the migration."""
         return not self.problems
 
 
 def find_route(
     client: OpenSearch, server: Server, collection: str, spec: CollectionSpec, encoders: Encoders, before: MigrationState | None
 ) -> Route | None:
-    """Find what a spec would change; None where the collection is so already.
+    """Return the route to what a spec asks for; None if the collection already is like that.
 
-    Raises CollectionError or InputError for whatever forbids it, with the way out.
+    Raises CollectionError or InputError, with a hint, if something prevents it.
     """
     targets = indexes.resolve(client, collection)
     if targets is None:
         raise missing_collection(client, collection)
     names: dict[Level, str | None] = {"papers": spec.paper_model, "chunks": spec.chunk_model}
     if not any(names.values()) and spec.profile is None and spec.language is None:
-        raise InputError("No model, profile or language was given.", "A migration needs to know where to.", "osembed migrate --model MODEL")
+        raise InputError("No model, profile or language was given.", "A migration needs a target.", "Like: osembed migrate --model MODEL")
     models: dict[Level, Model] = {}
     metas: dict[Level, IndexMeta] = {}
     generation = max(*(target.meta.generation for target in targets.values()), before.generation if before else 0) + 1

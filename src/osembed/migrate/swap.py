@@ -1,6 +1,6 @@
-"""The swap: fence the source, copy the last few writes, prove both sides equal, move all aliases in one conditional request.
+"""The swap: block writes to the source, copy the last writes, prove both sides equal, move all aliases in one conditional request.
 
-The source is blocked for five seconds at most. Whatever takes longer, or fails, lifts the fence, and the caller tries again later.
+The source is blocked for at most five seconds. If something takes longer or fails, the block is lifted and the caller tries again later.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from osembed.opensearch.patience import until_settled
 from osembed.opensearch.schema import alias_name, staging_alias, staging_stem, write_alias
 from osembed.papers.levels import Level
 
-FENCE_S = 5.0
+FENCE_S = 5.0  # most seconds for which writers wait
 
 
 class GivenUp(Exception):
-    """The fence was lifted again; the message says why.
+    """The swap was given up and its fence lifted; the message says why.
 
-    `late` says that the server may still set its write block: it was asked for, and not acknowledged in time.
+    `late` means that the server may still set the write block, because the request was not acknowledged in time.
     """
 
     def __init__(self, why: str, *, late: bool = False) -> None:
@@ -45,7 +45,7 @@ class GivenUp(Exception):
 
 @dataclass(frozen=True)
 class Swapped:
-    """A swap that happened: for how many seconds writes had to wait, and documents copied or deleted meanwhile."""
+    """A completed swap: seconds for which writes had to wait, and documents copied or deleted in that time."""
 
     fence_s: float
     last: int
@@ -53,7 +53,7 @@ class Swapped:
 
 @dataclass(frozen=True)
 class SwapContext:
-    """What a swap works with."""
+    """What a swap needs: connection, lease, levels, copier, bulk loop, and the number of documents that may be left behind."""
 
     client: OpenSearch
     lease: Lease
@@ -64,8 +64,11 @@ class SwapContext:
 
 
 def swap(at: SwapContext) -> Swapped:
-    """Swap once. Raises GivenUp when it was not possible in time, AuthError when it is not allowed; nothing has changed for readers and
-    writers then."""
+    """Try to swap once.
+
+    Raises GivenUp if it was not possible in time, AuthError if it is not allowed. In both cases nothing has changed for readers and
+    writers.
+    """
     lease, client = at.lease, at.client
     lease.check()
     state = lease.note("fencing", phase=_fencing(lease.state), fence=secrets.token_hex(8))
@@ -81,20 +84,20 @@ def swap(at: SwapContext) -> Swapped:
     except BaseException as error:
         took = time.monotonic() - began
         if _withdraw(lease):
-            if isinstance(error, AuthError):  # another try would be refused, too
+            if isinstance(error, AuthError):  # another try would be refused as well
                 raise
             if isinstance(error, GivenUp | OsembedError | Outdated):
                 why = error.found if isinstance(error, OsembedError) else error
                 raise GivenUp(f"{why} (writers waited {took:.1f} s)", late=not blocked) from error
             raise
-        last = 0  # in doubt, and it has happened
+        last = 0  # the response was lost, but the swap has happened
     took = time.monotonic() - began
     _record(lease)
     return Swapped(took, last)
 
 
 def actions(client: OpenSearch, state: MigrationState) -> list[Action]:
-    """Return the one request that moves readers and writers: every alias of the source, conditional on the holder's staging aliases."""
+    """Return the actions that move readers and writers in one request: all aliases of the source, if the staging aliases are still held."""
     seen = fence.look(client, state)
     found: list[Action] = []
     for level in state.moves:
@@ -103,7 +106,7 @@ def actions(client: OpenSearch, state: MigrationState) -> list[Action]:
         found.append({"add": {"index": target, "alias": alias, "is_write_index": True}})
         found.append({"remove": {"index": target, "alias": staging_alias(state.collection, level, state.attempt), "must_exist": True}})
         found.append(fence.add_token(state.collection, level, source, state.attempt + 1))
-        # Library writers go through the private alias: without it no write that is on its way can reach the old index any more.
+        # osembed's writers use the private alias: once it is removed, no delayed write can reach the old index.
         if write_alias(source) in seen.aliases[source]:
             found.append({"remove": {"index": source, "alias": write_alias(source)}})
         found.append({"add": {"index": target, "alias": write_alias(target), "is_hidden": True, "is_write_index": True}})
@@ -114,7 +117,7 @@ def actions(client: OpenSearch, state: MigrationState) -> list[Action]:
 
 
 def _catch_up_and_prove(at: SwapContext, began: float) -> int:
-    """Under the fence: copy what is left, repair deletes, prove the live sets equal, note where a way back would begin."""
+    """Under the fence: copy the last writes, repeat deletes, prove both sides equal, and record where a rollback would start."""
     client, lease = at.client, at.lease
     for level_copy in at.level_copies:
         while any(point.safe != point.highest for point in read_checkpoints(client, level_copy.source.index).values()):
@@ -124,7 +127,7 @@ def _catch_up_and_prove(at: SwapContext, began: float) -> int:
     last = at.copier.catch_up(lambda: {level: move.marks for level, move in lease.state.moves.items()}).written
     _in_time(began)
     for level_copy in at.level_copies:
-        whole_checkpoints(client, level_copy.target.index)  # what it shows has to be what it keeps
+        whole_checkpoints(client, level_copy.target.index)  # everything that the target shows must be safely stored
         changes.refresh(client, level_copy.target.index)
         last += _prove(at, level_copy, began)
     if len(lease.state.failed) > at.allow_failed:
@@ -139,7 +142,7 @@ def _catch_up_and_prove(at: SwapContext, began: float) -> int:
 
 
 def _prove(at: SwapContext, level_copy: LevelCopy, began: float) -> int:
-    """Make the target's live set equal to the source's; return how many documents that changed. Raises GivenUp where it is not."""
+    """Make the target's live documents equal to the source's; return how many were changed. Raises GivenUp if they still differ."""
     changed = 0
     for _ in range(3):
         move = at.lease.state.moves[level_copy.level]
@@ -159,14 +162,14 @@ def _prove(at: SwapContext, level_copy: LevelCopy, began: float) -> int:
 
 
 def base_of(state: MigrationState, level: Level, shard: str) -> tuple[int, int]:
-    """Return a shard's bases in the current direction: on the way to green nothing was ever proven equal."""
+    """Return a shard's bases in the current direction. Forward there are none: nothing was ever proven equal."""
     return state.moves[level].bases.get(shard, (-1, -1)) if state.back else (-1, -1)
 
 
 def leave_known(state: MigrationState, level: Level, found: pairs.Difference) -> None:
-    """Take out of a difference what is known to stand on one side only: documents that could not be copied, in either direction.
+    """Remove from a difference the documents that are known to exist on one side only, because they could not be copied.
 
-    On the way back nobody has deleted what the new index never had: it stays.
+    During a rollback, documents that the new index never had were not deleted by anybody, so they are kept.
     """
     for key in [key for key in found.missing if f"{level}/{key[0]}" in state.failed]:
         del found.missing[key]
@@ -175,7 +178,7 @@ def leave_known(state: MigrationState, level: Level, found: pairs.Difference) ->
 
 
 def _withdraw(lease: Lease) -> bool:
-    """Lift the fence unless the swap has happened; True where it has not and now never can."""
+    """Lift the fence unless the swap has happened. Returns True if it has not happened and no longer can."""
     for _ in range(20):
         state = lease.state
         seen = until_settled(partial(fence.look, lease.client, state))
@@ -186,11 +189,11 @@ def _withdraw(lease: Lease) -> bool:
             blocked = [index for index in seen.blocked if index in sources]
             until_settled(partial(fence.unblock, lease.client, blocked))
             lease.update(fence="")
-            raise foreign(state, "an alias was moved while the fence stood")
+            raise foreign(state, "an alias was moved during the swap")
         held = {level: seen.holds(level) for level in state.moves}
         mine = {level: (state.target(level), staging_alias(state.collection, level, state.attempt)) for level in state.moves}
-        if held != mine:  # a client is lifting it for us and may not get to the end, or another holder took over: theirs is the word then
-            lease.update()
+        if held != mine:  # a client is lifting the fence, perhaps incompletely, or another holder has taken over
+            lease.update()  # raises BusyError in the latter case
         try:
             if fence.lift(lease.client, state, seen):
                 lease.update(phase="return" if state.back else "ready", attempt=max(lease.state.attempt, seen.attempt + 1))
@@ -200,16 +203,18 @@ def _withdraw(lease: Lease) -> bool:
         except ClusterError:
             pass
         time.sleep(0.1)
-    raise CollectionError("The fence could not be lifted.", "The server does not answer.", "Any osembed client lifts it in ten seconds.")
+    raise CollectionError(
+        "The write block could not be lifted.", "The server does not answer.", "Any osembed client lifts it after ten seconds."
+    )
 
 
 def _stuck(state: MigrationState, error: AuthError) -> AuthError:
-    """Return the refusal of a user who could begin a write block and can neither complete nor lift it."""
+    """Return the error for a user who could start a write block but can neither complete nor lift it."""
     source = state.source(next(iter(state.moves)))
     return AuthError(
-        f"{error.found} So the write block of {source} could be neither completed nor lifted.",
-        "Writers are refused until it is.",
-        "Give the permission and run the same command again, or as an administrator: "
+        f"{error.found} So the write block of {source} could not be completed or lifted.",
+        "Writes are refused until it is lifted.",
+        "Grant the permission and run the same command again, or as an administrator: "
         f'PUT {source}/_block/write, then PUT {source}/_settings {{"index.blocks.write": null}}',
     )
 
@@ -219,7 +224,7 @@ def _with_bases(level: Level, bases: dict[str, tuple[int, int]], state: Migratio
 
 
 def _record(lease: Lease) -> None:
-    """Write into the journal what the aliases say."""
+    """Record the swap in the journal. The aliases have already moved."""
     if lease.state.back:
         lease.note("rolled back", phase="returned", fence="", paused=False)
     else:
@@ -243,13 +248,13 @@ def _is_ours(state: MigrationState, level: Level, name: str) -> bool:
 
 
 def _alias(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return an alias's settings as the request to add it spells them."""
+    """Return an alias's settings in the form of an `add` action."""
     names = {"index_routing": "index_routing", "search_routing": "search_routing", "filter": "filter", "is_write_index": "is_write_index"}
     return {names[key]: value for key, value in settings.items() if key in names}
 
 
 def lost_writes(client: OpenSearch, level_copy: LevelCopy, bases: dict[str, tuple[int, int]]) -> int:
-    """Return how many operations reached the old index after it was proven equal: 0 unless somebody lifted the block by hand."""
+    """Return the number of writes that reached the old index after it was proven equal: 0 unless somebody lifted the block by hand."""
     with suppress(MissingError):
         now = until_settled(lambda: read_checkpoints(client, level_copy.source.index))
         return sum(max(0, now[int(shard)].highest - base[1]) for shard, base in bases.items() if int(shard) in now)

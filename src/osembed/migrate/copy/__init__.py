@@ -1,1 +1,1 @@
-"""From one generation to the next: copying, catching up, comparing ids."""
+"""Copy documents from one generation of indexes to the next, catch up with changes, compare ids."""

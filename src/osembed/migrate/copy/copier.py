@@ -1,7 +1,8 @@
-"""Copy and catch-up: one loop. Scan what changed in the source, embed it with the target's model, write it, move the mark.
+"""Copy and catch up in one loop: scan changes in the source, embed them with the target's model, write them, move the mark.
 
-A mark never passes anything that is not acknowledged in the target or kept among the failed. Each copy carries `origin`, the sequence number
-it had in the source, and a version made of turn, primary term and sequence number: repeating a window is harmless and costs no embedding.
+A mark never passes a document that is neither acknowledged in the target nor recorded as failed. Each copy carries `origin`, its sequence
+number in the source, and a version made of turn, primary term and sequence number. So repeating a window is harmless and costs no
+embedding.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from osembed.stream import staged
 
 
 class Copier:
-    """Copies levels. `settle` is called after each window, from one thread at a time, and moves the mark; `between` before each, and may
-    wait or raise."""
+    """Copies levels.
+
+    `settle` is called after each window, from one thread at a time, and moves the mark. `between` is called before each window and may wait
+    or raise.
+    """
 
     def __init__(
         self,
@@ -46,7 +50,7 @@ class Copier:
         self._witnesses = Witnesses(client)
 
     def catch_up(self, marks: Callable[[], Marks]) -> CopyCounts:
-        """Copy everything that changed since the marks, up to now. Raises Outdated when this holder was replaced."""
+        """Copy everything that changed after the marks, up to now, and return the counts. Raises Outdated if another holder took over."""
         total = CopyCounts()
 
         def attempt() -> None:
@@ -56,7 +60,7 @@ class Copier:
         return total
 
     def copy_now(self, level_copy: LevelCopy, docs: list[StoredDocument]) -> CopyCounts:
-        """Copy documents that were just read, over whatever the target has under their ids (a repair: the target strayed)."""
+        """Copy documents that were just read, overwriting whatever the target has under their ids. This repairs a wrong target."""
         window = self._embedded(self._prepared(Window(level_copy, -1, -1, docs), trust=False))
         there = scan.read_now(self._client, level_copy.target.index, [(doc.id, doc.routing) for doc in docs])
         operations = []
@@ -65,7 +69,7 @@ class Copier:
             old = there.get(doc.id)
             if old is None:
                 operations.append(operation.copy(level_copy.alias, doc.id, document, version_of(level_copy, doc), doc.routing))
-            else:  # whoever wrote it gave it a newer version: only compare-and-set gets past that
+            else:  # another writer gave it a higher version, so only compare-and-set can replace it
                 operations.append(operation.put(level_copy.alias, doc.id, document, (old.seq, old.term), doc.routing))
         outcome = self._loop.send(operations)
         if outcome.blocked:
@@ -91,7 +95,7 @@ class Copier:
         return total
 
     def _windows(self, marks: Marks) -> Iterator[Window]:
-        """Yield what changed, shard by shard; a last window without documents carries the mark over the holes."""
+        """Yield windows of changes, shard by shard. A last window without documents moves the mark over gaps in the sequence numbers."""
         for level_copy in self._lanes:
             index = level_copy.source.index
             at = whole_checkpoints(self._client, index)
@@ -106,7 +110,7 @@ class Copier:
                     yield Window(level_copy, shard, point.safe, [])
 
     def _prepared(self, window: Window, trust: bool = True) -> Window:
-        """Leave out what is already there, carry vectors of the same space, tokenise the rest."""
+        """Leave out documents that are already copied, reuse vectors of the same space, tokenise the rest."""
         level_copy = window.level_copy
         if window.docs and trust:
             refuse_foreign(window)
@@ -158,7 +162,7 @@ class Copier:
         return copied
 
     def _take_out(self, level_copy: LevelCopy, docs: list[StoredDocument]) -> None:
-        """Delete from the target what could not be copied: an old version of it there would be a lie."""
+        """Delete from the target the documents that could not be copied, because an outdated version would be wrong."""
         if docs:
             routed = {doc.id: doc.routing for doc in docs}
             there = scan.read_now(self._client, level_copy.target.index, list(routed.items()))
@@ -169,18 +173,18 @@ class Copier:
                 raise Outdated("the target refuses deletes")
 
     def _map_new_fields(self, window: Window) -> None:
-        """Give the target the mapping of fields that appeared in the source since it was made, types included."""
+        """Add to the target's mapping the fields that appeared in the source after the target was created, with their types."""
         level_copy, names = window.level_copy, set().union(*(paths_of(doc.fields) for doc in window.docs))
         known = self._known.setdefault(level_copy.target.index, set())
         if names <= known:
             return
         properties = reads.properties(self._client, level_copy.source.index)
         properties.pop("embedding", None)
-        with suppress(RefusedError):  # mapped otherwise there by somebody: the documents are refused one by one, with the reason
+        with suppress(RefusedError):  # already mapped differently: the documents themselves are then refused with a reason
             changes.put_mapping(self._client, level_copy.target.index, {"properties": properties})
         known |= names
 
 
 def per_second(count: int, began: float) -> float:
-    """Return a rate since a moment of the monotonic clock."""
+    """Return a rate per second since a moment on the monotonic clock."""
     return count / max(time.monotonic() - began, 1e-6)

@@ -1,4 +1,4 @@
-"""One level's way: from which index, to which, through which staging alias, embedded by what."""
+"""The copy of one level: source, target, staging alias and encoder; versions of copied documents."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from osembed.opensearch.target import Target
 from osembed.papers.levels import Level
 
 Marks = Mapping[Level, Mapping[str, int]]
-# Fields that osembed derives for the index it writes to; everything else is the user's and is copied as it is.
+# Fields that osembed derives for each index. All other fields belong to the user and are copied unchanged.
 OWN = ("embedding", "identity", "text_hash", "origin", "token_count")
+# Documents per window.
 PAGE: Mapping[Level, int] = {"papers": 128, "chunks": 256}
 
 
 class Outdated(Exception):
-    """The staging alias is gone or the target refuses: somebody else has taken over."""
+    """The staging alias is gone or the target refuses writes: another process has taken over."""
 
 
 @dataclass(frozen=True)
 class LevelCopy:
-    """One level's way: from which index, to which, through which staging alias, embedded by what.
+    """The copy of one level.
 
     Attributes:
-        turn: grows with every direction change of the collection, so that copies of this turn are newer than all of earlier ones.
+        source, target: the indexes.
+        alias: the staging alias through which the target is written.
+        encoder: the target's model.
+        turn: increases with each change of direction, so that copies in this turn have higher versions than all earlier ones.
     """
 
     level: Level
@@ -44,24 +48,24 @@ class LevelCopy:
 
     @property
     def carries(self) -> bool:
-        """Whether both indexes hold the same space, so that vectors may be carried over."""
+        """Whether both indexes use the same vector space, so that vectors can be copied."""
         return self.source.meta.identity.hash == self.target.meta.identity.hash
 
 
 def pack_version(turn: int, term: int, seq: int) -> int:
-    """Return a copy's version: turn in 13 bits, primary term in 14, sequence number in 36. Later operations get greater numbers."""
+    """Return a copy's version: turn in 13 bits, primary term in 14, sequence number in 36. Later operations get higher versions."""
     if turn >= 2**13 or term >= 2**14 or seq >= 2**36:
-        raise CollectionError("The index has been written or failed over more often than versions can count.", "", "Report this, please.")
+        raise CollectionError("The index has had more writes or failovers than versions can count.", "", "Please report this.")
     return (turn << 50) | (term << 36) | seq
 
 
 def version_of(level_copy: LevelCopy, doc: StoredDocument) -> int:
-    """Return the version that a copy of a document gets in the target."""
+    """Return the version of a document's copy in the target."""
     return pack_version(level_copy.turn, doc.term, doc.seq)
 
 
 def make_copies(client: OpenSearch, state: MigrationState, encoders: Encoders) -> list[LevelCopy]:
-    """Return the ways of a migration's levels as they stand, under the present holder's staging aliases."""
+    """Return the copies of a migration's levels in its current direction, through the current holder's staging aliases."""
     levels = list(state.moves)
     sources = indexes.resolve_indexes(client, {level: state.source(level) for level in levels})
     targets = indexes.resolve_indexes(client, {level: state.target(level) for level in levels})

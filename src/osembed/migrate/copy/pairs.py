@@ -1,11 +1,11 @@
-"""Find what copying cannot see: documents that were deleted in the source, or strayed into the target.
+"""Find documents that were deleted in the source, or that are in the target by mistake. A copy alone cannot notice them.
 
-Deletes leave no searchable trace. But each target document carries `origin`, the sequence number of the version it was copied from, so two
-live sets are equal exactly when the source's sequence numbers and the target's origins are the same numbers. Two histograms per shard
-compare them; only unequal buckets are listed.
+Deletes leave no searchable trace. But each document in the target carries `origin`, the sequence number of the version it was copied from.
+So both sides hold the same documents exactly if the source's sequence numbers and the target's origins are the same numbers. Two histograms
+per shard are compared, and only unequal buckets are listed.
 
-On the way back the documents that nobody has touched since the swap pair the other way round: green's `origin` is blue's sequence number.
-The bases, both sides' highest numbers at the swap, tell the two kinds apart.
+During a rollback, documents that have not changed since the swap pair the other way round: green's `origin` is blue's sequence number. The
+bases, which are both sides' highest numbers at the swap, separate the two kinds.
 """
 
 from __future__ import annotations
@@ -19,14 +19,19 @@ from osembed.opensearch import operation, scan
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import OpenSearch
 
-_RANGES = 200
-_AT_ONCE = 5000
+_RANGES = 200  # buckets listed per request
+_AT_ONCE = 5000  # documents fixed per call
 Key = tuple[str, int]
 
 
 @dataclass
 class Difference:
-    """Documents of one shard that stand on one side only: (id, number) → routing. Outside a fence they are suspicions."""
+    """Documents of one shard that are on one side only: (id, number) → routing. Without a fence they are only suspects.
+
+    Attributes:
+        extra: in the target only.
+        missing: in the source only.
+    """
 
     extra: dict[Key, str | None] = field(default_factory=dict)
     missing: dict[Key, str | None] = field(default_factory=dict)
@@ -37,7 +42,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Half:
-    """One way of pairing: which number of the source stands for which of the target, each within a range of its sequence numbers."""
+    """One way of pairing: which number of the source corresponds to which number of the target, within ranges of sequence numbers."""
 
     source_key: str
     source_within: dict[str, int]
@@ -47,14 +52,14 @@ class Half:
 
 
 def pairing_halves(mark: int, base: tuple[int, int]) -> Iterator[Half]:
-    """Yield the pairings of a shard: what was written since the bases, and, on the way back, what nobody touched since."""
+    """Yield the pairings of a shard: documents written after the bases and, during a rollback, documents unchanged since them."""
     yield Half("_seq_no", {"gt": base[0], "lte": mark}, "origin", {"gt": base[1]}, mark)
     if base[0] >= 0:
         yield Half("origin", {"lte": base[0]}, "_seq_no", {"lte": base[1]}, base[1])
 
 
 def compare_shard(client: OpenSearch, level_copy: LevelCopy, shard: int, mark: int, base: tuple[int, int]) -> Difference:
-    """Compare a shard's live sets up to the mark. Both sides must have been refreshed."""
+    """Compare a shard's live documents on both sides, up to the mark. Refresh both sides first."""
     found = Difference()
     for half in pairing_halves(mark, base):
         width = scan.interval_for(half.highest)
@@ -73,9 +78,9 @@ def compare_shard(client: OpenSearch, level_copy: LevelCopy, shard: int, mark: i
 
 
 def mend_difference(client: OpenSearch, level_copy: LevelCopy, found: Difference, copier: Copier, loop: BulkLoop) -> int:
-    """Delete from the target what a realtime read says the source has not, copy again what it has and the target lacks.
+    """Fix a difference: delete extra documents that the source does not have, copy missing ones. Realtime reads decide.
 
-    Returns how many documents were changed. What the source has in a newer version is left to the next catch-up.
+    Returns the number of changed documents. Documents with a newer version in the source are left to the next catch-up.
     """
     changed = _delete(client, level_copy, dict(list(found.extra.items())[:_AT_ONCE]), loop)
     keys = list(found.missing.items())[:_AT_ONCE]
@@ -89,7 +94,7 @@ def mend_difference(client: OpenSearch, level_copy: LevelCopy, found: Difference
 
 
 def _delete(client: OpenSearch, level_copy: LevelCopy, extra: dict[Key, str | None], loop: BulkLoop) -> int:
-    """Delete exactly the versions that were listed, where the source has no document of that id now."""
+    """Delete documents from the target that the source no longer has; return their number."""
     wanted = {key: (number, routing) for (key, number), routing in extra.items()}
     alive = scan.read_now(client, level_copy.source.index, [(key, routing) for key, (_, routing) in wanted.items()])
     gone = [(key, routing) for key, (_, routing) in wanted.items() if key not in alive]

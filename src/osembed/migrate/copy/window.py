@@ -1,4 +1,4 @@
-"""Some documents of one shard on their way, and what they become in the target."""
+"""A window: documents of one shard on their way to the target, and the form they get there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from osembed.opensearch.documents import StoredDocument
 from osembed.opensearch.target import Target
 from osembed.passages.passage import PassageText
 
-_FOREIGN = 2**32  # versions beyond this that are not osembed's were set by a writer of its own
+_FOREIGN = 2**32  # a higher version that is not from osembed was set by another writer
 
 
 @dataclass
@@ -52,7 +52,7 @@ class CopyCounts:
     failed: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: CopyCounts) -> None:
-        """Take in another part."""
+        """Add the counts of another part."""
         self.seen += other.seen
         self.written += other.written
         self.embedded += other.embedded
@@ -62,7 +62,7 @@ class CopyCounts:
 
 
 def document_of(window: Window, doc: StoredDocument) -> dict[str, Any]:
-    """Return a document as the target holds it."""
+    """Return a document in the form that it gets in the target."""
     level_copy, passage = window.level_copy, window.passages.get(doc.id)
     document = {name: value for name, value in doc.fields.items() if name not in OWN}
     document["origin"] = doc.seq
@@ -78,18 +78,18 @@ def derived_fields(target: Target, passage: PassageText, vectors: PassageVectors
 
 
 def refuse_foreign(window: Window) -> None:
-    """Refuse documents whose versions their writer sets: after the swap every such write would be a conflict."""
+    """Raise CollectionError for a document whose writer sets its own versions: after the swap all such writes would be conflicts."""
     for doc in window.docs:
         if doc.version > _FOREIGN and not 1 << 50 <= doc.version < window.level_copy.turn << 50:
             raise CollectionError(
-                f"'{doc.id}' in {window.level_copy.source.index} has the version {doc.version}: some writer sets versions of its own.",
-                "Copies need versions too; after a swap that writer would meet conflicts for ever.",
+                f"'{doc.id}' in {window.level_copy.source.index} has the version {doc.version}: some writer sets its own versions.",
+                "Copies need versions too; after a swap all writes by that writer would be conflicts.",
                 "Let that writer use plain writes or if_seq_no, write these documents once without a version, then run this again.",
             )
 
 
 def paths_of(fields: Mapping[str, Any], prefix: str = "") -> set[str]:
-    """Return the names of all fields of a document, dotted."""
+    """Return the flat names of all fields of a document, such as `meta.year`."""
     found = set()
     for name, value in fields.items():
         found.add(prefix + name)

@@ -1,1 +1,1 @@
-"""The proof of a migration: verification, the quality gate, repair."""
+"""Verification, the quality gate, and repair."""

@@ -1,4 +1,4 @@
-"""Documents one by one: a copy against the version it was made of, a vector against its text."""
+"""Verify single documents: a copy against its source version, a vector against its text."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from osembed.opensearch.patience import until_settled
 from osembed.opensearch.vectors import from_wire
 from osembed.passages.passage import stored_passage
 
-SAMPLE = 400
-_NORM = 0.01  # how far a normalised vector's length may be from 1: bf16 and base-64 round trips stay well below
+SAMPLE = 400  # documents per level, unless all are verified
+_NORM = 0.01  # allowed deviation of a normalised vector's length from 1; bf16 and base64 round trips stay well below
 
 
 def check_documents(client: OpenSearch, side: Side, full: bool, seen: Callable[[int], None]) -> list[Check]:
-    """Look at documents one by one: version, fields, text, vector."""
+    """Return checks of single documents: version, fields, text and vector. `seen` is called with the size of each page."""
     names = ("versions", "fields") if side.pair else ()
     tallies = {name: FaultCount(name, side.level) for name in (*names, "text hashes", "vectors", "norms")}
     looked_at = 0
@@ -36,11 +36,11 @@ def check_documents(client: OpenSearch, side: Side, full: bool, seen: Callable[[
         _against_text(side, page, tallies)
         seen(len(page))
     words = {
-        "versions": "the copy is not of the version that the source has",
+        "versions": "the copy is not of the source's version",
         "fields": "the user's own fields differ from the source's",
-        "text hashes": "the vector is of another text, or there is none",
-        "vectors": f"the stored vector is not what the model makes of the text (cosine below {WITNESS_COSINE})",
-        "norms": "the vector is not finite, zero, of another dimension, or not normalised",
+        "text hashes": "the vector is missing or belongs to another text",
+        "vectors": f"the stored vector is not the model's vector of the text (cosine below {WITNESS_COSINE})",
+        "norms": "the vector is zero, not finite, not normalised or of another dimension",
     }
     there = reads.count(client, side.target.index)
     return [tally.check(words[name], looked_at, there) for name, tally in tallies.items()]
@@ -56,14 +56,14 @@ def _pages(client: OpenSearch, side: Side, full: bool) -> Iterator[list[StoredDo
 
 
 def _against_source(client: OpenSearch, pair: Pair, page: Sequence[StoredDocument], tallies: Mapping[str, FaultCount]) -> None:
-    """Compare copies with the documents they were made of; those that changed since are the next catch-up's."""
+    """Compare copies with their source documents. Documents that changed since are left to the next catch-up."""
     keys = [(doc.id, doc.routing) for doc in page]
     now = until_settled(lambda: scan.read_now(client, pair.level_copy.source.index, keys, fields=()))
     back = any(base[0] >= 0 for base in pair.bases.values())
     for doc in page:
         origin = now.get(doc.id)
         if origin is None or doc.fields.get("origin") != origin.seq:
-            continue  # changed or deleted since, or judged by ids and origins
+            continue  # changed or deleted since; the check of ids and origins covers the rest
         expected = pack_version(pair.level_copy.turn, origin.term, origin.seq)
         tallies["versions"].see(doc.id, "" if back or doc.version == expected else f"version {doc.version}, not {expected}")
         mine, theirs = _users(doc.fields), _users(origin.fields)
@@ -72,7 +72,7 @@ def _against_source(client: OpenSearch, pair: Pair, page: Sequence[StoredDocumen
 
 
 def _against_text(side: Side, page: Sequence[StoredDocument], tallies: Mapping[str, FaultCount]) -> None:
-    """Embed texts again and compare with what is stored."""
+    """Embed texts again and compare the vectors with the stored ones."""
     spec, meta = side.encoder.model.spec, side.target.meta
     passages = {doc.id: stored_passage(spec, side.level, doc.fields) for doc in page}
     fresh = PassageVectors()

@@ -1,8 +1,8 @@
-"""The gate: does search get worse? Judged before a swap, by judgments, or by known items where there are none.
+"""The gate: check before a swap that search does not get worse, with judgments or, without any, with known items.
 
-The rule is non-inferiority: the lower 95 % bootstrap bound of the mean difference (new − old) must not lie below −margin. What compares
-nothing passes nothing: fewer than fifty queries, judged papers that are not there, an old model that is not on this machine, searches that
-use no model or find nothing are inconclusive, and only a recorded override gets past that.
+The rule is non-inferiority: the lower 95 % bootstrap bound of the mean difference (new − old) must not be below −margin. A comparison
+without evidence never passes. With fewer than fifty queries, judged papers that are missing, an old model that is not on this machine, or
+searches that use no model or find nothing, the gate is inconclusive, and only a recorded override permits the swap.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from osembed.papers.paper import to_text
 from osembed.search.options import WINDOW, SearchOptions
 from osembed.search.searcher import Searcher
 
-ENOUGH = 50
-_KNOWN_ITEMS = 400
-_WORST = 5
+ENOUGH = 50  # fewest queries for a verdict
+_KNOWN_ITEMS = 400  # queries to generate
+_WORST = 5  # queries listed in the report
 _SENTENCE = re.compile(r"[^.!?]{40,300}[.!?]")
 
 
 @dataclass
 class _Answers:
-    """What was asked, what both found, and what of the question cannot be answered: queries that lack a paper they look for.
+    """The queries and what both models found. Queries with a missing relevant paper are not run.
 
     Attributes:
-        asked: query id → the paper ids that it should find.
-        missing: relevant papers that one of the two collections lacks.
+        wanted: query id → ids of the papers that it should find.
+        missing: relevant papers that are not in both indexes.
         found: (query id, text, old ranking, new ranking).
     """
 
@@ -57,9 +57,9 @@ def judge_models(
     between: Callable[[], None] = lambda: None,
     moving: Collection[Level] = LEVELS,
 ) -> Gate:
-    """Search the same queries with both models and compare. `between` is called after each query and may raise.
+    """Search the same queries with both models and return the verdict. `between` is called after each query and may raise.
 
-    Raises ModelError where the new model cannot be asked; nothing is ever searched by words in a model's place.
+    Raises ModelError if the new model is not available. A vector search is never replaced by a lexical one.
     """
     mode: Mode = options.mode or ("hybrid" if options.qrels else "vector")
     level = answering_level(moving)
@@ -89,25 +89,25 @@ def judge_models(
 
 
 def answering_level(moving: Collection[Level]) -> Level:
-    """Return the level whose vectors are judged: chunks answer searches; papers alone are judged where the chunks do not move."""
+    """Return the level whose vectors are compared: chunks, which searches use by default, or papers if only papers move."""
     return "chunks" if "chunks" in moving else "papers"
 
 
 def foresee_gate(published: Targets, moving: Collection[Level]) -> str:
-    """Return why the gate will not be able to compare, and what then follows; "" where both models are on this machine."""
+    """Return a warning if the old model is not on this machine, so that the gate cannot compare; else ""."""
     try:
         model_of(published[answering_level(moving)].meta.stored_model)
     except (ModelError, IdentityError) as error:
         return (
-            f"The gate cannot compare: {error.found} It will measure the new model alone, which cannot show that search gets no worse: "
-            "the swap will be refused (exit code 4) unless --override REASON or --no-gate is given; either is recorded. "
+            f"The gate cannot compare: {error.found} It will measure the new model alone, which cannot show that search gets no worse. "
+            "The swap will be refused (exit code 4) unless you use --override REASON or --no-gate; both are recorded. "
             f"To compare: {error.hint[:1].lower()}{error.hint[1:]}"
         )
     return ""
 
 
 def _ask(client: OpenSearch, blue: Searcher, green: Searcher, options: GateOptions, level: Level) -> _Answers:
-    """Collect the queries, and see which of the papers that they should find are in both collections."""
+    """Collect the queries, and check which of the relevant papers are in both indexes."""
     judged = read_judged(Path(options.qrels)) if options.qrels else known_items(client, blue.targets()["papers"], level)
     wanted = {key: {paper for paper, grade in judgments.items() if grade > 0} for key, judgments in judged.judgments.items()}
     relevant = sorted(set().union(*wanted.values()))
@@ -138,24 +138,24 @@ def _compare(answers: _Answers, options: GateOptions, mode: str) -> Gate:
 
 
 def _doubt(answers: _Answers, options: GateOptions, mode: str, metrics: Sequence[MetricVerdict]) -> str:
-    """Return why a comparison shows nothing; "" for one that does."""
+    """Return why a comparison is inconclusive; "" if it is not."""
     if mode == "lexical":
-        return "searches by words use neither model, and find the same with any"
+        return "lexical searches use no model, so they find the same with both"
     if options.qrels and answers.missing:
         relevant = len(set().union(*answers.wanted.values()))
-        return f"{len(answers.missing):,} of {relevant:,} papers that the judgments look for are not in the collection"
+        return f"{len(answers.missing):,} of {relevant:,} papers that are relevant in the judgments are not in the collection"
     if len(answers.found) < ENOUGH:
-        return f"{len(answers.found)} queries could be asked, and fewer than {ENOUGH} decide nothing"
+        return f"only {len(answers.found)} queries could be run, and a verdict needs {ENOUGH}"
     for what, rankings in (("old", [old for _, _, old, _ in answers.found]), ("new", [new for _, _, _, new in answers.found])):
         if silent := sum(not ranking for ranking in rankings):
-            return f"the {what} indexes answer nothing to {silent:,} of {len(rankings):,} queries"
+            return f"the {what} indexes find nothing for {silent:,} of {len(rankings):,} queries"
     if not any(metric.blue or metric.green for metric in metrics):
-        return "neither model finds any paper that it should"
+        return "neither model finds any relevant paper"
     return ""
 
 
 def _alone(answers: _Answers, options: GateOptions, mode: str, absent: str) -> Gate:
-    """Measure the new model without the old one to compare with: figures to look at, no verdict."""
+    """Measure the new model alone. The numbers are for information; the verdict is inconclusive."""
     found = [(new, answers.judged.judgments[key]) for key, _, _, new in answers.found]
     return Gate(
         kind=_kind(options),
@@ -177,9 +177,9 @@ def _kind(options: GateOptions) -> str:
 
 
 def known_items(client: OpenSearch, papers: Target, level: Level) -> Judged:
-    """Make queries whose answer is known: titles of papers, and sentences from their texts, must find their own paper.
+    """Generate queries with a known answer: titles of papers and sentences from their texts, which must find their own paper.
 
-    Only of papers that the level's vectors can find; the others would make any two models alike.
+    Only papers that the level's vectors can find are used; the others would make any two models look alike.
     """
     findable = {"exists": {"field": "embedding"}} if level == "papers" else {"range": {"chunk_count": {"gte": 1}}}
     docs = [doc for page in scan.sample(client, papers.index, _KNOWN_ITEMS // 2, 100, findable) for doc in page]
@@ -226,7 +226,7 @@ def _lines(file: str) -> list[str]:
     try:
         return [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {error}.", "", "Give a text file with one query per line.") from error
+        raise InputError(f"{file} cannot be read: {error}.", "", "Use a text file with one query per line.") from error
 
 
 def _mean(values: Sequence[float]) -> float:

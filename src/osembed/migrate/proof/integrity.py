@@ -1,4 +1,4 @@
-"""Chunks and their papers: every chunk has its paper, every paper as many chunks as it counts."""
+"""Verify chunks against papers: every chunk has its paper, and every paper has as many chunks as it states."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from osembed.papers.levels import Level
 
 _PAGE = 1000
 ORPHANED = "chunks without a paper"
-_SHARED = "that share its id and stand apart by their routing: searches find any of them"
+_SHARED = "share this id on different shards because of their routing: searches find any of them"
 
 
 def check_integrity(client: OpenSearch, sides: Sequence[Side], still: Sequence[Target] = ()) -> list[Check]:
-    """Compare chunks with papers in the new indexes; what the old ones have too is inherited, what is in motion is left to the catch-up."""
+    """Return the check of chunks against papers. Faults that the old indexes have too are inherited; changing papers are skipped."""
     now = {target.meta.level: target.index for target in (*still, *(side.target for side in sides))}
     level_copies = {side.level: side.pair.level_copy for side in sides if side.pair}
     if len(now) < 2:
@@ -39,7 +39,7 @@ def check_integrity(client: OpenSearch, sides: Sequence[Side], still: Sequence[T
             key: why
             for key, why in found.items()
             if key not in before
-            and _exists(client, old, key)  # else its deletes are still to be repeated, which the ids tell
+            and _exists(client, old, key)  # otherwise its deletes are not repeated yet, which the check of ids covers
             and not any(_moves(client, level_copies[level].source.index, level, key, marks[level]) for level in level_copies)
         }
     count = reads.count(client, now["papers"])
@@ -52,9 +52,9 @@ def check_integrity(client: OpenSearch, sides: Sequence[Side], still: Sequence[T
 
 
 def find_faults(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[str, str]]:
-    """Yield (paper id, what is wrong): chunks without a paper, papers whose count of chunks is not what is there, papers that stand twice.
+    """Yield (paper id, fault): chunks without a paper, papers with a wrong number of chunks, papers that exist twice.
 
-    What is not refreshed is not seen: whoever acts on it reads again.
+    Unrefreshed documents are missed, so read again before acting on a fault.
     """
     matched = 0
     for counted in _counted(client, chunks):
@@ -66,7 +66,7 @@ def find_faults(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[
             stated = there[key].fields.get("chunk_count")
             matched += bool(stated)
             if stated != number:
-                yield key, f"{number} chunks, the paper counts {stated}"
+                yield key, f"{number} chunks, but the paper states {stated}"
     yield from _shared(client, papers)
     query = {"range": {"chunk_count": {"gte": 1}}}
     if reads.count(client, papers, query) > matched:
@@ -74,14 +74,14 @@ def find_faults(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[
 
 
 def _shared(client: OpenSearch, papers: str) -> Iterator[tuple[str, str]]:
-    """Yield the papers of which another program's routing has made a second document on another shard."""
+    """Yield papers with a second document on another shard, caused by another program's routing."""
     seen: set[str] = set()
     for page in scan.matching(client, papers, {"exists": {"field": "_routing"}}, ("chunk_count",)):
         fresh = [doc.id for doc in page if doc.id not in seen]
         seen.update(fresh)
         for key, same in reads.copies(client, papers, fresh, ("chunk_count",)).items():
             if len(same) > 1:
-                yield key, f"{len(same)} papers {_SHARED}"
+                yield key, f"{len(same)} documents {_SHARED}"
 
 
 def _counted(client: OpenSearch, chunks: str) -> Iterator[dict[str, int]]:
@@ -98,7 +98,7 @@ def _counted(client: OpenSearch, chunks: str) -> Iterator[dict[str, int]]:
 
 
 def _without_chunks(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[str, str]]:
-    """Yield the papers that count chunks and have none."""
+    """Yield papers that state a number of chunks and have none."""
     for shard, point in whole_checkpoints(client, papers).items():
         for page in scan.settled_scan(client, papers, shard, -1, point, size=_PAGE, excluded=("embedding", "body", "abstract")):
             ids = [doc.id for doc in page if doc.fields.get("chunk_count")]
@@ -115,14 +115,14 @@ def _without_chunks(client: OpenSearch, papers: str, chunks: str) -> Iterator[tu
 
 
 def _exists(client: OpenSearch, indexes: Mapping[Level, str], paper_id: str) -> bool:
-    """Whether there is anything of a paper."""
+    """Return whether a paper or any of its chunks exists."""
     query = {"term": {"paper_id": paper_id}}
     paper = scan.read_anywhere(client, indexes["papers"], [paper_id], fields=("chunk_count",))
     return bool(paper) or reads.count(client, indexes["chunks"], query) > 0
 
 
 def _moves(client: OpenSearch, index: str, level: str, paper_id: str, marks: Any) -> bool:
-    """Whether a paper or its chunks changed in the source since the marks."""
+    """Return whether a paper or its chunks changed in the source after the marks."""
     which = {"ids": {"values": [paper_id]}} if level == "papers" else {"term": {"paper_id": paper_id}}
     body = {"size": 1, "query": which, "sort": [{"_seq_no": "desc"}], "seq_no_primary_term": True, "_source": False}
     for shard in reads.primary_terms(client, index):

@@ -1,4 +1,4 @@
-"""How well an index's graph finds: its ten nearest against the exact ten."""
+"""Measure the recall of an index's graph: its ten nearest neighbours against the exact ten."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from osembed.opensearch.vectors import from_wire
 
 _QUERIES = 50
 _K = 10
-_EPSILON = 1e-5
+_EPSILON = 1e-5  # tolerance for equal scores
 
 
 def measure_recall(client: OpenSearch, target: Target) -> tuple[float, int]:
-    """Return the mean recall@10 of approximate against exact search, over stored vectors as queries, and how many queries there were.
+    """Return the mean recall@10 of approximate against exact search, from 0 to 1, and the number of queries. Stored vectors are the queries.
 
-    A query to which even the exact search answers nothing measures nothing, and is not counted.
+    A query for which even the exact search finds nothing is not counted.
 
-    Exact scores come from the k-NN plugin's own scoring script. A hit that scores as well as the exact tenth counts.
+    Exact scores come from the k-NN plugin's scoring script. A hit that scores as well as the exact tenth counts as found.
     """
     with_vector = {"exists": {"field": "embedding"}}
     docs = [doc for page in scan.sample(client, target.index, _QUERIES, _QUERIES, with_vector) for doc in page]

@@ -1,7 +1,7 @@
-"""Mend a live collection after writers that bypass osembed: embed what has no vector or a stale one, take out orphaned chunks.
+"""Repair a live collection after writes that bypassed osembed: embed documents without a current vector, delete orphaned chunks.
 
-Works from a kept mark, so that a run costs what changed since the last one. Everything is written by compare-and-set on the version that
-was read: a repair never overwrites anybody's newer write. What the server refused is kept beside the mark, and tried again by the next run.
+A repair starts from a stored mark, so its cost depends on the changes since the last one. Documents are written by compare-and-set, so a
+repair never overwrites a newer write. Documents that the server refused are stored with the mark, and the next repair tries them again.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from osembed.opensearch.target import Target, Targets
 from osembed.papers.levels import LEVELS, Level
 from osembed.passages.passage import PassageText, stored_passage
 
-_YOUNG_S = 900  # an ingest writes chunks before their paper: younger orphans may be its
-_MOST_REFUSED = 5000  # in one journal entry; more is no matter of single documents
-_ROUNDS = 3  # for documents that somebody changes meanwhile: their new version is also seen by the next run
+_YOUNG_S = 900  # an ingest writes chunks before their paper, so younger orphans may belong to a running ingest
+_MOST_REFUSED = 5000  # in one journal entry; more than that is not a problem of single documents
+_ROUNDS = 3  # attempts for documents that others keep changing; the next repair sees their new versions anyway
 
 
 @dataclass
@@ -75,7 +75,7 @@ class _Fenced(Exception):
 
 
 def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Encoders) -> Repair:
-    """Mend what changed since the last repair, and what that one could not; all of it at the first."""
+    """Repair the documents that changed since the last repair (all at first), and those that it could not repair. Returns the result."""
     until_settled(lambda: sight.prove(client, [target.place for target in targets.values()]))
     lifted = until_settled(lambda: _unblock(client, collection, targets))
     began, done, loop = time.monotonic(), Repair(unblocked=lifted), BulkLoop(client)
@@ -100,7 +100,7 @@ def repair(client: OpenSearch, collection: str, targets: Targets, encoders: Enco
 
 
 def _unblock(client: OpenSearch, collection: str, targets: Targets) -> list[str]:
-    """Lift the write blocks that no swap has set, or one whose answer was lost, half made as it may be; wait for a swap that is under way."""
+    """Lift write blocks that do not belong to a running swap, even incomplete ones; wait for a running swap. Returns the indexes."""
     blocks = reads.write_blocks(client, [target.index for target in targets.values()])
     mine = sorted(index for index, said in blocks.items() if not any("read-only" in text for text in said))
     if not mine:
@@ -125,7 +125,7 @@ class _Level:
         self._kept = _Kept(dict(stored.get("marks", {})), refused)
 
     def run(self) -> None:
-        """Mend what was refused before, then what changed since the marks. Raises _Fenced where the index takes no writes."""
+        """Repair documents that were refused before, then those that changed since the marks. Raises _Fenced if the index refuses writes."""
         self._retry()
         until_settled(self._catch_up, progress=lambda: dict(self._kept.marks))
         self._keep()
@@ -141,7 +141,7 @@ class _Level:
             self._mend(list(docs.values()))
 
     def _catch_up(self) -> None:
-        """Go through what changed, from mark to mark: after an answer that was incomplete it goes on from there."""
+        """Repair changed documents page by page and move the marks, so that a retry continues after the last page."""
         client, index, marks = self._client, self._target.index, self._kept.marks
         points = whole_checkpoints(client, index)
         changes.refresh(client, index)
@@ -149,14 +149,14 @@ class _Level:
             for page in scan.scan(client, index, shard, marks.get(str(shard), -1), point, size=PAGE[self._level]):
                 self._done.looked_at += len(page)
                 for doc in page:
-                    self._kept.refused.pop(doc.id, None)  # it was written anew
+                    self._kept.refused.pop(doc.id, None)  # it has a new version, which is repaired here
                 self._mend(page)
                 marks[str(shard)] = page[-1].seq
                 self._keep()
             marks[str(shard)] = max(point.safe, marks.get(str(shard), -1))
 
     def _mend(self, page: Sequence[StoredDocument]) -> None:
-        """Embed what has to be; whatever is refused is noted, and what somebody changed meanwhile is read again."""
+        """Repair a page of documents. Refused ones are recorded; those that others changed in the meantime are read again."""
         for _ in range(_ROUNDS):
             stale = list(_stale(self._target, self._level, self._encoder.model.spec, page))
             if not stale:
@@ -174,7 +174,7 @@ class _Level:
             page = list(scan.read_now(self._client, self._target.index, changed, fields=()).values()) if changed else []
 
     def _mended(self, stale: Sequence[tuple[StoredDocument, PassageText | None]]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield documents as they should be: the user's fields as they are, those that osembed derives anew."""
+        """Yield (id, document) with the user's fields unchanged and osembed's fields derived again."""
         vectors = PassageVectors()
         vectors.tokenise(self._encoder.tokeniser, (passage for _, passage in stale if passage))
         vectors.embed(self._encoder)
@@ -192,8 +192,8 @@ class _Level:
         if len(self._kept.refused) > _MOST_REFUSED:
             raise CollectionError(
                 f"{len(self._kept.refused):,} documents of {self._target.index} were refused: {next(iter(refused.values()))[1]}",
-                "So many are not single documents any more; the repair stopped here and keeps its mark.",
-                "See to the index (its mapping, perhaps), then run `osembed verify --repair` again.",
+                "With so many, the index itself must be at fault. The repair stopped and keeps its mark.",
+                "Check the index, for example its mapping, then run `osembed verify --repair` again.",
             )
 
     def _keep(self) -> None:
@@ -201,7 +201,7 @@ class _Level:
 
 
 def _stale(target: Target, level: Level, spec: Any, page: Sequence[StoredDocument]) -> Iterator[tuple[StoredDocument, PassageText | None]]:
-    """Yield the documents whose vector is missing or not of their text, with its passage (None where a vector has no words to stand for)."""
+    """Yield documents whose vector is missing or outdated, with their text; "" its passage (None has a vector but no text."""
     mine = target.meta.identity
     for doc in page:
         passage, stored = stored_passage(spec, level, doc.fields), doc.fields.get("embedding")
@@ -213,7 +213,7 @@ def _stale(target: Target, level: Level, spec: Any, page: Sequence[StoredDocumen
 
 
 def _orphans(client: OpenSearch, targets: Targets, loop: BulkLoop, done: Repair) -> None:
-    """Delete chunks whose paper is gone, unless they are so young that their paper may be on its way."""
+    """Delete chunks whose paper is gone, unless they are so young that their paper may still be written."""
     papers, chunks = targets["papers"], targets["chunks"]
     changes.refresh(client, papers.index, chunks.index)
     now, done.young = reads.server_clock(client), 0
@@ -234,7 +234,7 @@ def _orphans(client: OpenSearch, targets: Targets, loop: BulkLoop, done: Repair)
 
 
 def _written(doc: StoredDocument) -> float:
-    """Return when a chunk was ingested, in seconds; long ago for one that does not say."""
+    """Return when a chunk was ingested, in seconds since 1970; 0 if it does not say."""
     try:
         return datetime.fromisoformat(doc.fields["ingested_at"]).timestamp()
     except (KeyError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""What is verified: an index with the encoder of its model, and the source that it is copied from."""
+"""The sides of a verification: an index with its model's encoder and, in a migration, its source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from osembed.papers.levels import Level
 
 @dataclass(frozen=True)
 class Pair:
-    """One level of a migration under way, for verification."""
+    """One level of a running migration: the copy, its marks and bases, and the documents that failed."""
 
     level_copy: LevelCopy
     marks: Mapping[str, int]
@@ -24,7 +24,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Side:
-    """One index with the encoder of its model; `pair` where it is the target of a migration."""
+    """One index to verify, with its model's encoder. `pair` is set if it is the target of a migration."""
 
     target: Target
     level: Level
@@ -33,7 +33,7 @@ class Side:
 
 
 def pair_of(level_copy: LevelCopy, state: MigrationState) -> Pair:
-    """Return one level of a migration as verification sees it."""
+    """Return one level of a migration in the form for verification."""
     move = state.moves[level_copy.level]
     failed = frozenset(key for key in state.failed if key.startswith(f"{level_copy.level}/"))
     return Pair(level_copy, move.marks, move.bases if state.back else {}, failed)

@@ -1,4 +1,4 @@
-"""What the gate can be asked for, and what it found. Pure."""
+"""Options and verdict of the gate. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class GateOptions:
         if unknown or not self.max_drop:
             raise InputError(f"There is no metric '{next(iter(unknown), '')}'.", "", f"Use {', '.join(METRICS)}, like ndcg@10=0.01.")
         if any(not 0 <= margin < 1 for margin in self.max_drop.values()):
-            raise InputError("A margin is a number from 0 to 1.", "", "Like ndcg@10=0.01: at most one point worse.")
+            raise InputError("A margin is a number from 0 to 1.", "", "For example ndcg@10=0.01 allows one point worse.")
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        """Whether a swap may go on."""
+        """Whether a swap is allowed."""
         return self.verdict == "passed" or bool(self.override)
 
 
 def summary_of(gate: Gate) -> dict[str, Any]:
-    """Return what the migration's state keeps of a judgment."""
+    """Return the part of a verdict that the migration's state keeps."""
     return {"verdict": gate.verdict, "kind": gate.kind, "queries": gate.queries, "override": gate.override, "reason": gate.reason}

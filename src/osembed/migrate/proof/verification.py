@@ -1,4 +1,4 @@
-"""What a verification found: checks with their verdicts, and the page that is made of them. Pure."""
+"""Verification reports: checks with their verdicts, and the report as Markdown. Pure."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing vetoes a swap."""
+        """Whether no check failed, so that a swap is allowed."""
         return all(check.verdict != "failed" for check in self.checks)
 
 
@@ -71,7 +71,7 @@ class FaultCount:
         self.examples: list[str] = []
 
     def see(self, doc_id: str, fault: str) -> None:
-        """Count a document, and what is wrong with it; "" for nothing."""
+        """Count a document and its fault; "" for none."""
         self.checked += 1
         if fault:
             self.faults += 1
@@ -79,25 +79,25 @@ class FaultCount:
                 self.examples.append(f"{doc_id}: {fault}")
 
     def check(self, what: str, looked_at: int, there: int) -> Check:
-        """Return the verdict.
+        """Return the check with its verdict.
 
         Args:
-            what: a fault in words.
-            looked_at: documents that all checks together were given.
-            there: documents that the index has.
+            what: the fault in words.
+            looked_at: documents that were read for all checks.
+            there: documents in the index.
         """
         if there and not looked_at:
-            return Check(self.name, self.level, "failed", 0, 1, f"none of {there:,} documents was looked at")
+            return Check(self.name, self.level, "failed", 0, 1, f"none of {there:,} documents was checked")
         if not self.checked:
             moving = self.name in ("versions", "fields") and looked_at > 0
-            words = "all that were looked at have changed since" if moving else "there is nothing of the kind"
+            words = "all checked documents have changed since" if moving else "there is nothing to check"
             return Check(self.name, self.level, "pending" if moving else "empty", 0, 0, words)
         found = f"{self.faults:,} of {self.checked:,} documents: {what}" if self.faults else f"{self.checked:,} documents"
         return Check(self.name, self.level, "failed" if self.faults else "passed", self.checked, self.faults, found, self.examples)
 
 
 def page_of(report: Mapping[str, Any]) -> str:
-    """Return a report, as it stands in the journal, as a readable page (Markdown)."""
+    """Return a report from the journal as Markdown."""
     verdict = "passed" if report["passed"] else "FAILED"
     lines = [
         f"# Verification of '{report['collection']}': {verdict}",
@@ -116,6 +116,6 @@ def page_of(report: Mapping[str, Any]) -> str:
 
 
 def kept_verification(report: Verification) -> dict[str, Any]:
-    """Return a report as the journal keeps it: its fields and a readable page."""
+    """Return a report in the form for the journal: its fields and the readable page."""
     kept = {**asdict(report), "passed": report.passed}
     return {**kept, "page": page_of(kept)}

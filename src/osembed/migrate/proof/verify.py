@@ -1,7 +1,7 @@
-"""The proof: compare the new indexes with the old, and their vectors with their texts. Reads only.
+"""Verification: compare the new indexes with the old ones, and vectors with their texts. Reads only.
 
-Differences between the two, and faults of the new vectors, veto a swap. What was wrong in the old index already is reported as inherited:
-a migration copies a collection as it is, and `verify --repair` mends it.
+Differences between the indexes and faults of the new vectors prevent a swap. Faults that the old index already has are reported as
+inherited: a migration copies a collection as it is, and `verify --repair` repairs it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from osembed.opensearch.target import Target
 from osembed.passages.passage import stored_passage
 
 Watch = Callable[[Progress], None]
-_RECALL = 0.95
-_RECALL_QUANTISED = 0.9  # seven bits a number lose some of the ten on purpose
+_RECALL = 0.95  # lowest recall@10 of a graph that passes
+_RECALL_QUANTISED = 0.9  # the same for 7-bit vectors, which trade recall for size
 
 
 def verify(
@@ -38,15 +38,15 @@ def verify(
     still: Sequence[Target] = (),
     watch: Watch = lambda _: None,
 ) -> Verification:
-    """Verify indexes: against their sources where they are targets of a migration, else against their own texts.
+    """Verify indexes against their sources if they are targets of a migration, else against their own texts. Returns the report.
 
     Args:
         client: the connection.
         collection: its name.
         sides: the indexes, at most one per level.
-        full: look at every document instead of a sample of 400 per level; ids and origins are always compared completely.
-        still: an index of the other level that does not move, for the chunks' papers.
-        watch: called after each page of documents with how far it is; may raise to end it.
+        full: check every document instead of a sample of 400 per level; ids and origins are always compared completely.
+        still: the live index of a level that does not move, to compare chunks with papers.
+        watch: called with the progress after each page of documents; may raise to stop.
     """
     began = time.monotonic()
     seen = _Watched(watch, sum(_planned(client, side, full) for side in sides))
@@ -65,7 +65,7 @@ def verify(
 
 
 class _Watched:
-    """Tells how many documents were looked at."""
+    """Counts checked documents and reports the progress."""
 
     def __init__(self, watch: Watch, total: int) -> None:
         self._watch, self._began, self._progress = watch, time.monotonic(), Progress("verifying", total=total)
@@ -77,14 +77,14 @@ class _Watched:
 
 
 def _planned(client: OpenSearch, side: Side, full: bool) -> int:
-    """Return how many documents of an index will be looked at one by one."""
+    """Return how many documents of an index will be checked individually."""
     until_settled(lambda: changes.refresh(client, side.target.index))
     count = until_settled(lambda: reads.count(client, side.target.index))
     return count if full else min(count, SAMPLE)
 
 
 def _ids(client: OpenSearch, pair: Pair) -> Check:
-    """Every id of the source stands in the target with the origin of its last version, and nothing else does."""
+    """Check that the target has exactly the source's ids, each with the origin of its last version."""
     level_copy, faults, pending = pair.level_copy, [], 0
     seen = until_settled(lambda: reads.count(client, level_copy.source.index))
     if seen and not any(mark >= 0 for mark in pair.marks.values()):
@@ -98,10 +98,10 @@ def _ids(client: OpenSearch, pair: Pair) -> Check:
         alive = until_settled(partial(_now, client, level_copy, found.extra))
         for key, number in found.missing:
             if f"{level_copy.level}/{key}" not in pair.failed and key in now and now[key].seq == number:
-                faults.append(f"{key} is missing, or not its latest version")
+                faults.append(f"{key} is missing or outdated")
         for key, number in found.extra:
             if number < 0:
-                faults.append(f"{key} was not put there by this migration")
+                faults.append(f"{key} was not written by this migration")
             elif key not in alive:
                 pending += 1
     if faults:
@@ -109,7 +109,7 @@ def _ids(client: OpenSearch, pair: Pair) -> Check:
             "ids and origins", level_copy.level, "failed", seen, len(faults), f"{len(faults):,} documents differ", faults[:EXAMPLES]
         )
     verdict: Verdict = "pending" if pending else "passed" if seen else "empty"
-    note = f", {pending:,} deletes of the source still to be repeated" if pending else ""
+    note = f", {pending:,} deletes not yet repeated" if pending else ""
     return Check("ids and origins", level_copy.level, verdict, seen, 0, f"{seen:,} documents{note}")
 
 
@@ -118,7 +118,7 @@ def _now(client: OpenSearch, level_copy: LevelCopy, keys: Mapping[pairs.Key, str
 
 
 def _identities(client: OpenSearch, side: Side) -> Check:
-    """Every document with words names the identity of its index."""
+    """Check that every document with text carries the identity of its index."""
     mine = side.target.meta.identity.hash
     body = {
         "size": EXAMPLES * 20,
@@ -133,7 +133,7 @@ def _identities(client: OpenSearch, side: Side) -> Check:
     faults = total - len(wordless) if total <= len(listed) else total
     examples = [f"{hit['_id']}: {hit['_source'].get('identity', 'none')}" for hit in listed if hit not in wordless][:EXAMPLES]
     count = reads.count(client, side.target.index)
-    found = f"{faults:,} of {count:,} documents are of another model" if faults else f"{count:,} documents"
+    found = f"{faults:,} of {count:,} documents belong to another model" if faults else f"{count:,} documents"
     return Check("identities", side.level, "failed" if faults else "passed" if count else "empty", count, faults, found, examples)
 
 
@@ -141,7 +141,7 @@ def _recall(client: OpenSearch, side: Side) -> Check:
     value, queries = until_settled(lambda: recall.measure_recall(client, side.target))
     if not queries:
         there = reads.count(client, side.target.index, {"exists": {"field": "embedding"}})
-        found = f"none of {there:,} vectors was searched for" if there else "no vectors"
+        found = f"none of {there:,} vectors could be searched for" if there else "no vectors"
         return Check("recall@10", side.level, "failed" if there else "empty", 0, int(there > 0), found)
     found = f"{value:.3f} of the exact ten nearest are found, {queries} queries"
     floor = _RECALL_QUANTISED if side.target.meta.profile == "lucene-sq" else _RECALL
