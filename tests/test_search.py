@@ -87,10 +87,15 @@ def test_every_level_and_mode_answers(examples, level, mode):
 @pytest.mark.parametrize("fusion", ["min_max", "l2", "z_score", "rrf"])
 @pytest.mark.parametrize("level", SEARCH_LEVELS)
 def test_every_fusion_answers(examples, fusion, level):
-    """All four fusions, with weights, on every level."""
-    result = examples.search("arsenic in rice grain", fusion=fusion, weights=(0.3, 0.7), level=level, size=2)
+    """All four fusions, with weights, on every level; where the client fuses, the weighted parts are the score."""
+    result = examples.search("arsenic in rice grain", fusion=fusion, weights=(0.3, 0.7), level=level, size=2, explain=True)
     assert result.hits[0].id == "biochar-rice"
-    assert result.hits[0].score > 0
+    assert result.hits[0].score > result.hits[1].score
+    if level == "both":
+        for hit in result:
+            parts = {leg: part["weight"] * part["normalised"] for leg, part in hit.explain.items()}
+            assert sum(parts.values()) == pytest.approx(hit.score, abs=1e-6)
+            assert [part["weight"] for part in hit.explain.values()] == [0.3, 0.7]
 
 
 def test_weights_decide(examples):
