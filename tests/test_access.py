@@ -183,7 +183,7 @@ def test_urls_have_one_form(given, plain, host, port):
         (f"https://me:12?{SECRET}@search.example.org", "%3F"),
         ("https://one.example.org,two.example.org", "does not name one host"),
         ("https://search example.org", "does not name one host"),
-        ("https://search.example.org/a b", "has a space"),
+        ("https://search.example.org/a b", "contains a space"),
     ],
 )
 def test_urls_that_cannot_be_used(given, message):

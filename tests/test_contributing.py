@@ -86,7 +86,7 @@ def test_the_readers_recipe_rejects_what_it_cannot_read(tmp_path, ris):
 def test_without_the_recipe_the_kind_is_unknown(tmp_path):
     """The recipe's test leaves nothing behind."""
     (tmp_path / "library.ris").write_text(RIS)
-    with pytest.raises(InputError, match="of a kind that osembed does not read"):
+    with pytest.raises(InputError, match="is not a kind of file that osembed reads"):
         Reader([str(tmp_path / "library.ris")])
 
 

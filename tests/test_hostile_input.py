@@ -285,10 +285,10 @@ def test_rows_of_the_wrong_length_keep_what_they_have(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "names", "said"),
     [
-        (["nr", "Titel", "Volltext"], {}, "Their fields are nr, Titel, Volltext. Perhaps --field title=Titel --field body=Volltext."),
+        (["nr", "Titel", "Volltext"], {}, "Their fields are nr, Titel, Volltext. Try --field title=Titel --field body=Volltext."),
         (["id", "titles", "full text"], {}, "--field body='full text'"),
         (["id", "title", "fulltext"], {"body": "ful_text"}, "--field body=fulltext"),
-        (["a", "b"], {}, "Say which holds what"),
+        (["a", "b"], {}, "Specify which fields to use"),
         (["id", "TITLE", "Abstract Note"], {}, ""),
     ],
 )

@@ -68,7 +68,7 @@ def test_user_file_is_merged_by_name(tmp_path, monkeypatch, fresh_registry):
         (lambda folder: truncate(folder / "model.safetensors", 20_000), "is damaged: it has"),
         (lambda folder: truncate(folder / "model.safetensors", 5), "header cannot be read"),
         (lambda folder: edit(folder / "config.json", auto_map={"AutoModel": "evil.Model"}), "runs no remote code"),
-        (lambda folder: (folder / "modules.json").write_text('[{"type": "evil.Module"}]'), "runs no code that a model brings"),
+        (lambda folder: (folder / "modules.json").write_text('[{"type": "evil.Module"}]'), "runs no code from a model"),
         (lambda folder: (folder / "modules.json").write_text("[5]"), "are not understood"),
         (lambda folder: (folder / "config.json").write_text("[5]"), "are not understood"),
         (lambda folder: edit(folder / "config.json", model_type=["bert"]), "states no model_type"),
@@ -130,7 +130,7 @@ def test_a_registry_that_cannot_be_used(tmp_path, monkeypatch, fresh_registry, t
 
 def test_unknown_names_are_refused():
     """A misspelt name, a missing folder and a hub id that cannot be had each get their own sentence."""
-    with pytest.raises(ModelError, match="no known model"):
+    with pytest.raises(ModelError, match="not a known model"):
         open_model("all-MiniLM-L66")
     with pytest.raises(ModelError, match="no folder"):
         open_model("./nowhere")

@@ -113,7 +113,7 @@ def test_every_option_has_its_three_ways(words, command, option, monkeypatch, wr
     assert in_force(words, option, *arguments) == value
     if setting.name in CONSENT:
         written(table)
-        with pytest.raises(InputError, match=rf"'{setting.name}' stands in a configuration file"):
+        with pytest.raises(InputError, match=rf"'{setting.name}' is in a configuration file"):
             check_settings(cli)
         written("")
         monkeypatch.setenv(setting.variable, variable)
@@ -222,10 +222,10 @@ def test_a_named_file_must_be_one(tmp_path, monkeypatch):
     """A folder, one that is not there, one that cannot be read, one that is not text: said by name."""
     for name, made, message in [
         ("folder", lambda path: path.mkdir(), "cannot be read: Is a directory"),
-        ("gone", lambda path: None, "which is not there"),
+        ("gone", lambda path: None, "which does not exist"),
         ("bytes", lambda path: path.write_bytes(b"\xff\xfe"), "is not valid TOML"),
         ("deep", lambda path: path.write_text("a = " + "[" * 100_000), "is not valid TOML"),
-        ("x" * 5000, lambda path: None, "cannot be looked at"),
+        ("x" * 5000, lambda path: None, "cannot be accessed"),
     ]:
         path = tmp_path / name
         made(path)

@@ -1,8 +1,8 @@
-"""osembed: papers in, hybrid search on OpenSearch out.
+"""osembed: turn papers into a hybrid search index on OpenSearch.
 
 >>> from osembed import Collection
 
-Importing this package loads neither torch nor opensearch-py; they come with the first use of what needs them. docs/api.md describes every name.
+Importing this package loads neither torch nor opensearch-py; they are loaded on first use. docs/api.md describes every name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A server's URL: what can be used of it, and what may be shown."""
+"""Parse a server's URL, and show one without its secrets."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from osembed.errors import InputError
 from osembed.limits import checked_value
 
 _EXAMPLE = "Write it like https://search.example.org:9200 or http://[::1]:9200."
-_HTTP_PORT = 9200  # what OpenSearch clients take; for https it is the standard's 443
+_HTTP_PORT = 9200  # the default of OpenSearch clients; for https it is the standard 443
 _HOST_NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 
 
 @dataclass(frozen=True)
 class Address:
-    """A URL without secrets, and the user name and password that stood in it."""
+    """A URL without secrets, and the user name and password that were in it."""
 
     url: str
     user: str = ""
@@ -25,15 +25,15 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """Take a URL apart. Raises InputError, showing no secret, where it does not name exactly one server."""
-    from urllib3.util import parse_url  # late: it costs more than everything else here
+    """Parse a URL. Raises InputError, without secrets in the message, unless it names exactly one server."""
+    from urllib3.util import parse_url  # imported late, because it takes longer than everything else here
 
     text = checked_value("url", url, str).strip()
     try:
         parts = urlsplit(text)
         fault = _fault(text, parts)
         if not fault:
-            parse_url(text)  # as the connection will, which is stricter about brackets and names that are not ASCII
+            parse_url(text)  # the parser of the connection, which is stricter about brackets and non-ASCII names
     except ValueError:
         fault = (f"'{shown_url(text)}' is not a server URL.", _EXAMPLE)
     if fault:
@@ -42,13 +42,13 @@ def parse_address(url: str) -> Address:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL, however malformed, without what may be secret: user, password, query and fragment."""
+    """Return a URL, even a malformed one, without its possible secrets: user, password, query and fragment."""
     without_user = re.sub(r"^([a-z][a-z0-9+.-]*://)?.*@", r"\1", url, flags=re.IGNORECASE | re.DOTALL)
     return re.split(r"[?#]", without_user)[0]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
+    """Return whether a host name or address means this machine."""
     if host == "localhost":
         return True
     try:
@@ -58,21 +58,21 @@ def is_loopback(host: str) -> bool:
 
 
 def _fault(text: str, parts: SplitResult) -> tuple[str, str] | None:
-    """Return what is wrong with a URL and what to do about it."""
+    """Return what is wrong with a URL and a hint; None if it is valid."""
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https") or not host:
         return f"'{shown_url(text)}' is not a server URL.", _EXAMPLE
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
         return (
-            "The server URL has an '@' behind the host name.",
+            "The server URL has an '@' after the host name.",
             "Set the password as OSEMBED_PASSWORD, or write / ? # in it as %2F %3F %23.",
         )
     if parts.query or parts.fragment or text.endswith(("?", "#")):
-        return f"The server URL {shown_url(text)} has a query or a fragment behind it.", "Leave out everything from the '?' or '#' on."
+        return f"The server URL {shown_url(text)} has a query or a fragment.", "Leave out everything from the '?' or '#' on."
     if ":" not in host and not _HOST_NAME.fullmatch(host):
         return f"'{shown_url(text)}' does not name one host.", _EXAMPLE
     if re.search(r"\s", text):
-        return f"'{shown_url(text)}' has a space in it.", _EXAMPLE
+        return f"'{shown_url(text)}' contains a space.", _EXAMPLE
     if not _has_valid_port(parts):
         return f"The port of {parts.scheme}://{_bracketed(host)} is not a number from 1 to 65535.", _EXAMPLE
     return None
@@ -86,7 +86,7 @@ def _has_valid_port(parts: SplitResult) -> bool:
 
 
 def _plain(parts: SplitResult) -> str:
-    """Write a URL in its one form: without user and trailing slash, with the port that will be used."""
+    """Return the normalised URL: without user and trailing slash, with the port for http."""
     port = parts.port or (_HTTP_PORT if parts.scheme == "http" else None)
     return f"{parts.scheme}://{_bracketed(parts.hostname or '')}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
 

@@ -1,4 +1,4 @@
-"""The Python face: one class whose methods are the commands."""
+"""The Python interface: one class with a method for each command."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ class Collection:
 
     Args:
         name: the collection's name.
-        url: a server; None takes OSEMBED_URL, else the embedded node, which is started when first needed.
+        url: a server. None means OSEMBED_URL or, if that is not set, the embedded node, which is started when first needed.
         ca_cert: a file with the authorities to trust, where the server's certificate needs it.
         insecure: whether any certificate is trusted; only for tests.
-        device, precision: where and how to embed; auto suits nearly always.
-        report: called with one-line notices for people (a node starts, a server is busy). The library itself never prints.
+        device, precision: where and how to embed; auto is nearly always right.
+        report: called with one-line notices for people, such as "the node is starting". The library itself never prints.
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting of its own
@@ -86,7 +86,7 @@ class Collection:
         self._announcers: dict[str, Announcer] = {}
         self._joint_searchers: dict[tuple[str, ...], SeveralSearcher] = {}
         self._encoders = Encoders(device, precision)
-        # One query is faster on the CPU in full precision than the start of a GPU; the witness vectors say that the space is the same.
+        # Embedding one query on the CPU is faster than starting a GPU. The witness vectors prove that the vectors are the same.
         self._query_encoders = Encoders("cpu" if device == "auto" else device, "fp32" if precision == "auto" else precision)
 
     def __enter__(self) -> Collection:
@@ -96,7 +96,7 @@ class Collection:
         self.close()
 
     def close(self) -> None:
-        """End what runs in the background; so does a collection that nobody refers to any more."""
+        """Stop background threads. This also happens when the object is garbage-collected."""
         while self._announcers:
             self._announcers.popitem()[1].stop()
 
@@ -107,20 +107,23 @@ class Collection:
         progress: Callable[[Summary], None] = lambda _: None,
         **options: Any,
     ) -> Summary:
-        """Read, cut, embed and index papers; run again it only does what is left.
+        """Read, cut, embed and index papers. Run again, it does only what is left to do.
 
         Args:
-            papers: a folder or file, or several ("-" is standard input); or papers as dictionaries or `Record`s, such as from a generator.
-            spec: the model of a new collection, or models, chunking and mapping (`choose_models` helps); an existing one must agree.
-            progress: called after each window of papers.
+            papers: one or more folders or files ("-" is standard input), or papers as dictionaries or `Record`s, also from a generator.
+            spec: the model of a new collection, or a CollectionSpec (see `choose_models`). It must not contradict an existing collection.
+            progress: called with the summary so far after each window of papers.
+        Returns:
+            The summary of this run.
+
             options: fields of IngestOptions, such as min_words=50.
 
         Raises:
-            InputError: an input is not there, or (NoPapersError) nothing of it is a paper; nothing was started or created.
+            InputError: an input does not exist, or (NoPapersError) it holds no papers; nothing was started or created.
             IdentityError, InputError: the spec contradicts the collection; nothing was written.
-            ClusterError: the server took nothing for ten minutes; what was acknowledged is kept.
-            DroppedError: somebody dropped the collection meanwhile; nothing of it is made anew.
-            PruneError: papers that are gone were not removed; all else is done, and stands in its `summary`.
+            ClusterError: the server accepted no writes for ten minutes (OSEMBED_PATIENCE_SECONDS); acknowledged writes are kept.
+            DroppedError: somebody dropped the collection during the ingest; it is not created again.
+            PruneError: papers that are gone were not removed; everything else is done, see its `summary`.
         """
         chosen, inputs, wanted = build_options(IngestOptions, options), find_inputs(papers), make_spec(spec)
         return self._feed.ingest(inputs, wanted, chosen, progress)
@@ -134,26 +137,26 @@ class Collection:
         settle: float = 2.0,
         **options: Any,
     ) -> Iterator[Summary]:
-        """Ingest a folder, then again and again the files of it that are new or have changed; yield what each time was done. Endless.
+        """Ingest a folder, then its new and changed files again and again. Yields the summary of each ingest. Does not end by itself.
 
         Args:
-            folder: its path.
-            spec, progress, options: as for `ingest`; with prune=True papers whose files go are removed, too.
-            settle: seconds for which a file must not have changed: before that it may be half written.
+            folder: the path of the folder.
+            spec, progress, options: as for `ingest`. With prune=True, papers whose files disappear are removed.
+            settle: seconds for which a file must not have changed, because it may be half written before.
 
         Raises:
-            what `ingest` raises; but a server that is away is asked again, and `report` is told so, and of what is not pruned.
+            The same errors as `ingest`. But if the server is unavailable, it retries, and calls `report`, also with what was not pruned.
         """
         path = several_texts("folder", folder)[0]
         return Watch(self._feed, path, make_spec(spec), build_options(IngestOptions, options), progress, self._report, settle).run()
 
     def search(self, query: str, *, also: str | Sequence[str] = (), **options: Any) -> SearchResult:
-        """Search papers.
+        """Search papers and return a page of hits.
 
         Args:
-            query: what is looked for.
-            also: other collections of this server to search with this one, as if they were one. By vectors only where all have one model.
-            options: the fields of SearchOptions, such as size=5 or where="year>=2015".
+            query: the words or question to search for.
+            also: other collections on this server to search together with this one. Vector search needs the same model in all of them.
+            options: fields of SearchOptions, such as size=5 or where="year>=2015".
         """
         text, chosen = check_question(query, options)
         others = [check_name(name) for name in several_texts("also", also)]
@@ -166,14 +169,14 @@ class Collection:
         """Return the papers nearest to a stored one, to a text, or to a text file, by their vectors.
 
         Args:
-            paper_id: a stored paper; or one of the others.
-            text: embedded as a paper's passage, not as a query.
-            file: the same of a file's text, whose first line is the title.
-            options: the fields of SimilarOptions, such as size=5.
+            paper_id: the id of a stored paper. Exactly one of `paper_id`, `text` and `file` is required.
+            text: a text, which is embedded like a paper and not like a query.
+            file: a text file, whose first line is the title.
+            options: fields of SimilarOptions, such as size=5.
         """
         chosen = build_options(SimilarOptions, options)
         if sum(given is not None for given in (paper_id, text, file)) != 1:
-            raise InputError("Exactly one of ID, --text and --file is needed.", "Papers are compared with one thing.", "Give one of them.")
+            raise InputError("Exactly one of ID, --text and --file is needed.", "", "Use one of them.")
         for name, given in (("paper_id", paper_id), ("text", text)):
             checked_value(name, "" if given is None else given, str)
         words = ("", text) if text is not None else read_text(file) if file is not None else None
@@ -182,16 +185,16 @@ class Collection:
         return searcher.similar(seed, chosen)
 
     def request(self, query: str, **options: Any) -> dict[str, Any]:
-        """Return the search as a request for other programs, such as this server understands: {"alias", "body", "curl", "notices"}."""
+        """Return the search as a request that other programs can send to this server: {"alias", "body", "curl", "notices"}."""
         text, chosen = check_question(query, options)
         return asdict(self._searcher.request(text, chosen, self._access))
 
     def get(self, paper_id: str) -> StoredPaper:
-        """Return a stored paper with its chunks, metadata and versions. Raises NoPaperError, naming ids that begin alike."""
+        """Return a stored paper with its chunks, metadata and versions. Raises NoPaperError, which names similar ids."""
         return self._searcher.get(paper_id)
 
     def count(self, where: str | Sequence[str] = ()) -> int:
-        """Return how many papers match all filters; all papers without one. Exact; `report` is told if this user may not see all."""
+        """Return the exact number of papers that match all filters. Calls `report` if this user may not see all papers."""
         found = self._searcher.count(as_filters(where))
         if said := self._searcher.sight_notice():
             self._report(said)
@@ -200,15 +203,15 @@ class Collection:
     def export(
         self, file: str | Path | IO[bytes], *, where: str | Sequence[str] = (), progress: Callable[[int, int], None] = lambda *_: None
     ) -> Exported:
-        """Write papers as JSON lines that `ingest` reads again without loss; see docs/export.md.
+        """Write papers as JSON lines that `ingest` can read back without loss; see docs/export.md. Returns the counts.
 
         Args:
-            file: a path like papers.jsonl or papers.jsonl.gz, which holds all papers in the end or stays as it was; or an open binary file.
-            where: filters that all must hold.
-            progress: called with the number of papers that were read, and of all.
+            file: a path like papers.jsonl or papers.jsonl.gz, which is written completely or not at all; or an open binary file.
+            where: one or more filters, all of which must match.
+            progress: called with the number of papers read and the total.
 
         Raises:
-            CollectionError: the collection is missing, or its index was deleted meanwhile.
+            CollectionError: the collection is missing, or its index was deleted during the export.
             OutputError: the file cannot be written.
         """
         path = Path(file) if isinstance(file, str | Path) else None
@@ -221,7 +224,7 @@ class Collection:
             return Export(self.client, target, only, self._report).run(opened.write, progress)
 
     def delete(self, ids: str | Sequence[str]) -> dict[str, bool]:
-        """Delete papers with their chunks; return for each id whether it was there."""
+        """Delete papers with their chunks. Returns for each id whether the paper existed."""
         wanted = several_texts("ids", ids)
         self._reach()
         loop = BulkLoop(self.client, report=self._report)
@@ -241,25 +244,25 @@ class Collection:
         progress: Callable[[Progress], None] = lambda _: None,
         **options: Any,
     ) -> MigrateResult:
-        """Move the collection to another model while it is searched and written to; run again it goes on.
+        """Move the collection to another model while readers and writers continue. Run again, it continues an interrupted migration.
 
         Args:
-            model: of both levels; or a `spec` (`choose_models` helps) for one level or another mapping profile.
-            spec: see `model`.
-            progress: called after each window of documents.
+            model: the new model of both levels.
+            spec: instead of `model`, a CollectionSpec, for one level or another mapping profile (see `choose_models`).
+            progress: called with the progress after each window of documents.
             options: fields of MigrateOptions, such as swap=False or gate=GateOptions(skip=True).
 
         Returns:
-            What was done. `refused` says which proof vetoed the swap; the new indexes are kept for inspection then.
+            The result. `refused` says which check refused the swap; the new indexes are then kept for inspection.
         """
         if (model is None) == (spec is None):
-            raise InputError("A model or a spec is needed, not both.", "", 'Like migrate("all-mpnet-base-v2").')
+            raise InputError("A model or a spec is needed, not both.", "", 'For example migrate("all-mpnet-base-v2").')
         wanted = make_spec(spec or model)
         self._reach()
         return self.migration(progress).run(wanted, build_options(MigrateOptions, options))
 
     def migration(self, progress: Callable[[Progress], None] = lambda _: None) -> Migration:
-        """Return the collection's migration, for its single steps: plan, swap, rollback, finish, abort, control, state."""
+        """Return the collection's migration, for its steps: plan, swap, rollback, finish, abort, control, state."""
         bench = MigrationContext(self.client, self.server, self._encoders, self._query_encoders, self._report, progress)
         return Migration(bench, self.name)
 
@@ -274,17 +277,17 @@ class Collection:
         return self.migration(progress).rollback(build_options(MigrateOptions, options))
 
     def verify(self, *, full: bool = False, progress: Callable[[Progress], None] = lambda _: None) -> Verification:
-        """Prove the collection: while a migration is under way both sides, else its vectors against its texts.
+        """Verify the collection: during a migration both sides, else its vectors against its texts. Returns the report.
 
         Args:
-            full: look at every document instead of a sample.
-            progress: called after each page of documents.
+            full: check every document instead of a sample.
+            progress: called with the progress after each page of documents.
         """
         self._reach()
         return self.migration(progress).verify(full=full)
 
     def repair(self) -> Repair:
-        """Embed what bypassing writers left without a vector or with a stale one, and delete orphaned chunks."""
+        """Repair what writers that bypass osembed left: embed documents without a current vector, delete orphaned chunks."""
         self._reach()
         with self._telling():
             return repair(self.client, self.name, until_settled(self._searcher.resolve), self._encoders)
@@ -294,31 +297,32 @@ class Collection:
         return evaluate(self._searcher, self.name, read_judged(Path(folder), split), progress=progress)
 
     def status(self) -> list[LevelStatus]:
-        """Return what is live. Raises CollectionError where the collection is missing or contradictory."""
+        """Return the status of each level. Raises CollectionError if the collection is missing or contradictory."""
         targets = indexes.resolve(self.client, self.name)
         if targets is None:
             raise missing_collection(self.client, self.name)
         return read_status(self.client, self.name, targets)
 
     def plan_drop(self, *, leftovers: bool = False) -> DropPlan:
-        """Say what a drop would delete, index by index; with `leftovers` only what interrupted work has left. Changes nothing."""
+        """Return what a drop would delete; with `leftovers` only what interrupted work left behind. Changes nothing."""
         plan = drop.plan_clearing if leftovers else drop.plan_drop
         return plan(self.client, self.name)
 
     def drop(self, plan: DropPlan | None = None) -> DropResult:
-        """Delete the collection for good: its indexes, those of a migration that nobody works on, its journal entries.
+        """Delete the collection permanently: its indexes, those of a migration that no process is running, its journal entries.
 
         Args:
-            plan: what was shown and confirmed (`plan_drop`); anything else that is there then is refused. None confirms whatever is there.
+            plan: the plan that was shown and confirmed (`plan_drop`). If more than that exists now, the drop is refused. None confirms
+            everything.
 
         Raises:
-            BusyError: a migrator, loader or ingest is at work.
-            CollectionError: foreign indexes are behind its aliases, or it has changed since it was planned; nothing is deleted.
+            BusyError: a migration, first load or ingest is running.
+            CollectionError: its aliases point to foreign indexes, or it has changed since it was planned; nothing is deleted.
         """
         return drop.drop(self.client, plan or self.plan_drop())
 
     def doctor(self) -> list[Finding]:
-        """Check server and collection; creates the search pipeline where it is missing."""
+        """Check server and collection, and return the findings. Creates the search pipeline if it is missing."""
         return examine_server(self.client, self.server, self.name)
 
     @cached_property
@@ -330,22 +334,22 @@ class Collection:
 
     @cached_property
     def server(self) -> Server:
-        """What the server says of itself."""
+        """The server's version and kind."""
         client = self.client
         return handshake(client, self._access.url)
 
     def _reach(self) -> None:
-        """Shake hands before long work: a server that says it cannot answer now is waited for, one that is not there is not."""
+        """Contact the server before long work. Waits for a server that answers that it is unavailable, but not for one that does not answer."""
         until_settled(lambda: self.server, report=self._report, only=UnavailableError)
 
     @property
     def shares_cores(self) -> bool:
-        """Whether embedding takes cores from the server: it is on this machine, and so is the CPU that embeds."""
+        """Whether embedding competes with the server for CPU cores: the server is on this machine, and so is the CPU that embeds."""
         host = urlsplit(self._access.url if self.client else "").hostname
         return host in ("127.0.0.1", "localhost", "::1") and self._encoders.on_cpu
 
     def _telling(self) -> AbstractContextManager[None]:
-        """Say so where something fails because the collection was dropped."""
+        """Raise DroppedError instead of an error that results from a drop of the collection."""
         return telling(lambda: self.client, self.name)
 
     @cached_property
@@ -358,19 +362,19 @@ class Collection:
         return Feed(self.name, connect, self._encoders, self._report)
 
     def _announce(self, name: str) -> None:
-        """Tell the migrations of a collection what this process can embed, from now on."""
+        """Start to announce to migrations of a collection which models this process can use."""
         if name not in self._announcers:
             self._announcers[name] = Announcer(self.client, name, self._query_encoders)
             self._announcers[name].start(self)
 
     def _searcher_of(self, others: Sequence[str]) -> Searcher:
-        """Return the searcher of this collection and others, kept for the next search."""
+        """Return the searcher of this collection and others. It is kept for later searches."""
         names = tuple(dict.fromkeys((self.name, *others)))
         if len(names) == 1:
             return self._searcher
         if names not in self._joint_searchers:
             self._joint_searchers[names] = SeveralSearcher(self.client, self.server, names, self._query_encoders)
-            for name in names[1:]:  # their migrations, too, want to know what readers can embed
+            for name in names[1:]:  # migrations of the other collections also need to know which models readers have
                 self._announce(name)
         return self._joint_searchers[names]
 

@@ -1,4 +1,4 @@
-"""Settings of osembed.toml and of the environment: every name and value is checked before anything is done with one of them."""
+"""Settings in osembed.toml and the environment. All names and values are checked before any of them is used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from osembed.limits import LIMITS, Misfit, convert_value, guess_name
 
 PREFIX = "OSEMBED_"
 SECRETS = ("OSEMBED_USER", "OSEMBED_PASSWORD")
-# Variables without an option; docs/settings.md says what each means.
+# Variables without an option; docs/settings.md documents them.
 VARIABLES = (
     *SECRETS,
     "OSEMBED_PASSWORD_FILE",
@@ -34,18 +34,18 @@ VARIABLES = (
 _OF_TESTS = ("OSEMBED_DATA", "OSEMBED_SLOW")
 _SECRET = re.compile(r"(user|user-?name|.*pass(word|wd|phrase)?|.*(secret|token|credentials?|api-?key)s?)")
 _HEAP = re.compile(r"[1-9]\d{0,9}[kmg]", re.ASCII | re.IGNORECASE)
-_CONSENT = "A file or a variable must not answer for a person."
+_CONSENT = "A file or a variable must not consent for a person."
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One option, as a file or the environment may give it.
+    """One option that a file or the environment may set.
 
     Attributes:
-        name: its key in osembed.toml, which is its long name on the command line.
+        name: its key in osembed.toml, which is also its long name on the command line.
         field: its name in Python.
-        kind: what it may be; see `limits.convert`.
-        consent: whether it counts on the command line only.
+        kind: the allowed values; see `limits.convert`.
+        consent: whether it is accepted on the command line only.
     """
 
     name: str
@@ -55,13 +55,13 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """Its name in the environment."""
+        """The name of its environment variable."""
         return PREFIX + self.name.replace("-", "_").upper()
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What the table of a command may hold: its settings by name, and the tables of its steps."""
+    """The allowed content of a command's table: its settings by name, and the tables of its steps."""
 
     settings: Mapping[str, Setting]
     steps: Mapping[str, Schema] = field(default_factory=dict)
@@ -75,25 +75,25 @@ class Schema:
 
 
 def config_file() -> Path | None:
-    """Return the configuration file, where there is one. Raises InputError where a named one is missing."""
+    """Return the configuration file, or None. Raises InputError if OSEMBED_CONFIG names a missing one."""
     named = os.environ.get("OSEMBED_CONFIG")
     file = Path(named or "osembed.toml")
     try:
         there = file.exists()
     except (OSError, ValueError) as error:
-        raise InputError(f"OSEMBED_CONFIG: {file} cannot be looked at: {error}.") from error
+        raise InputError(f"OSEMBED_CONFIG: {file} cannot be accessed: {error}.") from error
     if named and not there:
         raise InputError(
-            f"OSEMBED_CONFIG names {file}, which is not there.", "Its settings would be missed.", "Check the path, or unset it."
+            f"OSEMBED_CONFIG names {file}, which does not exist.", "Its settings would be missing.", "Check the path, or unset it."
         )
     return file if there else None
 
 
 def read_defaults(file: Path, schema: Schema) -> dict[str, Any]:
-    """Read a configuration file into a tree of defaults: those of a command, and under the names of its steps theirs.
+    """Read a configuration file. Returns a tree of defaults: a command's own defaults, and those of its steps under their names.
 
-    Top-level keys are for every command that has such an option, tables for one command and its steps. Raises InputError naming file and key
-    where anything in the file is unknown, secret, consent or of the wrong type.
+    Top-level keys apply to every command with such an option, tables to one command and its steps. Raises InputError with file and key if
+    anything in the file is unknown, a secret, consent, or of the wrong type.
     """
     try:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -101,14 +101,14 @@ def read_defaults(file: Path, schema: Schema) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{file} is not valid TOML: {error}.") from error
     except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}.", "Its settings would be missed.", "Check OSEMBED_CONFIG.") from error
+        raise InputError(f"{file} cannot be read: {error.strerror}.", "Its settings would be missing.", "Check OSEMBED_CONFIG.") from error
     return _defaults(file, settings, schema)
 
 
 def check_environment(schema: Schema, variables: Mapping[str, str]) -> Iterator[str]:
-    """Check every variable of ours; yield a notice for each that is not known: it may be another program's.
+    """Check every OSEMBED_ variable; yield a notice for each unknown one, which may belong to another program.
 
-    Raises InputError naming the variable where one gives consent, or is not what its option wants.
+    Raises InputError with the variable's name if it gives consent or has an invalid value.
     """
     options = {setting.variable: setting for setting in schema.all_settings().values()}
     for name, text in sorted(variables.items()):
@@ -127,7 +127,7 @@ def check_environment(schema: Schema, variables: Mapping[str, str]) -> Iterator[
 def _check_variable(setting: Setting, text: str) -> None:
     if setting.consent:
         raise InputError(f"{setting.variable} is set.", _CONSENT, f"Unset it, and type --{setting.name}.")
-    if setting.kind != list[str]:  # several texts need no check
+    if setting.kind != list[str]:  # any text is a valid list of texts
         _fitting(setting.variable, text, setting.kind, text=True)
 
 
@@ -150,13 +150,13 @@ def _defaults(
 
 
 def _value(where: str, name: str, value: Any, known: Mapping[str, Setting], names: Sequence[str]) -> Any:
-    """Return the value of a key as its option wants it."""
+    """Return the value of a key, converted for its option. Raises InputError."""
     setting = known.get(name)
     if setting is None:
         what = "table" if isinstance(value, dict) else "setting"
         raise InputError(f"{where}: there is no such {what}.{guess_name(name, names)}", "", "docs/settings.md lists them all.")
     if setting.consent:
-        raise InputError(f"{where}: '{name}' stands in a configuration file.", _CONSENT, f"Take it out, and type --{name}.")
+        raise InputError(f"{where}: '{name}' is in a configuration file.", _CONSENT, f"Remove it, and type --{name}.")
     return _fitting(where, value, setting.kind)
 
 
@@ -168,20 +168,20 @@ def _fitting(where: str, value: Any, kind: Any, *, text: bool = False) -> Any:
 
 
 def _refuse_secrets(file: Path, table: Mapping[str, Any], place: Sequence[str] = ()) -> None:
-    """Refuse credentials in any table, also as a part of a URL; never show them."""
+    """Raise InputError for credentials in any table, also inside a URL. The message does not show them."""
     for key, value in table.items():
         if isinstance(value, dict):
             _refuse_secrets(file, value, [*place, key])
         elif _SECRET.fullmatch(key.lower().replace("_", "-")) or (key == "url" and _has_user(value, _at(file, key, place))):
             raise InputError(
                 f"{_at(file, key, place)}: the file holds credentials.",
-                "Files like it get shared.",
+                "Such files are easily shared.",
                 "Set OSEMBED_USER and OSEMBED_PASSWORD_FILE.",
             )
 
 
 def _has_user(url: Any, where: str) -> bool:
-    """Whether a URL carries credentials. Raises InputError where it is not a server's."""
+    """Return whether a URL contains credentials. Raises InputError if it is not a server URL."""
     if not isinstance(url, str):
         return False
     try:

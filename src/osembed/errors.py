@@ -1,28 +1,28 @@
-"""The error tree. The library raises these and never prints or exits; the command line translates them once.
+"""The error tree. The library raises these errors and never prints or exits; the command line translates them in one place.
 
 OsembedError            exit code 1
-├── InputError          2  an option, a query, a filter or a file that cannot be used as given
-│   └── NoPapersError   1  an input of which no record is a paper
+├── InputError          2  an option, a query, a filter or a file that cannot be used
+│   └── NoPapersError   1  an input without papers
 ├── ModelError          1  model files missing, damaged, unsafe or not understood
 ├── IdentityError       1  two models, or a model and a collection, that must not be mixed
 ├── NodeError           1  the embedded OpenSearch could not be installed, started or stopped
-├── ClusterError        1  the server cannot be reached, is not an OpenSearch, or refuses
+├── ClusterError        1  the server cannot be reached, is not OpenSearch, or refuses
 │   ├── AuthError       1  credentials or permissions
-│   ├── UnsettledError  1  an answer that covers a part only, or a change that was not acknowledged
-│   │   └── LastingError 1  it has been waited for as long as the settings say: nobody waits again
-│   ├── UnavailableError 1  the server says that it cannot answer now: overloaded, short of memory, without a manager
-│   ├── MissingError    1  the server says that an index or a document is not there
-│   ├── ConflictError   1  somebody else changed it first
-│   ├── BlockedError    1  an index that is blocked, by a person, a full disk or a migration
+│   ├── UnsettledError  1  a partial response, or a change that was not acknowledged
+│   │   └── LastingError 1  the same after waiting for as long as the settings allow: do not wait again
+│   ├── UnavailableError 1  the server is temporarily unavailable: overloaded, short of memory, without a manager
+│   ├── MissingError    1  the server says that an index or a document does not exist
+│   ├── ConflictError   1  another process changed it first
+│   ├── BlockedError    1  an index that is blocked by a person, a full disk or a migration
 │   └── RefusedError    1  any other request that the server does not accept
-├── PruneError          1  papers that are gone from their folder, and were not removed from the collection
-├── OutputError         1  a file of this machine that cannot be written
+├── PruneError          1  papers that are gone from their folder but were not removed from the collection
+├── OutputError         1  a local file that cannot be written
 ├── CollectionError     1  aliases and indexes that are missing, foreign or contradictory
-│   ├── DroppedError    1  a collection that was taken away by `osembed drop`
+│   ├── DroppedError    1  a collection that was deleted by `osembed drop`
 │   └── NoPaperError    1  a paper that the collection does not have
-└── BusyError           3  somebody else holds what this command needs
+└── BusyError           3  another process holds what this command needs
 
-Every message has three parts: what was found, why that stops us, what to type next.
+Every message has three parts: what was found, why that is a problem, what to do next.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ from typing import Any
 
 
 class OsembedError(Exception):
-    """Base of all errors that osembed raises on purpose."""
+    """Base of all errors that osembed raises deliberately.
+
+    Attributes:
+        found, why, hint: the three parts of the message; each may be "".
+        exit_code: of the command line.
+    """
 
     exit_code = 1
 
@@ -41,13 +46,13 @@ class OsembedError(Exception):
 
 
 class InputError(OsembedError):
-    """Something the caller gave cannot be used as given."""
+    """An argument, option or file from the caller cannot be used."""
 
     exit_code = 2
 
 
 class NoPapersError(InputError):
-    """An input was read to its end, and nothing of it can be indexed."""
+    """An input was read to its end, but holds nothing that can be indexed."""
 
     exit_code = 1
 
@@ -57,7 +62,7 @@ class ModelError(OsembedError):
 
 
 class IdentityError(OsembedError):
-    """Two vector spaces that must never mix."""
+    """Two models, or a model and a collection, have different vector spaces, which must never mix."""
 
 
 class NodeError(OsembedError):
@@ -65,15 +70,15 @@ class NodeError(OsembedError):
 
 
 class ClusterError(OsembedError):
-    """The server cannot be reached, is not an OpenSearch, or refuses the request."""
+    """The server cannot be reached, is not OpenSearch, or refuses the request."""
 
 
 class AuthError(ClusterError):
     """The server refuses these credentials or permissions.
 
     Attributes:
-        actions: the permissions that lack, as OpenSearch names them; () where it names none.
-        where: the index that they are for, "" for the cluster.
+        actions: the missing permissions in OpenSearch's names; () if it names none.
+        where: the index that they are for; "" for the cluster.
     """
 
     actions: tuple[str, ...] = ()
@@ -81,27 +86,27 @@ class AuthError(ClusterError):
 
 
 class UnsettledError(ClusterError):
-    """An answer covers a part only, or a change was not acknowledged: nothing may be concluded from it."""
+    """A response is partial, or a change was not acknowledged. Nothing may be concluded from it."""
 
     def __init__(self, found: str, why: str = "What was read may be incomplete.", hint: str = "") -> None:
-        super().__init__(found, why, hint or "See to the server (`osembed doctor`), then run the command again.")
+        super().__init__(found, why, hint or "Check the server (`osembed doctor`), then run the command again.")
 
 
 class LastingError(UnsettledError):
-    """What troubles the server has lasted for as long as it may be waited for (OSEMBED_PATIENCE_SECONDS)."""
+    """A problem of the server has lasted for OSEMBED_PATIENCE_SECONDS, the longest time to wait."""
 
 
 class UnavailableError(ClusterError):
-    """The server says that it cannot answer now: it is overloaded, short of memory, or without an elected manager."""
+    """The server is temporarily unavailable: overloaded, short of memory, or without an elected manager."""
 
 
 class RefusedError(ClusterError):
     """The server does not accept a request.
 
     Attributes:
-        status: of the answer.
-        kind: OpenSearch's name for it, such as `resource_already_exists_exception`.
-        detail: the answer's body.
+        status: the HTTP status.
+        kind: OpenSearch's name of the error, such as `resource_already_exists_exception`.
+        detail: the response's body.
     """
 
     def __init__(self, found: str, why: str = "", hint: str = "", *, status: int = 400, kind: str = "", detail: Any = None) -> None:
@@ -110,11 +115,11 @@ class RefusedError(ClusterError):
 
 
 class MissingError(RefusedError):
-    """The server says that an index, an alias or a document is not there (404)."""
+    """The server says that an index, an alias or a document does not exist (404)."""
 
 
 class ConflictError(RefusedError):
-    """Somebody else changed or created it first (409)."""
+    """Another process changed or created it first (409)."""
 
 
 class BlockedError(RefusedError):
@@ -122,10 +127,10 @@ class BlockedError(RefusedError):
 
 
 class PruneError(OsembedError):
-    """Papers are gone from their folder or file, and were not removed from the collection.
+    """Papers are gone from their folder or file but were not removed from the collection.
 
     Attributes:
-        summary: what the ingest did all the same.
+        summary: the summary of the ingest, which did everything else.
     """
 
     def __init__(self, reasons: list[str], summary: Any) -> None:
@@ -134,7 +139,7 @@ class PruneError(OsembedError):
 
 
 class OutputError(OsembedError):
-    """A file of this machine cannot be written: its disk is full, perhaps."""
+    """A local file cannot be written, for example because the disk is full."""
 
 
 class CollectionError(OsembedError):
@@ -142,14 +147,14 @@ class CollectionError(OsembedError):
 
 
 class DroppedError(CollectionError):
-    """The collection was dropped, perhaps while this command was using it; nothing of it is made anew."""
+    """The collection was dropped, perhaps while this command was using it. It is not created again."""
 
 
 class NoPaperError(CollectionError):
-    """The collection has no paper of this id."""
+    """The collection has no paper with this id."""
 
 
 class BusyError(OsembedError):
-    """Somebody else holds what this command needs."""
+    """Another process holds what this command needs."""
 
     exit_code = 3

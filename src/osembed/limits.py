@@ -1,4 +1,4 @@
-"""What each option may be: one table for the command line, the environment, osembed.toml and Python."""
+"""The allowed values of each option: one table for the command line, the environment, osembed.toml and Python."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 from osembed.errors import InputError
 
-_MOST = 2**31 - 1  # what the server's own numbers hold
+_MOST = 2**31 - 1  # the largest integer in the server's settings
 _ENDLESS = sys.float_info.max
 Mode = Literal["hybrid", "lexical", "vector"]
 Fusion = Literal["min_max", "l2", "z_score", "rrf"]
@@ -80,21 +80,21 @@ LIMITS: dict[str, Whole | Number | tuple[str, ...]] = {
 
 
 class Misfit(ValueError):
-    """A value is not what its option wants; the text says what that is."""
+    """A value is not allowed for its option; the text says what is allowed."""
 
 
 def convert_value(value: Any, kind: Any, *, text: bool = False) -> Any:
-    """Return a value as an option wants it.
+    """Return a value converted to the kind of an option.
 
     Args:
-        value: whatever was given.
-        kind: Whole, Number, the allowed names, or a Python type.
-        text: whether the value is the text of a command line or a variable, to be read as a number or as true or false.
+        value: the given value.
+        kind: Whole, Number, a tuple of allowed names, or a Python type.
+        text: whether the value is text from the command line or a variable, which may be parsed as a number or as true or false.
 
     Raises:
-        Misfit: it is something else.
+        Misfit: the value is not allowed.
     """
-    import msgspec  # late: `osembed --help` needs none of it
+    import msgspec  # imported late, because `osembed --help` does not need it
 
     plain = _plain(value)
     if text and kind is bool:
@@ -106,7 +106,7 @@ def convert_value(value: Any, kind: Any, *, text: bool = False) -> Any:
 
 
 def checked_value(option: str, value: Any, kind: Any = None) -> Any:
-    """Return a value as the option of this name wants it. Raises InputError naming option, value and what is allowed."""
+    """Return a value converted for the option of this name. Raises InputError with option, value and what is allowed."""
     try:
         return convert_value(value, LIMITS[option] if kind is None else kind)
     except Misfit as error:
@@ -114,7 +114,7 @@ def checked_value(option: str, value: Any, kind: Any = None) -> Any:
 
 
 def check_fields(options: Any) -> None:
-    """Check and convert every field of an options object: by the table where its name stands there, else by its type."""
+    """Check and convert every field of an options object, by the table if its name is in it, else by its type. Raises InputError."""
     hints = get_type_hints(type(options))
     for field in fields(options):
         value = getattr(options, field.name)
@@ -125,7 +125,7 @@ def check_fields(options: Any) -> None:
 
 
 def describe(kind: Any) -> str:
-    """Say in words what an option wants."""
+    """Return the allowed values of an option in words."""
     if isinstance(kind, Whole | Number):
         noun = "a whole number" if isinstance(kind, Whole) else "a number"
         endless = kind.high in (_MOST, _ENDLESS)
@@ -136,7 +136,7 @@ def describe(kind: Any) -> str:
 
 
 def guess_name(value: Any, names: Any) -> str:
-    """Return " Did you mean …?" where one of the names is close to what was given, else ""."""
+    """Return " Did you mean …?" if one of the names is similar to the value, else ""."""
     if not isinstance(value, str) or not isinstance(names, Iterable) or isinstance(names, Whole | Number):
         return ""
     import difflib
@@ -147,7 +147,7 @@ def guess_name(value: Any, names: Any) -> str:
 
 
 def _annotated(kind: Any) -> Any:
-    """Return the type that the library checks by."""
+    """Return the type annotation for msgspec."""
     from typing import Annotated
 
     from msgspec import Meta
@@ -158,7 +158,7 @@ def _annotated(kind: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return paths as texts and the numbers of numpy as Python's, also in a list."""
+    """Return paths as strings and numpy numbers as Python numbers, also inside a list."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, os.PathLike):

@@ -1,4 +1,4 @@
-"""Which collections a server has."""
+"""List the collections on a server."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from osembed.opensearch.patience import Report, until_settled
 def collections(
     url: str | None = None, *, ca_cert: str = "", insecure: bool = False, report: Report = lambda _: None
 ) -> list[CollectionInfo]:
-    """Return the collections of a server, by name; `report` is told where this user may not be shown all of them.
+    """Return the collections on a server, sorted by name. Calls `report` if some may be hidden from this user.
 
     Args:
         url, ca_cert, insecure, report: as for Collection.
 
     Raises:
-        AuthError: this user may not ask which indexes there are: that is not to say that there are none.
+        AuthError: this user may not list indexes; there may be collections nevertheless.
     """
     client = Collection(url=url, ca_cert=ca_cert, insecure=insecure, report=report).client
     found = until_settled(lambda: find_collections(client), report=report, only=UnavailableError)

@@ -1,4 +1,4 @@
-"""The folders that osembed uses: data that must survive (the node, dead letters) and a cache that may be deleted at any time."""
+"""osembed's folders: data that must be kept (the node, dead letters), and a cache that may be deleted at any time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a stage of a stream in a thread of its own, with a bounded queue between it and the next."""
+"""Run a stage of a stream in its own thread, with a bounded queue between it and the next stage."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _END = object()
 
 
 def staged(source: Iterable[T], depth: int = 1) -> Generator[T, None, None]:
-    """Yield what `source` yields, produced ahead in a thread; at most `depth` items wait.
+    """Yield the items of `source`, which runs ahead in a thread. At most `depth` items wait in the queue.
 
-    An error in the source is raised here. Closing this generator ends the thread after the item it is working on.
+    An error in the source is raised here. Closing this generator ends the thread after its current item.
     """
     stage = _Stage(source, depth)
     try:
@@ -45,7 +45,7 @@ class _Stage:
 
     def close(self) -> None:
         self._closing.set()
-        if self._thread is not threading.current_thread():  # a forgotten generator may be collected in any thread
+        if self._thread is not threading.current_thread():  # garbage collection may close a generator in any thread
             self._thread.join()
 
     def _produce(self) -> None:

@@ -1,1 +1,1 @@
-"""Text to vectors. Only this package imports torch and sentence-transformers; `tokens` needs neither."""
+"""Embed texts. Only this package imports torch and sentence-transformers."""

@@ -1,4 +1,4 @@
-"""Queries of many threads, embedded together: while one forward runs, those that arrive wait, and share the next."""
+"""Batch the queries of many threads: queries that arrive during a forward pass wait and share the next one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-_MOST = 64  # queries per forward: more of them would make the first wait without gain
+_MOST = 64  # queries per forward pass; more would delay the first ones without a gain
 
 
 @dataclass(eq=False)
 class _Asked:
-    """One query.
+    """One waiting query.
 
     Attributes:
-        called: set when the query is settled, or when its thread is to run the next forward.
-        vector, error: how it was settled.
+        called: set when the query has a result, or when its thread must run the next forward pass.
+        vector, error: the result.
     """
 
     text: str
@@ -28,9 +28,10 @@ class _Asked:
 
 
 class QueryBatcher:
-    """Turns concurrent calls for one vector each into few calls for many. A call that meets no other waits for nobody.
+    """Merges concurrent calls for one vector each into few calls for many. A call without concurrent ones does not wait.
 
-    Whoever comes while nothing runs leads: it embeds what waits, itself included, and hands the lead to the first of those that came meanwhile.
+    A thread that arrives while nothing runs becomes the leader. It embeds all waiting queries, including its own, and then makes the first
+    thread that arrived in the meantime the next leader.
     """
 
     def __init__(self, embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> None:
@@ -40,7 +41,7 @@ class QueryBatcher:
         self._led = False
 
     def vector(self, text: str) -> NDArray[np.float32]:
-        """Return the vector of one text: float32 [dimension]. Raises what the forward that it was part of raised."""
+        """Return the vector of one text: float32 [dimension]. Raises the error of the forward pass that it was part of."""
         asked = _Asked(text)
         with self._guard:
             self._waiting.append(asked)
@@ -59,16 +60,16 @@ class QueryBatcher:
         return asked.vector
 
     def _lead(self) -> None:
-        """Embed the first of those who wait, of whom this thread is one, and call the next to lead."""
+        """Embed the first waiting queries, including this thread's, then pass on the lead."""
         with self._guard:
             batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
         try:
             for asked, vector in zip(batch, self._embed([asked.text for asked in batch]), strict=True):
                 asked.vector = vector
-        except Exception as error:  # each of the waiting threads raises it
+        except Exception as error:  # every waiting thread raises it
             for asked in batch:
                 asked.error = error
-        except BaseException:  # this thread is interrupted, and the others' queries are still to be embedded
+        except BaseException:  # this thread is interrupted, but the queries of the others must still be embedded
             with self._guard:
                 self._waiting = batch[1:] + self._waiting
             batch = []
@@ -79,7 +80,7 @@ class QueryBatcher:
             self._hand_on()
 
     def _leave(self, asked: _Asked) -> None:
-        """Go without a vector, as this thread is interrupted; the lead must not be lost with it."""
+        """Withdraw the query of an interrupted thread. If it was called to lead, pass on the lead."""
         with self._guard:
             waits = asked in self._waiting
             if waits:
@@ -88,7 +89,7 @@ class QueryBatcher:
             self._hand_on()
 
     def _hand_on(self) -> None:
-        """Call the first of those who wait to lead."""
+        """Make the first waiting thread the leader."""
         with self._guard:
             self._led = bool(self._waiting)
             for asked in self._waiting[:1]:

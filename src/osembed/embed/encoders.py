@@ -1,4 +1,4 @@
-"""Encoders by identity: whoever embeds for an index gets the very model of that index, found by the hash of its weights."""
+"""Encoders by identity: an index is always used with its own model, which is found by the hash of its weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from osembed.models.registry import find_model
 
 
 class Encoders:
-    """Loads each model once, and admits it to an index only when it makes that index's vectors."""
+    """Loads each model once, and allows it for an index only if it reproduces that index's vectors."""
 
     def __init__(self, device: str = "auto", precision: str = "auto") -> None:
         self._device, self._precision = device, precision
@@ -31,13 +31,13 @@ class Encoders:
         return choose_device(self._device) == "cpu"
 
     def gently(self) -> AbstractContextManager[None]:
-        """Leave room for others on this machine while a block runs: embed with one thread less, at a low priority."""
+        """Leave CPU time for other processes while a block runs: embed with one thread less, at a low priority."""
         from osembed.embed.native.threads import lower_priority
 
         return lower_priority()
 
     def load(self, model: Model) -> Encoder:
-        """Return the encoder of a model."""
+        """Return the encoder of a model; load it if needed. Raises ModelError, InputError."""
         from osembed.embed.load import load_encoder
 
         key = identify(model).hash
@@ -50,11 +50,12 @@ class Encoders:
         """Return the encoder of an index.
 
         Args:
-            stored: the model as the index describes it.
-            recall_witness: returns the stored witness vectors of an identity; given, the backend is tested against them.
+            stored: the model in the index's metadata.
+            recall_witness: returns the stored witness vectors of an identity. If given, the backend is tested against them.
 
         Raises:
-            ModelError: this machine lacks the model. IdentityError: it has another one under that name.
+            ModelError: the model is not on this machine.
+            IdentityError: the model or backend on this machine produces other vectors.
         """
         identity = stored.identity.hash
         encoder = self._loaded.get(identity) or self.load(model_of(stored))
@@ -67,28 +68,28 @@ class Encoders:
 
 
 def model_of(stored: StoredModel) -> Model:
-    """Find the model of an index on this machine by the hash of its weights, whatever it is called here."""
+    """Return the model of an index, found on this machine by the hash of its weights and not by its name. Raises as `Encoders.of`."""
     weights = stored.identity.weights
     model = find_model(weights, stored.path or stored.name) or find_model(weights, stored.name)
     if model is None:
         raise ModelError(
             f"The collection '{stored.collection}' is embedded with {stored.name}, which is not on this machine.",
-            "Another model would make vectors of another space.",
-            "Put its folder under a directory named in OSEMBED_MODELS (it is recognised by the hash of its weights).",
+            "Another model would produce vectors of another space.",
+            "Put its folder into a directory that OSEMBED_MODELS names (it is recognised by the hash of its weights).",
         )
     model = replace(model, spec=spec_of(stored.identity, model.spec))
     difference = stored.identity.difference(identify(model))
     if difference:
         raise IdentityError(
             f"{model.folder} has the weights of '{stored.collection}', but differs in {difference}.",
-            "Its vectors would be of another space.",
-            "Restore the files that the collection was made with.",
+            "It would produce vectors of another space.",
+            "Restore the files that the collection was created with.",
         )
     return model
 
 
 def spec_of(identity: Identity, spec: ModelSpec) -> ModelSpec:
-    """Return the settings that an identity fixes, so that a folder's own defaults cannot change them."""
+    """Return a spec with the settings that an identity fixes, so that the folder's own settings cannot change them."""
     separator = identity.passage_template.removeprefix("{title}").removesuffix("{text}")
     return replace(
         spec,
@@ -104,5 +105,5 @@ def spec_of(identity: Identity, spec: ModelSpec) -> ModelSpec:
 
 
 def witness_passages(spec: ModelSpec) -> list[str]:
-    """Return the witness texts as passages of a model."""
+    """Return the witness texts in the form of a model's passages."""
     return [spec.passage("", text) for text in WITNESS_TEXTS]

@@ -1,4 +1,4 @@
-"""Forwards by sentence-transformers: for architectures that osembed's own forward does not know."""
+"""Run models with sentence-transformers, for architectures that osembed's own forward pass does not support."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from osembed.passages.tokens import Tokens
 
 
 class LibraryEncoder(LocalEncoder):
-    """A model of any other architecture, run by sentence-transformers."""
+    """A model of any other architecture, run by sentence-transformers. Raises ModelError if it cannot be loaded."""
 
     def __init__(self, model: Model, device: str) -> None:
         from sentence_transformers import SentenceTransformer
@@ -30,23 +30,23 @@ class LibraryEncoder(LocalEncoder):
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True},
             )
-        except (ValueError, KeyError, TypeError, AttributeError, ImportError, OSError) as error:  # an architecture that it does not know
+        except (ValueError, KeyError, TypeError, AttributeError, ImportError, OSError) as error:  # an unsupported architecture
             kind = model.config.get("model_type", "none")
             raise ModelError(
-                f"{model.folder} cannot be loaded: neither osembed nor sentence-transformers knows its architecture (model_type '{kind:.60}'),"
-                f" or its files do not fit it: {' '.join(str(error).split())[:200]}",
+                f"{model.folder} cannot be loaded: osembed and sentence-transformers do not support its architecture (model_type '{kind:.60}'),"
+                f" or its files do not match it: {' '.join(str(error).split())[:200]}",
                 "Nothing can be embedded without it.",
-                "Check the folder, or choose a model of `osembed models`.",
+                "Check the folder, or choose a model from `osembed models`.",
             ) from error
         self._transformer.max_seq_length = model.spec.max_length
 
     @property
     def backend(self) -> str:
-        """The backend in words, as provenance and messages name it."""
+        """The backend in words, for provenance and messages."""
         return f"sentence-transformers {self.precision} on {self.device}"
 
     def embed(self, tokens: Tokens, stopped: Callable[[], bool] = lambda: False) -> Vectors:
-        """Embed the texts of `tokens`, all in one go: float32 [texts, dimension]."""
+        """Embed the texts of `tokens` in one call: float32 [texts, dimension]. `stopped` is ignored."""
         with self._lock:
             vectors = self._transformer.encode(
                 list(tokens.texts),

@@ -1,4 +1,4 @@
-"""Models to encoders: which of the three runs a model, where, and in which precision."""
+"""Load models: choose the encoder, the device and the precision."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from osembed.models.folder import Model
 
 
 def load_encoder(model: Model, *, device: str = "auto", precision: str = "auto") -> Encoder:
-    """Load a model's weights.
+    """Load a model and return its encoder.
 
     Args:
-        model: from `open_model`.
-        device: cpu, cuda, or auto (a GPU when there is one).
-        precision: fp32, bf16, fp16, or auto: fp16 on a GPU, bf16 on a CPU whose instruction set has it, else fp32.
+        model: the model, from `open_model`.
+        device: cpu, cuda, or auto (a GPU if there is one).
+        precision: fp32, bf16, fp16, or auto: fp16 on a GPU, bf16 on a CPU that supports it in hardware, else fp32.
 
     Raises:
-        ModelError: the files do not fit the architecture. InputError: a device or precision that is not there.
+        ModelError: the files do not match the architecture.
+        InputError: the device or precision is not available.
     """
     if model.graph:
         if device == "cuda":
-            raise InputError(f"{model.spec.name} is an OpenVINO graph, which runs on the CPU.", "", "Leave --device out.")
+            raise InputError(f"{model.spec.name} is an OpenVINO graph, which runs on the CPU.", "", "Leave out --device.")
         return OpenvinoEncoder(model, _choose_precision(precision, "cpu"))
     chosen = choose_device(device)
     if not is_native(model):
@@ -36,7 +37,7 @@ def load_encoder(model: Model, *, device: str = "auto", precision: str = "auto")
 
 
 def is_native(model: Model) -> bool:
-    """Whether osembed's own forward computes a model."""
+    """Return whether osembed's own forward pass supports a model."""
     config = model.config
     return (
         model.graph is None
@@ -50,11 +51,11 @@ def is_native(model: Model) -> bool:
 
 
 def choose_device(device: str) -> str:
-    """Return cpu or cuda for a device as people name it."""
+    """Return cpu or cuda for cpu, cuda or auto. Raises InputError if it is not available."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("This machine has no usable GPU.", "--device cuda needs one.", "Leave --device out.")
+        raise InputError("This machine has no usable GPU.", "--device cuda needs one.", "Leave out --device.")
     if device not in ("cpu", "cuda"):
         raise InputError(f"There is no device '{device}'.", "", "Use cpu, cuda or auto.")
     return device
@@ -69,7 +70,7 @@ def _choose_precision(precision: str, device: str) -> str:
 
 
 def has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than fp32."""
+    """Return whether this CPU multiplies bfloat16 in hardware. On other CPUs bf16 is slower than fp32."""
     try:
         flags = next(line for line in open("/proc/cpuinfo") if line.startswith("flags")).split()  # noqa: SIM115
     except (OSError, StopIteration):

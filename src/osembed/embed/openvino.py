@@ -1,4 +1,4 @@
-"""Forwards by OpenVINO, on a CPU: for models whose weights are one of its graphs, such as those that `osembed models quantise` makes."""
+"""Run models with OpenVINO on a CPU, for models that are OpenVINO graphs, such as those from `osembed models quantise`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenvinoEncoder(BatchEncoder):
-    """A model whose weights are an OpenVINO graph. Raises ModelError where OpenVINO is missing or cannot read it."""
+    """A model whose weights are an OpenVINO graph. Raises ModelError if OpenVINO is missing or cannot read the graph."""
 
     def __init__(self, model: Model, precision: str) -> None:
         assert model.graph is not None
         quantised = b"FakeQuantize" in model.graph.read_bytes()
-        # With the rest of an int8 graph in bf16, OpenVINO 2026.4 computes texts of 32 tokens wrongly (cosine 0.9 and less).
+        # If the rest of an int8 graph runs in bf16, OpenVINO 2026.4 gives wrong results for texts of 32 tokens (cosine 0.9 and less).
         self._graph = Graph(model.graph, "f32" if quantised else _HINTS[precision], torch.get_num_threads())
         super().__init__(model, "cpu", "int8" if quantised else precision)
 
     @property
     def backend(self) -> str:
-        """The backend in words, as provenance and messages name it."""
+        """The backend in words, for provenance and messages."""
         return f"OpenVINO {self.precision} on cpu"
 
     def _lay_out(self, rows: Sequence[Sequence[int]]) -> Layout:
@@ -45,19 +45,23 @@ class OpenvinoEncoder(BatchEncoder):
 
 
 class Graph:
-    """A compiled graph: a block of token ids in, hidden states out. Thread-safe; one block at a time has all cores."""
+    """A compiled graph from blocks of token ids to hidden states. Thread-safe; one block at a time uses all cores."""
 
     def __init__(self, path: Path, hint: str, cores: int) -> None:
         core = load_openvino().Core()
-        # Pinned threads of two processes would sit on the same cores.
+        # Without pinning, because pinned threads of two processes would share the same cores.
         settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": cores, "ENABLE_CPU_PINNING": False}
         try:
             self._request = core.compile_model(path, "CPU", settings).create_infer_request()
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot read {path}: {error}.", "Its vectors cannot be made.", "Make it again.") from error
+            raise ModelError(f"OpenVINO cannot read {path}: {error}.", "The model cannot be used.", "Quantise the model again.") from error
         self._inputs = [port.get_any_name() for port in self._request.model_inputs]
         if not set(self._inputs) <= set(_INPUTS):
-            raise ModelError(f"{path} wants {', '.join(self._inputs)}.", f"osembed gives {', '.join(_INPUTS)}.", "Make it again.")
+            raise ModelError(
+                f"{path} has the inputs {', '.join(self._inputs)}.",
+                f"osembed provides {', '.join(_INPUTS)}.",
+                "Quantise the model again.",
+            )
         self._lock = threading.Lock()
 
     def __call__(self, block: Block) -> Tensor:
@@ -71,10 +75,10 @@ class Graph:
 
 
 def load_openvino() -> Any:
-    """Import OpenVINO, without its telemetry: converting a model would report to its makers, unasked. Raises ModelError where it is missing."""
+    """Import and return OpenVINO without its telemetry, which would report each conversion. Raises ModelError if it is missing."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # the documented way to make an import fail
     try:
         import openvino
     except ImportError as error:
-        raise ModelError("OpenVINO is not installed.", "Int8 models are its graphs.", "pip install 'osembed[openvino]'") from error
+        raise ModelError("OpenVINO is not installed.", "Int8 models are OpenVINO graphs.", "pip install 'osembed[openvino]'") from error
     return openvino

@@ -1,7 +1,7 @@
-"""Make a model of int8 weights and activations from one of the known families, as an OpenVINO graph in a folder of its own.
+"""Quantise a model to int8 weights and activations, as an OpenVINO graph in a new folder.
 
-Post-training quantisation with SmoothQuant (Xiao et al. 2023) by NNCF: texts are run through the model to see how large its activations get.
-The vectors are others than the model's own (cosine about 0.99), so the folder is another model, with an identity of its own.
+This is post-training quantisation with SmoothQuant (Xiao et al. 2023) by NNCF: texts are run through the model to measure the range of its
+activations. The vectors differ from the original model's (cosine about 0.99), so the result is a different model with its own identity.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from osembed.papers.paper import Paper
 from osembed.passages.chunk import ChunkRule, cut_papers, start_of
 from osembed.passages.tokens import Tokeniser, Tokens
 
-_READ = 5000  # passages, of which the sample is taken
-_SAMPLES = 300
-_LEAST = 30
-_ROUNDS = 3
+_READ = 5000  # passages from which the sample is drawn
+_SAMPLES = 300  # passages to quantise with
+_LEAST = 30  # fewest passages to quantise with
+_ROUNDS = 3  # speed measurements per model
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """An int8 model beside the one it was made from, on this machine.
+    """An int8 model compared with its original on this machine.
 
     Attributes:
-        folder: where it is.
-        cosine_min, cosine_mean: of its vectors to the model's own in fp32, over the texts it was made with.
-        texts_per_s: backend in words → rate; the int8 model's last.
+        folder: its folder.
+        cosine_min, cosine_mean: cosine of its vectors to the original's in fp32, over the texts it was quantised with.
+        texts_per_s: backend in words → rate; the int8 model is last.
     """
 
     folder: str
@@ -50,13 +50,13 @@ class Quantised:
 
     @property
     def pays(self) -> bool:
-        """Whether it is faster here than the model as osembed runs it by itself."""
+        """Whether it is faster on this machine than the original model."""
         plain, small = self.texts_per_s.values()
         return small > plain
 
 
 def sample_passages(papers: Iterable[Paper], model: Model) -> list[str]:
-    """Return passages of papers to quantise with: spread over the first thousands, every second one cut short, so that all lengths occur."""
+    """Return passages to quantise with, drawn from the first thousands. Every second one is shortened, so that all lengths occur."""
     tokeniser, passages = Tokeniser(model), []
     for paper in papers:
         [(chunks, _)] = cut_papers([paper], ChunkRule(), model.spec, tokeniser)
@@ -69,29 +69,28 @@ def sample_passages(papers: Iterable[Paper], model: Model) -> list[str]:
 
 
 def quantise(model: Model, papers: Iterable[Paper], target: Path) -> Quantised:
-    """Write the int8 model of a model into a new folder, whole or not at all, and compare the two.
+    """Write the int8 version of a model into a new folder, completely or not at all, and return the comparison of both.
 
     Args:
-        model: of a family that osembed's own forward serves.
-        papers: some of those that will be embedded, or like them; read until there are passages enough.
-        target: the folder, which must not exist.
+        model: a model that osembed's own forward pass supports.
+        papers: papers like those that will be embedded; they are read until there are enough passages.
+        target: the new folder, which must not exist.
 
     Raises:
-        InputError: the folder exists, or there are too few texts. ModelError: the model is of another family, or OpenVINO or NNCF is missing.
+        InputError: the folder exists, or there are too few texts.
+        ModelError: the model's architecture is not supported, or OpenVINO or NNCF is missing.
     """
     from osembed.embed.load import is_native
     from osembed.embed.traced import graph_of, save_graph
 
     if target.exists():
-        raise InputError(f"{target} exists.", "Nothing is overwritten.", "Give --to another folder.")
+        raise InputError(f"{target} exists.", "osembed does not overwrite it.", "Use another folder for --to.")
     if not is_native(model):
-        raise ModelError(
-            f"{model.spec.name} is of an architecture that osembed cannot quantise.", "", "Choose a BERT, MPNet or XLM-R model."
-        )
+        raise ModelError(f"{model.spec.name} has an architecture that osembed cannot quantise.", "", "Choose a BERT, MPNet or XLM-R model.")
     graph, texts = graph_of(model), sample_passages(papers, model)
     if len(texts) < _LEAST:
         found = f"There are {len(texts)} passages to quantise with"
-        raise InputError(f"{found}, {_LEAST} are needed.", "Too few do not show how large activations get.", "Name more papers.")
+        raise InputError(f"{found}, {_LEAST} are needed.", "Fewer do not show the range of activations.", "Use more papers.")
     small = _quantised(graph, Tokeniser(model).tokenise(texts))
     save_graph(model, small, target, {"texts": len(texts), "nncf": version("nncf")})
     return _compare(model, read_model(target), texts)
@@ -116,8 +115,8 @@ def _quantised(graph: Any, tokens: Tokens) -> Any:
     try:
         import nncf
     except ImportError as error:
-        raise ModelError("NNCF is not installed.", "It quantises.", "pip install 'osembed[openvino]'") from error
+        raise ModelError("NNCF is not installed.", "Quantisation needs it.", "pip install 'osembed[openvino]'") from error
     nncf.set_log_level(logging.ERROR)
     samples = [{"input_ids": np.array([row]), "attention_mask": np.ones((1, len(row)), np.int64)} for row in tokens.ids]
-    with redirect_stdout(sys.stderr):  # its progress is no result
+    with redirect_stdout(sys.stderr):  # its progress must not mix with our output
         return nncf.quantize(graph, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(samples))

@@ -1,4 +1,4 @@
-"""The forward as an OpenVINO graph, and the folder that makes a model of it."""
+"""Convert osembed's forward pass into an OpenVINO graph, and save it as a model folder."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from osembed.embed.openvino import load_openvino
 from osembed.models.folder import GRAPH, SETTINGS, Model, settings_of
 
 _KEPT = ("*.json", "*.txt", "*.model", "1_Pooling/*.json", "2_Normalize/*.json", "LICENSE*", "README*")
-_LEFT = ("*.index.json",)  # lists of the weight files that are not copied
+_LEFT = ("*.index.json",)  # indexes of weight files, which are not copied
 
 
 def graph_of(model: Model) -> Any:
-    """Return a model's forward as an OpenVINO graph, its inputs and its output named as sentence-transformers names them."""
+    """Return a model's forward pass as an OpenVINO graph, with the input and output names of sentence-transformers."""
     openvino = load_openvino()
     traced = _Traced(read_weights(model, torch.float32, "cpu", packed=False))
     example = {name: torch.ones(2, 8, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # OpenVINO calls what torch has deprecated
+        warnings.simplefilter("ignore")  # OpenVINO uses deprecated functions of torch
         graph = openvino.convert_model(traced, example_input=example)
     graph.reshape({name: [-1, -1] for name in example})
     graph.outputs[0].get_tensor().set_names({"last_hidden_state"})
@@ -38,7 +38,7 @@ def graph_of(model: Model) -> Any:
 
 
 def save_graph(model: Model, graph: Any, target: Path, notes: Mapping[str, Any]) -> None:
-    """Write a graph and the settings of the model it was made from into a new folder, whole or not at all."""
+    """Write a graph and the settings of its original model into a new folder, completely or not at all."""
     openvino = load_openvino()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
@@ -52,7 +52,7 @@ def save_graph(model: Model, graph: Any, target: Path, notes: Mapping[str, Any])
 
 
 class _Traced(torch.nn.Module):
-    """The forward as a graph: ids and mask of any batch size and length in, hidden states out."""
+    """The forward pass as a module that can be traced: ids and mask [texts, length] to hidden states [texts, length, hidden]."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class _Traced(torch.nn.Module):
 
 
 class _Padded:
-    """A padded batch as a layout, of operations that a graph can hold: nothing depends on the lengths of the texts at hand."""
+    """A padded batch as a layout. It uses only operations that can be traced and do not depend on the lengths of the example."""
 
     def __init__(self, ids: Tensor, mask: Tensor) -> None:
         self.longest: Any = ids.shape[1]

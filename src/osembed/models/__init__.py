@@ -1,1 +1,1 @@
-"""Models on disk: their folders, their settings, their identity."""
+"""Models on disk: folders, settings, identity."""

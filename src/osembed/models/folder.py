@@ -1,4 +1,4 @@
-"""A model's folder: check its files, read the settings they state. Only safetensors and JSON; no remote code, no pickle, no torch."""
+"""Check a model's folder and read its settings. Only safetensors, OpenVINO graphs and JSON: no remote code, no pickle, no torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from osembed.errors import ModelError
 
-GRAPH = "openvino/openvino_model.xml"  # where sentence-transformers keeps it, too
-SETTINGS = "osembed.json"  # beside the weights: a spec as osembed wrote it, over whatever the other files state
+GRAPH = "openvino/openvino_model.xml"  # the same path as in sentence-transformers
+SETTINGS = "osembed.json"  # a spec written by osembed, which overrides the other files
 _PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")
 _SAFE_MODULES = (*_PLAIN_MODULES, "Dense", "LayerNorm")
 _PLACES = ("name", "hub", "package", "assumed")
@@ -25,7 +25,19 @@ _POOLINGS = {
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a model's vectors depend on beside its weights, and where its files come from."""
+    """The settings that a model's vectors depend on besides its weights, and the source of its files.
+
+    Attributes:
+        dimension: numbers per vector.
+        max_length: most tokens that the model reads, with special tokens.
+        pooling: mean, cls or max.
+        normalize: whether vectors are normalised to length 1.
+        similarity: cosine, dot or euclidean.
+        query_prompt, passage_prompt: prefixes of queries and passages.
+        separator: between title and text of a passage.
+        hub, package: hub id, or name of the pip package that contains the files.
+        assumed: settings that the model's files do not state.
+    """
 
     name: str
     dimension: int
@@ -43,7 +55,7 @@ class ModelSpec:
 
     @property
     def space(self) -> str:
-        """The k-NN space: cosine models are normalised, so their inner product is the cosine."""
+        """The k-NN space. Vectors of cosine models are normalised, so their inner product is the cosine."""
         return "l2" if self.similarity == "euclidean" else "innerproduct"
 
     def passage(self, title: str, text: str) -> str:
@@ -58,7 +70,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Model:
-    """A model whose files are on this machine and were checked."""
+    """A model whose files are on this machine and have been checked."""
 
     spec: ModelSpec
     folder: Path
@@ -69,53 +81,53 @@ class Model:
 
     @property
     def graph(self) -> Path | None:
-        """The OpenVINO graph of a model that has no other weights, else None."""
+        """The OpenVINO graph of a model without other weights; else None."""
         return self.folder / GRAPH if _is_graph(self.folder) else None
 
     @property
     def is_plain(self) -> bool:
-        """Whether the model is a transformer with pooling and perhaps normalisation, nothing else."""
+        """Whether the model is a transformer with pooling and optional normalisation, and nothing else."""
         return set(self.modules) <= set(_PLAIN_MODULES)
 
 
 def read_model(folder: Path, spec: ModelSpec | None = None) -> Model:
-    """Check a folder's files and return the model; without `spec`, the settings are what the files state.
+    """Check a folder's files and return the model. Without `spec`, the settings are read from the files.
 
-    Raises ModelError where they are missing, damaged, unsafe or not understood.
+    Raises ModelError if files are missing, damaged, unsafe or not understood.
     """
     try:
         return _checked_model(folder, spec)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:  # values of other types than such files have
-        raise ModelError(f"The settings in {folder} are not understood: {error!r:.100}.", "", "Fetch the model again.") from error
+    except (TypeError, ValueError, KeyError, AttributeError) as error:  # values of unexpected types
+        raise ModelError(f"The settings in {folder} are not understood: {error!r:.100}.", "", "Download the model again.") from error
 
 
 def _checked_model(folder: Path, spec: ModelSpec | None) -> Model:
     config = _read_json(folder / "config.json", folder)
     if not isinstance(config.get("model_type", ""), str):
-        raise ModelError(f"{folder}/config.json states no model_type.", "The architecture decides how it is computed.", "Fetch it again.")
+        raise ModelError(f"{folder}/config.json states no model_type.", "The architecture is unknown.", "Download the model again.")
     if config.get("auto_map"):
         raise ModelError(
-            f"{folder}/config.json asks for code of its own (auto_map).",
+            f"{folder}/config.json requires its own code (auto_map).",
             "osembed runs no remote code.",
-            "Choose a model of a standard architecture; `osembed models` lists some.",
+            "Choose a model with a standard architecture; `osembed models` lists some.",
         )
     weights = weight_files(folder)
     modules = _modules(folder)
     stated = spec or _stated_spec(folder, config)
     if stated.dimension != _stated_dimension(folder, config):
         raise ModelError(
-            f"{folder} makes vectors of {_stated_dimension(folder, config)} numbers, {stated.name} makes {stated.dimension}.",
+            f"{folder} produces vectors of {_stated_dimension(folder, config)} numbers, but {stated.name} has {stated.dimension}.",
             "These are the files of another model.",
-            "Check the folder, or name it by its path.",
+            "Check the folder, or specify it by its path.",
         )
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.exists():
-        raise ModelError(f"{folder} has no tokenizer.json.", "Text cannot be cut into tokens.", "Complete the folder.")
+        raise ModelError(f"{folder} has no tokenizer.json.", "Without it, text cannot be tokenised.", "Complete the folder.")
     return Model(stated, folder, config, modules, hash_files(weights), hash_files([tokenizer]))
 
 
 def _stated_spec(folder: Path, config: dict[str, Any]) -> ModelSpec:
-    """Read the settings that a folder's own files state; what they leave open is assumed and named."""
+    """Read the settings from a folder's files. Settings that they do not state are assumed and listed in `assumed`."""
     written = _optional_json(folder / SETTINGS).get("spec")
     if written:
         return _written_spec(folder, written)
@@ -129,7 +141,7 @@ def _stated_spec(folder: Path, config: dict[str, Any]) -> ModelSpec:
     if similarity not in ("cosine", "dot", "euclidean"):
         raise ModelError(
             f"{folder} states the similarity '{similarity}'.",
-            "The k-NN index offers cosine, dot and euclidean.",
+            "The k-NN index supports cosine, dot and euclidean.",
             "Choose another model.",
         )
     if not extra.get("similarity_fn_name"):
@@ -149,7 +161,7 @@ def _stated_spec(folder: Path, config: dict[str, Any]) -> ModelSpec:
 
 
 def settings_of(spec: ModelSpec) -> dict[str, Any]:
-    """Return what of a spec belongs to the vectors, not to where the files are, as SETTINGS keeps it."""
+    """Return the part of a spec that decides the vectors, in the form of SETTINGS."""
     return {name: value for name, value in asdict(spec).items() if name not in _PLACES}
 
 
@@ -157,7 +169,7 @@ def _written_spec(folder: Path, written: dict[str, Any]) -> ModelSpec:
     try:
         return ModelSpec(name=folder.name, **written)
     except TypeError as error:
-        raise ModelError(f"{folder / SETTINGS} is of another version of osembed: {error}.", "", "Make the model again.") from error
+        raise ModelError(f"{folder / SETTINGS} is from another version of osembed: {error}.", "", "Quantise the model again.") from error
 
 
 def _stated_pooling(folder: Path) -> str | None:
@@ -172,7 +184,7 @@ def _stated_dimension(folder: Path, config: dict[str, Any]) -> int:
     dense = [_optional_json(path).get("out_features") for path in sorted(folder.glob("*_Dense/config.json"))]
     width = config.get("hidden_size") or config.get("dim")
     if not width:
-        raise ModelError(f"{folder}/config.json states no hidden_size.", "The dimension is needed.", "Complete the file.")
+        raise ModelError(f"{folder}/config.json states no hidden_size.", "The dimension is unknown.", "Complete the file.")
     return int(dense[-1] if dense and dense[-1] else width)
 
 
@@ -180,7 +192,7 @@ def _stated_length(folder: Path, config: dict[str, Any]) -> int:
     stated = _optional_json(folder / "sentence_bert_config.json").get("max_seq_length")
     positions = int(config.get("max_position_embeddings") or 512)
     if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        positions -= 2  # these count positions from the padding index + 1
+        positions -= 2  # in these families, positions start after the padding index
     tokenizer = _optional_json(folder / "tokenizer_config.json").get("model_max_length") or positions
     return min(int(stated or tokenizer), positions)
 
@@ -192,14 +204,14 @@ def _modules(folder: Path) -> tuple[str, ...]:
         if module not in _SAFE_MODULES or not str(entry["type"]).startswith("sentence_transformers."):
             raise ModelError(
                 f"{folder}/modules.json names the module {entry['type']}.",
-                "osembed runs no code that a model brings along.",
-                f"Models made of {', '.join(_SAFE_MODULES)} work.",
+                "osembed runs no code from a model.",
+                f"Supported modules are {', '.join(_SAFE_MODULES)}.",
             )
     return modules
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the checked weight files of a folder. Raises ModelError where they are missing, pickled or damaged."""
+    """Return the checked weight files of a folder. Raises ModelError if they are missing, pickled or damaged."""
     if _is_graph(folder):
         return _graph_files(folder / GRAPH)
     files = sorted(path for path in folder.glob("**/*.safetensors") if path.parts[-2] not in ("onnx", "openvino"))
@@ -207,8 +219,8 @@ def weight_files(folder: Path) -> list[Path]:
         pickled = next((p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pkl"))), None)
         raise ModelError(
             f"{folder} has {pickled} but no model.safetensors." if pickled else f"{folder} has no model.safetensors.",
-            "osembed reads weights from safetensors only: pickled files can run code.",
-            "Convert the model (model.save_pretrained writes safetensors) or choose another.",
+            "osembed reads weights only from safetensors, because pickled files can run code.",
+            "Convert the model (model.save_pretrained writes safetensors) or choose another one.",
         )
     for path in files:
         _check_safetensors(path)
@@ -220,7 +232,7 @@ def _is_graph(folder: Path) -> bool:
 
 
 def _graph_files(graph: Path) -> list[Path]:
-    """Return a graph's two files, after comparing the size of the one with what the other refers to."""
+    """Return a graph's two files, after checking that the data file has all the bytes that the graph refers to."""
     data = graph.with_suffix(".bin")
     if not data.exists():
         raise _damaged(graph, f"its {data.name} is missing")
@@ -232,7 +244,7 @@ def _graph_files(graph: Path) -> list[Path]:
 
 
 def _check_safetensors(path: Path) -> None:
-    """Compare a file's size with what its header promises (format: 8 bytes length, JSON header, tensors)."""
+    """Raise ModelError unless a file has the size that its header states (format: 8 bytes length, JSON header, tensors)."""
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
@@ -246,11 +258,11 @@ def _check_safetensors(path: Path) -> None:
 
 
 def _damaged(path: Path, reason: str) -> ModelError:
-    return ModelError(f"{path} is damaged: {reason}.", "Its vectors would be wrong.", "Delete it and fetch it again.")
+    return ModelError(f"{path} is damaged: {reason}.", "Its vectors would be wrong.", "Delete it and download it again.")
 
 
 def hash_files(paths: list[Path]) -> str:
-    """Return the SHA-256 of one file, or of the hashes of several in order of their names."""
+    """Return the SHA-256 of one file, or of the hashes of several files in the given order."""
     hashes = []
     for path in paths:
         with path.open("rb") as file:
@@ -260,7 +272,7 @@ def hash_files(paths: list[Path]) -> str:
 
 def _read_json(path: Path, folder: Path) -> dict[str, Any]:
     if not path.exists():
-        raise ModelError(f"{folder} has no {path.name}.", "Without it the model cannot be understood.", "Complete the folder.")
+        raise ModelError(f"{folder} has no {path.name}.", "The model needs it.", "Complete the folder.")
     return _optional_json(path)
 
 
@@ -270,4 +282,4 @@ def _optional_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
     except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}.", "", "Fetch the model again.") from error
+        raise ModelError(f"{path} is not valid JSON: {error}.", "", "Download the model again.") from error

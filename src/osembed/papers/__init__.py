@@ -1,1 +1,1 @@
-"""Files to papers: readers, records, words, languages. Knows no model and no server."""
+"""Read files into papers: readers, records, words, languages. Independent of models and servers."""

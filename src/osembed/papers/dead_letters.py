@@ -1,4 +1,4 @@
-"""A file of what was rejected, each record with the reason, which can be mended and fed in again."""
+"""Dead letters: a file of rejected records with reasons, which can be fixed and ingested again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from osembed.paths import data_folder
 
 
 class DeadLetters:
-    """A JSONL file of what was rejected, with the reason; `osembed ingest FILE` reads it again. Readable by its owner only."""
+    """A JSONL file of rejected records with reasons, which `osembed ingest FILE` can read. Only its owner may read it."""
 
     def __init__(self, path: str | None, collection: str) -> None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
@@ -26,7 +26,7 @@ class DeadLetters:
         self._used = False
 
     def write(self, rejected: Rejected) -> None:
-        """Append one rejected record."""
+        """Append one rejected record. Raises OutputError."""
         line = {DEAD_LETTER: rejected.reason, "source": rejected.source, "record": rejected.fields}
         try:
             if self._file is None:
@@ -36,12 +36,12 @@ class DeadLetters:
         except OSError as error:
             raise OutputError(
                 f"The dead letters cannot be written to {self._path}: {error.strerror}.",
-                "A rejected paper would go unnoticed. What was acknowledged is kept.",
-                "Make room there, or name another file with --dead-letters FILE; then run the same command again.",
+                "A rejected paper would go unnoticed. Acknowledged writes are kept.",
+                "Free some space, or use another file with --dead-letters FILE; then run the same command again.",
             ) from error
 
     def _append(self, file: int, line: bytes) -> None:
-        """Append a line, whole or not at all: a disk that fills up takes a part of it first."""
+        """Append a line completely or not at all. A disk that fills up may accept a part of it, which is then removed."""
         before, left = os.fstat(file), line
         try:
             while left:
@@ -52,7 +52,7 @@ class DeadLetters:
             raise
 
     def close(self) -> str | None:
-        """Close the file; return its path, or None where nothing was rejected."""
+        """Close the file. Returns its path, or None if nothing was rejected."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -62,5 +62,5 @@ class DeadLetters:
 def _line(letter: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(letter, default=str, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # integers beyond 64 bits, half a surrogate pair: the standard library writes what it reads
+    except TypeError:  # integers beyond 64 bits or single surrogates, which the standard library can write
         return json.dumps(letter, default=str).encode() + b"\n"

@@ -1,9 +1,9 @@
-"""Stored papers as lines that `ingest` reads again without loss, and back. Pure.
+"""Turn stored papers into records that `ingest` can read back without loss. Pure functions.
 
-A line is a record under osembed's own names, `{"id", "title", "abstract", "body", "meta", "osembed_export"}`. What stands under the last key
-is not the paper's but the collection's: where the paper once came from, the types of fields whose values would suggest another one, and the
-input hash where the stored paper alone does not make it (some of its metadata did not fit, and is gone). A record that carries the key was
-accepted once: it is taken under its id as that stands, however short it is.
+A record has osembed's own field names, `{"id", "title", "abstract", "body", "meta", "osembed_export"}`. The last key holds data of the
+collection and not of the paper: the paper's original source, the types of fields whose values suggest another type, and the input hash if
+it cannot be derived from the stored paper (because some metadata did not fit and was left out). A record with this key was accepted once,
+so it is accepted again under exactly its id, however short it is.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 from osembed.papers.metadata import KINDS, field_type
 
 EXPORTED = "osembed_export"
-# Fields of a paper's document that every ingest makes anew.
+# Fields of a paper's document that every ingest derives again.
 _MADE = ("paper_id", "word_count", "chunk_count", "input_hash", "text_hash", "identity", "origin", "ingested_at", "embedding")
 _TEXTS = ("title", "abstract", "body")
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What an exported record says of itself.
+    """The `osembed_export` data of a record.
 
     Attributes:
-        source: where the paper came from before it was exported.
-        types: field → its type in the collection that it comes from.
-        content_hash, input_hash: the hash of the record as it was exported, and the one that stands for it in its collection.
+        source: the paper's source before it was exported.
+        types: field → its type in the original collection.
+        content_hash, input_hash: the hash of the exported record, and the input hash that it has in its collection.
     """
 
     source: str = ""
@@ -54,7 +54,7 @@ def to_record(key: str, stored: Mapping[str, Any], types: Mapping[str, str]) -> 
 
 
 def read_mark(fields: Mapping[str, Any]) -> Mark | None:
-    """Return what an exported record says of itself; None for any other record."""
+    """Return the `osembed_export` data of a record; None for any other record."""
     said = fields.get(EXPORTED)
     if not isinstance(said, Mapping) or not isinstance(fields.get("id"), str):
         return None
@@ -65,9 +65,9 @@ def read_mark(fields: Mapping[str, Any]) -> Mark | None:
 
 
 def nested(meta: Any) -> dict[str, Any]:
-    """Return metadata with its names in order and dotted ones as objects, `{"a.b": 1}` as `{"a": {"b": 1}}`; empty values left out.
+    """Return metadata with sorted names, and flat names as objects: `{"a.b": 1}` as `{"a": {"b": 1}}`. Empty values are left out.
 
-    Names with dots are how osembed stores objects; a record's own dots are made underscores when it is read.
+    osembed stores objects under names with dots. Dots in a record's own names become underscores when it is read.
     """
     root: dict[str, Any] = {}
     for name, value in sorted(_all_leaves(meta), key=lambda leaf: leaf[0]):
@@ -75,7 +75,7 @@ def nested(meta: Any) -> dict[str, Any]:
         place = root
         for part in path:
             place = place.setdefault(part, {})
-            if not isinstance(place, dict):  # a value and an object at once: no mapping of ours holds that
+            if not isinstance(place, dict):  # both a value and an object, which no mapping by osembed allows
                 place, last = root, name
                 break
         place[last] = value if last not in place else [*_listed(place[last]), *_listed(value)]
@@ -83,13 +83,13 @@ def nested(meta: Any) -> dict[str, Any]:
 
 
 def _unlikely_types(meta: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, str]:
-    """Return the types that a new collection would not give these fields, were this paper the first that it sees."""
+    """Return the types that a new collection would not choose for these fields if this paper were its first."""
     mapped = {name: "keyword" if types.get(name) == "text" else types.get(name, "") for name, _ in leaves(meta)}
     return {name: mapped[name] for name, value in leaves(meta) if mapped[name] in KINDS and mapped[name] != field_type(value)}
 
 
 def leaves(meta: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (`a.b`, value) of all values that are not objects."""
+    """Yield (`a.b`, value) for all values that are not objects and not empty."""
     for name, value in meta.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{name}.")
@@ -98,7 +98,7 @@ def leaves(meta: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _all_leaves(meta: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of what stands under `meta`; other programs may have put a list of objects there."""
+    """Yield the leaves of a stored `meta`, which may also be a list of objects if another program wrote it."""
     for part in _listed(meta):
         if isinstance(part, Mapping):
             yield from leaves(part)

@@ -1,4 +1,4 @@
-"""Which papers each root of an input has, beside those that its manifest knows: what the manifest lacks, what is gone."""
+"""Compare the papers in each root of an input with its manifest: which are new, and which are gone."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Inventory:
     """The papers of some roots during one run.
 
     Attributes:
-        roots: those whose papers are kept, by their path.
-        unread: root → a place of it that could not be read, or that holds a record without an id: what it lacks is not surely gone.
+        roots: path → root, for roots whose papers are tracked.
+        unread: root → a place that could not be read, or a record without an id. Papers missing from such a root may still exist.
     """
 
     def __init__(self, roots: Iterable[Root]) -> None:
@@ -25,12 +25,12 @@ class Inventory:
         self._spill = Spill([_TABLE])
 
     def know(self, root: str, ids: Iterable[str]) -> None:
-        """Note ids that a root's manifest names."""
+        """Note ids in a root's manifest."""
         statement = "INSERT INTO paper VALUES (?, ?, 1, 0, '') ON CONFLICT DO UPDATE SET known = 1"
         self._spill.write(statement, [(root, paper_id) for paper_id in ids])
 
     def meet(self, root: str, ids: Iterable[str]) -> list[str]:
-        """Note ids that a root has; return those that its manifest lacks."""
+        """Note ids found in a root. Returns those that its manifest lacks."""
         wanted = list(dict.fromkeys(ids))
         lines = self._spill.ask_each("SELECT id FROM paper WHERE root = ? AND id IN (%s)", wanted, (root,))
         known = {paper_id for (paper_id,) in lines}
@@ -39,16 +39,16 @@ class Inventory:
         return [paper_id for paper_id in wanted if paper_id not in known]
 
     def fail(self, root: str, rejected: Rejected) -> None:
-        """Note that not everything of a root is known."""
+        """Note that a root could not be read completely."""
         self.unread.setdefault(root, rejected)
 
     def share(self, root: str, ids: Iterable[str], where: str) -> None:
-        """Note that papers which are gone from a root were brought in by another one, too."""
+        """Note that papers which are gone from a root also came from another root."""
         statement = "UPDATE paper SET shared = ? WHERE root = ? AND id = ? AND known AND NOT present"
         self._spill.write(statement, [(where, root, paper_id) for paper_id in ids])
 
     def gone(self, root: str) -> Iterator[dict[str, str]]:
-        """Yield, some at a time, the ids that the manifest names and the root does not have: id → another root that has it, or ''."""
+        """Yield, some at a time, the ids in the manifest that the root no longer has: id → another root that has it, or ""."""
         last = ""
         statement = "SELECT id, shared FROM paper WHERE root = ? AND known AND NOT present AND id > ? ORDER BY id LIMIT ?"
         while rows := self._spill.ask(statement, (root, last, AT_ONCE)):
@@ -56,14 +56,14 @@ class Inventory:
             last = rows[-1][0]
 
     def gone_of(self, root: str, ids: Sequence[str]) -> set[str]:
-        """Return those of some ids that the manifest named when this run began, and that the root does not have."""
+        """Return those of the ids that were in the manifest when this run started and that the root no longer has."""
         statement = "SELECT id FROM paper WHERE root = ? AND known AND NOT present AND id IN (%s)"
         return {paper_id for (paper_id,) in self._spill.ask_each(statement, ids, (root,))}
 
     def present(self, root: str) -> int:
-        """Return how many papers a root has."""
+        """Return the number of papers in a root."""
         return int(self._spill.ask("SELECT count(*) FROM paper WHERE root = ? AND present", (root,))[0][0])
 
     def close(self) -> None:
-        """Forget everything."""
+        """Delete the temporary data."""
         self._spill.close()

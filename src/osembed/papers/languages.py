@@ -1,6 +1,6 @@
-"""The language of papers: which analyzer its words need, and how it is recognised.
+"""Languages of papers: recognise them, and choose the analyzer.
 
-An analyzer is a property of an index's mapping: it cuts words and strips their endings the same way in papers and in queries.
+The analyzer is part of an index's mapping. It splits text into words and stems them in the same way in papers and queries.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BUILT_IN = {
     "lt": "lithuanian", "no": "norwegian", "fa": "persian", "pt": "portuguese", "ro": "romanian", "ru": "russian", "es": "spanish",
     "sv": "swedish", "tr": "turkish", "th": "thai",
 }  # fmt: skip
-# Languages that a plugin knows better: (plugin, its analyzer); without it, what every server has.
+# Languages with a better analyzer in a plugin: code → (language, plugin, its analyzer, the analyzer without the plugin).
 _PLUGGED = {
     "zh": ("chinese", "analysis-smartcn", "smartcn", "cjk"),
     "ja": ("japanese", "analysis-kuromoji", "kuromoji", "cjk"),
@@ -35,12 +35,12 @@ _PLUGGED = {
     "uk": ("ukrainian", "analysis-ukrainian", "ukrainian", "standard"),
 }
 _CODES = {name: code for code, name in _BUILT_IN.items()} | {name: code for code, (name, *_) in _PLUGGED.items()}
-_SAMPLE_CHARS = 2000
-_CERTAIN = 0.9
+_SAMPLE_CHARS = 2000  # of each text
+_CERTAIN = 0.9  # lowest probability that counts as a vote
 
 
 def language_name(text: str) -> str:
-    """Return a language's name from its name or ISO 639-1 code, in any case. Raises InputError with the nearest one."""
+    """Return the name of a language given by name or ISO 639-1 code, ignoring case. Raises InputError with the nearest name."""
     asked = text.strip().lower()
     if asked in _CODES:
         return asked
@@ -53,7 +53,7 @@ def language_name(text: str) -> str:
 
 
 def analyzers_of(language: str) -> tuple[str, ...]:
-    """Return the analyzers that suit a language, the best first."""
+    """Return the analyzers for a language, best first."""
     code = _CODES[language]
     return _PLUGGED[code][2:] if code in _PLUGGED else (language,)
 
@@ -68,12 +68,12 @@ def choose_analyzer(language: str, plugins: Set[str]) -> str:
 
 
 def needs_plugins(language: str) -> bool:
-    """Whether the choice of an analyzer depends on a server's plugins."""
+    """Return whether the choice of the analyzer depends on the server's plugins."""
     return _CODES[language] in _PLUGGED
 
 
 def recognise_language(texts: Iterable[str]) -> str:
-    """Return the language of more than half of these texts; English where there is none."""
+    """Return the language of more than half of the texts; English if there is none."""
     found = [_identifier().classify(text[:_SAMPLE_CHARS]) for text in texts]
     votes = Counter(code for code, share in found if share >= _CERTAIN)
     best, count = max(votes.items(), key=lambda vote: vote[1], default=("en", 0))
@@ -82,7 +82,7 @@ def recognise_language(texts: Iterable[str]) -> str:
 
 @cache
 def _identifier() -> LanguageIdentifier:
-    """Load the model once; it knows more languages than there are analyzers, and mistakes Chinese for its dialects."""
+    """Load the model once, limited to languages with an analyzer, because it confuses Chinese with its dialects."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -1,4 +1,4 @@
-"""Metadata of papers: flattened, typed once per field, conflicts dropped instead of the paper. Pure."""
+"""Metadata of papers: flat names, one type per field. On a conflict the field is dropped and not the paper. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 MAX_FIELDS = 200
-MAX_OWN = 50  # new fields that one paper of a window may add alone
+MAX_OWN = 50  # new fields per window that one paper alone may add
 OTHER_TYPE = "its type differs from the collection's"
 LIMIT = f"the collection has {MAX_FIELDS} fields already"
 OWN = f"more than {MAX_OWN} fields that only one paper has"
 TOO_DEEP = "nested too deep"
-Dropped = dict[str, Counter[str]]  # reason → name → how often
-_COUNTED, _OTHERS = 1000, "(others)"
+Dropped = dict[str, Counter[str]]  # reason → field → number of papers
+_COUNTED, _OTHERS = 1000, "(others)"  # fields counted by name, and the name for the rest
 _TOO_DEEP = object()
 KINDS = ("keyword", "double", "date", "boolean")
 _DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])(T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?)?")
@@ -23,11 +23,11 @@ _MAX_DEPTH = 4
 
 
 def flatten_metadata(meta: Mapping[str, Any], deep: list[str] | None = None) -> dict[str, Any]:
-    """Return metadata as `a.b: value`, lists of objects turned into lists per field, empty values left out.
+    """Return metadata with flat names, `a.b: value`. Lists of objects become one list per field; empty values are left out.
 
     Args:
-        meta: as it came.
-        deep: gets the names of what is nested too deep to be kept.
+        meta: the metadata of the record.
+        deep: receives the names of values that are nested too deep to be kept.
     """
     flat: dict[str, Any] = {}
     for name, value in _walk(meta, "", 0):
@@ -43,7 +43,7 @@ def flatten_metadata(meta: Mapping[str, Any], deep: list[str] | None = None) -> 
 
 
 def field_type(value: Any) -> str | None:
-    """Return the type that a value would be mapped to: keyword, double, date, boolean; None where it has none."""
+    """Return the type for a value: keyword, double, date or boolean; None if it has none."""
     first = value[0] if isinstance(value, list) and value else value
     if isinstance(first, bool):
         return "boolean"
@@ -55,9 +55,10 @@ def field_type(value: Any) -> str | None:
 
 
 def new_types(metas: Iterable[Mapping[str, Any]], known: Mapping[str, str], stated: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the fields that are not mapped yet, with the type of their first value; never more than MAX_FIELDS in all.
+    """Return the fields that are not mapped yet, with the type of their first value; at most MAX_FIELDS with the known ones.
 
-    Fields that several papers share come first, and one paper adds few that it has alone: thousands of keys in one paper leave room for others.
+    Fields that several papers share come first, and a single paper adds at most MAX_OWN others, so that one paper with thousands of keys
+    does not use up the limit.
     """
     fresh: dict[str, str] = {}
     left = MAX_FIELDS - sum(kind != "object" for kind in known.values())
@@ -69,7 +70,7 @@ def new_types(metas: Iterable[Mapping[str, Any]], known: Mapping[str, str], stat
 
 
 def fit_metadata(meta: Mapping[str, Any], types: Mapping[str, str], dropped: Dropped) -> dict[str, Any]:
-    """Return the fields of one paper that agree with the mapping; count the others by the reason and by name."""
+    """Return the fields of one paper that fit the mapping; count the others in `dropped`."""
     kept = {}
     for name, value in meta.items():
         kind = types.get(name)
@@ -81,13 +82,13 @@ def fit_metadata(meta: Mapping[str, Any], types: Mapping[str, str], dropped: Dro
 
 
 def note_dropped(dropped: Dropped, why: str, name: str, count: int = 1) -> None:
-    """Count a field that is left out. Names beyond a limit are counted together: hostile papers have no end of them."""
+    """Count a dropped field. Names beyond a limit are counted together, because hostile papers may have any number of them."""
     names = dropped.setdefault(why, Counter())
     names[name if name in names or len(names) < _COUNTED else _OTHERS] += count
 
 
 def _by_use(metas: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    """Yield unknown fields: first those that several papers have, then a few of those that each has alone."""
+    """Yield unknown fields: first those that several papers have, then a few of those that only one paper has."""
     unknown = [[(name, value) for name, value in meta.items() if name not in known] for meta in metas]
     papers = Counter(name for fields in unknown for name, _ in fields)
     yield from (field for fields in unknown for field in fields if papers[field[0]] > 1)
@@ -96,7 +97,7 @@ def _by_use(metas: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> Ite
 
 
 def _why(name: str, value: Any, types: Mapping[str, str]) -> str:
-    """Return why a field of a paper is left out."""
+    """Return why a field of a paper is dropped."""
     if name in types or field_type(value) is None:
         return OTHER_TYPE
     if sum(kind != "object" for kind in types.values()) >= MAX_FIELDS:
@@ -112,7 +113,7 @@ def _agrees(value: Any, kind: str) -> bool:
 
 
 def _clashes(name: str, types: Mapping[str, str]) -> bool:
-    """Whether a field would have to be a value and an object at once."""
+    """Return whether a field would have to be both a value and an object."""
     parts = name.split(".")
     above = (".".join(parts[:length]) for length in range(1, len(parts)))
     return any(types.get(parent, "object") != "object" for parent in above) or any(other.startswith(f"{name}.") for other in types)
@@ -147,4 +148,4 @@ def _walk_list(items: list[Any], name: str, depth: int) -> Iterator[tuple[str, A
 
 
 def _clean_key(key: str) -> str:
-    return re.sub(r"[^\w-]+", "_", str(key)).strip("_.")[:100].rstrip("_")  # so that a cleaned key stays as it is
+    return re.sub(r"[^\w-]+", "_", str(key)).strip("_.")[:100].rstrip("_")  # cleaning a cleaned key must not change it

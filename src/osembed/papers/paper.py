@@ -1,4 +1,4 @@
-"""Records to papers: find the fields, clean the text, judge whether it is worth indexing. Pure."""
+"""Turn records into papers: find the fields, clean the text, reject what cannot be indexed. Pure functions."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from osembed.papers.words import count_words
 
 _KINDS = {bool: "true or false", list: "a list", dict: "an object"}
 _MAX_DEPTH = 20
-MAX_ID_BYTES = 480  # the server takes 512; a chunk's id adds its number
+MAX_ID_BYTES = 480  # the server's limit is 512, and a chunk's id adds a number
 _OWN_NAMES = {field: field for field in USUAL}
-# Control characters but tab and newline, and surrogates that no UTF-8 can hold.
+# Control characters except tab and newline, and surrogates, which UTF-8 cannot encode.
 _UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\ufeff]")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper ready to be cut and embedded.
+    """A paper that is ready to be cut and embedded.
 
     Attributes:
-        meta: flattened, not yet fitted to the mapping.
+        meta: metadata with flat names, not yet checked against the mapping.
         source: file and line.
-        fields: the record as it came, for a dead letter.
-        former: the id that an earlier osembed would have given it, where that differs.
+        fields: the original record, for a dead letter.
+        former: the id that an earlier version of osembed would have given it, if it differs; else "".
         deep: names of metadata that is nested too deep to be kept.
-        mark: what an exported record says of itself.
+        mark: the data of an exported record.
     """
 
     id: str
@@ -52,35 +52,35 @@ class Paper:
 
     @property
     def text(self) -> str:
-        """The text that is cut into chunks; `start_char` and `end_char` count in it."""
+        """The text that is cut into chunks, to which `start_char` and `end_char` refer."""
         return f"{self.abstract}\n\n{self.body}" if self.abstract and self.body else self.abstract or self.body
 
     @property
     def word_count(self) -> int:
-        """Words of abstract and body."""
+        """Number of words in abstract and body."""
         return count_words(self.text)
 
     @property
     def input_hash(self) -> str:
-        """The hash that tells whether a paper has changed; an exported one that nobody has edited keeps that of its first input."""
+        """The hash that shows whether a paper has changed. An exported paper that nobody has edited keeps its original hash."""
         digest = self.content_hash
         return self.mark.input_hash if self.mark.input_hash and self.mark.content_hash == digest else digest
 
     @property
     def content_hash(self) -> str:
-        """Hash of the whole normalised record but for where it came from."""
+        """The hash of the whole normalised record without its source."""
         record = [self.id, self.title, self.abstract, self.body, self.meta]
         line = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
         return hashlib.blake2b(line, digest_size=16).hexdigest()
 
 
 def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper | Rejected:
-    """Normalise a record.
+    """Return the paper of a record, or the rejected record.
 
     Args:
-        record: as it stands in its file.
-        names: osembed's field → the name that this input uses, such as {"title": "name"}.
-        min_words: fewest words of abstract and body together; an exported record was accepted once, and is not counted again.
+        record: the record as read.
+        names: osembed's field → the name in this input, such as {"title": "name"}.
+        min_words: fewest words of abstract and body together. Not applied to exported records, which were accepted before.
     """
     fields, mark, found = dict(record.fields), read_mark(record.fields), dict[str, str | None]()
     if mark:
@@ -106,12 +106,12 @@ def to_paper(record: Record, names: Mapping[str, str], min_words: int) -> Paper 
         mark=mark or Mark(),
     )
     reason = _unfit(paper, min_words)
-    named = paper.id if taken["id"] is not None else ""  # what its content names may be another version of any paper
+    named = paper.id if taken["id"] is not None else ""  # an id derived from the content does not identify an earlier version
     return Rejected(reason, record.source, record.fields, paper_id=named) if reason else paper
 
 
 def clean_text(text: str) -> str:
-    """Return text without control characters and with one kind of line end; every string becomes valid UTF-8."""
+    """Return text without control characters, with \\n as line end, and encodable as UTF-8."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _SURROGATES.sub("\ufffd", _UNCLEAN.sub("", text))
 
@@ -129,7 +129,7 @@ def _unfit(paper: Paper, min_words: int) -> str:
 
 
 def _former(record: Record, found: Mapping[str, str | None], names: Mapping[str, str]) -> str:
-    """Return the id that an earlier osembed would have given this record, or '' where it is the same."""
+    """Return the id that an earlier version of osembed would have given this record; "" if it is the same."""
     if record.former:
         return _to_id(record.former, {})
     if all(found[field] is None or found[field] == names.get(field) or found[field] in FORMER_NAMES for field in TEXTS):
@@ -140,19 +140,19 @@ def _former(record: Record, found: Mapping[str, str | None], names: Mapping[str,
 
 
 def normal_id(text: str) -> str:
-    """Return an id in its one form."""
+    """Return the normalised form of an id."""
     return unicodedata.normalize("NFC", " ".join(clean_text(text).split()))
 
 
 def _to_id(value: Any, taken: Mapping[str, Any]) -> str:
-    if value is None:  # no id at all: the content names the paper, so that the same record finds itself again
+    if value is None:  # without an id, the content decides it, so that the same record always gets the same id
         content = to_text(taken["title"]) + "\n" + to_text(taken["abstract"]) + "\n" + to_text(taken["body"])
         return hashlib.blake2b(clean_text(content).encode(), digest_size=10).hexdigest() if content.strip() else ""
     return normal_id(str(value))
 
 
 def to_text(value: Any, depth: int = 0) -> str:
-    """Return a text field as one string; lists of paragraphs, or of sections with a `text`, are joined, down to a depth that texts have."""
+    """Return a text field as one string. Lists of paragraphs, or of sections with a `text`, are joined, down to a limited depth."""
     if isinstance(value, list | Mapping):
         parts = value if isinstance(value, list) else (value.get("heading"), value.get("text"))
         return "\n\n".join(filter(None, (to_text(part, depth + 1) for part in parts))) if depth < _MAX_DEPTH else ""

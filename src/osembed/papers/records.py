@@ -1,4 +1,4 @@
-"""What readers hand on: records as they stand in their files, and what could not be read."""
+"""The output of readers: records, and rejected records."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_RECORD = 64 * 2**20
+MAX_RECORD = 64 * 2**20  # bytes
 DEAD_LETTER = "osembed_dead_letter"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One input record as it stands in its file.
+    """One input record.
 
     Attributes:
+        fields: its fields as in the input.
+        source: file and line.
         fields: as they are named in the file.
         source: file and line that it came from.
-        former: the id as an earlier osembed read it, where that differs: floats lost their zeros, long integers their digits.
+        former: the id as an earlier version of osembed read it, if it differs: floats lost zeros, long integers lost digits. Else "".
     """
 
     fields: dict[str, Any]
@@ -27,11 +29,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A record that will not be indexed, and why. `fields` is what can be fed in again.
+    """A record that will not be indexed, with the reason. Its `fields` can be fixed and ingested again.
 
     Attributes:
-        check: what a person must look at first: a dead letter that still says so is not taken for mended.
-        paper_id: the id of the paper that it would be, where that is known: a paper that is rejected now is not gone.
+        check: what a person must check first. A dead letter that still has it does not count as fixed.
+        paper_id: the id of the paper, if it is known, because a paper that is rejected now is not gone from the input.
     """
 
     reason: str
@@ -43,12 +45,12 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a reader is.
+    """The place that a reader is reading.
 
     Attributes:
-        name: of the file, as messages show it.
-        stem: the id of a file that holds one paper.
-        names: osembed's field → the name that this input uses.
+        name: the file's name for messages.
+        stem: the id, if the file holds one paper.
+        names: osembed's field → the name in this input.
     """
 
     name: str
@@ -62,12 +64,12 @@ def too_large(limit: int) -> str:
 
 
 def printable_name(name: str) -> str:
-    r"""Return a file's name as valid UTF-8; bytes that are not are shown as \xe9, so that two names stay two."""
+    r"""Return a file's name as valid UTF-8. Invalid bytes are shown like \xe9, so that different names stay different."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def decoded_text(data: bytes) -> tuple[str, str]:
-    """Return bytes as text, and the encoding that was guessed where they are not UTF-8, else ''."""
+    """Return bytes as text, and the guessed encoding if they are not UTF-8; else ""."""
     try:
         return data.decode("utf-8"), ""
     except UnicodeDecodeError:

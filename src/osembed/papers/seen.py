@@ -1,8 +1,8 @@
-"""Ids that one run has met, so that of several records with one id the last wins, however far apart they stand.
+"""The ids of one run, so that the last of several records with the same id wins, however far apart they are.
 
-The first record with an id flows on at once. A later one cannot: the first may still be on its way, and what is stored would be compared too
-early. It waits here for the end of the input, and so does a changed paper whose stored version came from another place of this input: most
-likely a later record is about to come, and a second run must not write both again.
+The first record with an id is processed immediately. A later one is kept until the end of the input, because the first one may not be
+stored yet when the later one is compared. A changed paper whose stored version came from another place of this input is kept too: a later
+record with that id will probably follow, and a second run must not write both again.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _TABLES = (
     "CREATE TABLE waiting (number INTEGER PRIMARY KEY, id TEXT UNIQUE, record BLOB)",
     "CREATE TABLE former (id TEXT PRIMARY KEY, now TEXT)",
 )
-_READ_AHEAD = 16  # records that wait may be large
+_READ_AHEAD = 16  # few at a time, because records may be large
 
 
 class SeenIds:
-    """The ids of one run. Its methods may be called from several threads."""
+    """The ids of one run. Thread-safe."""
 
     def __init__(self) -> None:
         self._spill = Spill(_TABLES)
 
     def meet(self, ids: Iterable[str]) -> set[str]:
-        """Note ids; return those that were met before."""
+        """Note ids. Returns those that were noted before."""
         keys = {_key(paper_id): paper_id for paper_id in ids}
         known = {keys[key] for key in self._outcomes(keys)}
         self._spill.write("INSERT OR IGNORE INTO seen (key) VALUES (?)", [(key,) for key in keys])
         return known
 
     def settle(self, ids: Iterable[str], outcome: str) -> dict[str, str]:
-        """Note how papers were settled; return how an earlier record with the same id was, where there was one."""
+        """Note the outcome of papers. Returns the outcomes of earlier records with the same ids."""
         keys = {_key(paper_id): paper_id for paper_id in ids}
         before = {keys[key]: earlier for key, earlier in self._outcomes(keys).items() if earlier}
         self._spill.write(
@@ -47,7 +47,10 @@ class SeenIds:
         return before
 
     def wait(self, paper_id: str, record: Record, *, last: bool) -> Record | None:
-        """Keep a record for the end of the input; return the one that is superseded: of two that wait, the last or else the new one."""
+        """Keep a record until the end of the input. Returns the superseded record, if one with the same id is kept already.
+
+        With `last` the new record replaces the kept one; otherwise the kept one stays.
+        """
         found = self._spill.ask("SELECT record FROM waiting WHERE id = ?", (paper_id,))
         if found and not last:
             return record
@@ -55,18 +58,18 @@ class SeenIds:
         return _unpacked(found[0][0]) if found else None
 
     def waiting(self) -> Iterator[Record]:
-        """Yield the records that waited."""
+        """Yield the kept records."""
         last = 0
         while rows := self._spill.ask("SELECT number, record FROM waiting WHERE number > ? ORDER BY number LIMIT ?", (last, _READ_AHEAD)):
-            for last, record in rows:  # noqa: B007 - the next question starts there
+            for last, record in rows:  # noqa: B007 - the next query starts there
                 yield _unpacked(record)
 
     def note_former(self, pairs: dict[str, str]) -> None:
-        """Note papers that are stored under a former id: former → what it is now."""
+        """Note papers that are stored under a former id: former id → current id."""
         self._spill.write("INSERT OR IGNORE INTO former VALUES (?, ?)", list(pairs.items()))
 
     def doubled(self) -> Iterator[tuple[str, str]]:
-        """Yield (former id, id now) of papers that are stored twice; a former id that another record of this run bears is none."""
+        """Yield (former id, current id) of papers that are stored twice. A former id that is the id of another record does not count."""
         last = ""
         while rows := self._spill.ask("SELECT id, now FROM former WHERE id > ? ORDER BY id LIMIT ?", (last, AT_ONCE)):
             borne = self._outcomes({_key(former): former for former, _ in rows})
@@ -74,7 +77,7 @@ class SeenIds:
             last = rows[-1][0]
 
     def close(self) -> None:
-        """Forget everything."""
+        """Delete the temporary data."""
         self._spill.close()
 
     def _outcomes(self, keys: Iterable[int]) -> dict[int, str | None]:

@@ -1,1 +1,1 @@
-"""Texts as a model reads them: tokens, chunks, passages."""
+"""Prepare texts for a model: tokens, chunks, passages."""

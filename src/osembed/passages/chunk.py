@@ -1,4 +1,4 @@
-"""Texts to chunks: windows of words, cut where the model can see them whole and where sentences end."""
+"""Cut texts into chunks: windows of words that fit the model and end at sentences."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from osembed.papers.words import word_spans
 from osembed.passages.tokens import Tokeniser
 
 _SENTENCE_END = re.compile(r"""[.!?…。！？]["'”’)\]]*$""")
-_SEARCH_BACK = 0.2  # of a window, in which a sentence end is looked for
-_LEAST_SHARE = 0.25  # of the model's window that a long title leaves to the text
+_SEARCH_BACK = 0.2  # share of a window that is searched backwards for a sentence end
+_LEAST_SHARE = 0.25  # smallest share of the model's window for the text, however long the title is
 
 
 @dataclass(frozen=True)
 class ChunkRule:
-    """How a paper is cut. Stored with the index; a part of no identity.
+    """How papers are cut. Stored with the index, but not part of its identity.
 
     Attributes:
-        words: most words of a window.
-        overlap: words that two neighbouring windows share.
-        max_chunks: most chunks of a paper; what lies beyond is reported as unseen.
-        fit: whether windows shrink to what the model reads whole, ending at sentences; else fixed windows of `words`.
-        cutting: what a word is. 1: what stands between white space; 2: also the phrases of scripts without spaces.
+        words: most words per window.
+        overlap: words that neighbouring windows share.
+        max_chunks: most chunks per paper; words after them are reported as unseen.
+        fit: whether windows shrink to what the model can read, and end at sentences; else all windows have `words` words.
+        cutting: what counts as a word. 1: text between white space; 2: also phrases in scripts without spaces.
     """
 
     words: int = 512
@@ -44,15 +44,15 @@ class ChunkRule:
         checked_value("max_chunks", self.max_chunks)
         if checked_value("chunk_overlap", self.overlap) >= self.words:
             raise InputError(
-                f"chunk_overlap: {self.overlap} words leave windows of {self.words} no step.",
-                "Cutting would never end.",
-                "Give an overlap smaller than the window.",
+                f"chunk_overlap: {self.overlap} is not smaller than the window of {self.words} words.",
+                "The windows would never advance.",
+                "Use an overlap smaller than the window.",
             )
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A window of a paper's text: characters [start, end)."""
+    """A window of a paper's text, characters [start, end)."""
 
     start: int
     end: int
@@ -64,7 +64,7 @@ def cut_papers(papers: Sequence[Paper], rule: ChunkRule, spec: ModelSpec, tokeni
     """Cut papers by a rule.
 
     Returns:
-        Per paper its chunks in order, and how many words lie beyond the last allowed chunk.
+        For each paper its chunks in order, and the number of words after the last allowed chunk.
     """
     texts = [paper.text for paper in papers]
     words = [word_spans(text, by_script=rule.cutting > 1) for text in texts]
@@ -79,15 +79,16 @@ def cut_papers(papers: Sequence[Paper], rule: ChunkRule, spec: ModelSpec, tokeni
 
 
 def start_of(text: str, words: int) -> str:
-    """Return the first words of a text, as they stand."""
-    for number, match in enumerate(re.finditer(r"\S+", text), 1):  # by white space in any script: it is part of what is hashed
+    """Return the beginning of a text up to its `words`-th word, unchanged."""
+    # Words are split at white space in every script, because the result is part of stored hashes.
+    for number, match in enumerate(re.finditer(r"\S+", text), 1):
         if number == words:
             return text[: match.end()]
     return text
 
 
 def _room(window: int, frame: int) -> int:
-    """Tokens that are left for the text beside a title of `frame` tokens."""
+    """Return the number of tokens left for the text next to a title of `frame` tokens."""
     return max(window - frame, int(window * _LEAST_SHARE), 1)
 
 
@@ -101,7 +102,7 @@ def _cut_text(text: str, spans: list[tuple[int, int]], windows: list[tuple[int, 
 
 
 class _Ends:
-    """Whether each word of a text ends a sentence; few are ever asked."""
+    """Tells for each word of a text whether it ends a sentence. Computed on request, because few words are ever looked at."""
 
     def __init__(self, text: str, spans: list[tuple[int, int]]) -> None:
         self._text, self._spans = text, spans
@@ -112,7 +113,7 @@ class _Ends:
 
 
 def _fixed_windows(words: int, rule: ChunkRule) -> list[tuple[int, int]]:
-    """Windows [first, last) of `rule.words` words; the last one ends at the end of the text."""
+    """Return windows [first, last) of `rule.words` words; the last one ends with the text."""
     windows, first = [], 0
     while words:
         last = min(first + rule.words, words)
@@ -124,13 +125,13 @@ def _fixed_windows(words: int, rule: ChunkRule) -> list[tuple[int, int]]:
 
 
 def _fitted_windows(before: NDArray[np.int64], ends: _Ends, rule: ChunkRule, room: int) -> list[tuple[int, int]]:
-    """Windows of at most `room` tokens and `rule.words` words.
+    """Return windows [first, last) of at most `room` tokens and `rule.words` words.
 
     Args:
-        before: tokens before each word, and in all, ascending: [words + 1].
+        before: number of tokens before each word, and the total: [words + 1].
         ends: whether each word ends a sentence.
-        rule: gives the most words, and the overlap as a share of them.
-        room: tokens that the model can see beside the title.
+        rule: gives the most words per window, and the overlap as a share of them.
+        room: tokens that the model can read next to the title.
     """
     words, windows, first = len(before) - 1, [], 0
     while words:
@@ -147,7 +148,7 @@ def _fitted_windows(before: NDArray[np.int64], ends: _Ends, rule: ChunkRule, roo
 
 
 def _back_to_sentence(first: int, last: int, ends: _Ends) -> int:
-    """Return the last sentence end in the closing fifth of a window, else its end."""
+    """Return the last sentence end in the last fifth of a window, else the window's end."""
     for word in range(last, last - int((last - first) * _SEARCH_BACK), -1):
         if ends[word - 1]:
             return word
@@ -155,7 +156,7 @@ def _back_to_sentence(first: int, last: int, ends: _Ends) -> int:
 
 
 def _on_to_sentence(first: int, last: int, ends: _Ends) -> int:
-    """Return where the first sentence begins within the overlap, else where the overlap begins."""
+    """Return the first beginning of a sentence in the overlap, else the beginning of the overlap."""
     for word in range(first, last):
         if ends[word - 1]:
             return word

@@ -1,4 +1,4 @@
-"""Text to token ids, exactly as the model's own tokeniser makes them. Imports no torch: chunking needs tokens before any model is loaded."""
+"""Tokenise texts exactly as the model's own tokeniser does. Imports no torch, because chunking needs tokens before a model is loaded."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from osembed.papers.words import is_unspaced
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_MOST_WORDS = 150_000  # in a table: some 40 MB
-_UNKNOWN = ("[UNK]", "<unk>")  # of WordPiece and of SentencePiece; byte-level vocabularies have everything
-_REMOVED = re.compile(r"[\x0b\x0c\x1c-\x1f\x85]")  # BERT's cleaning takes these out; Python's split would part words at them
+_MOST_WORDS = 150_000  # words in a table: about 40 MB
+_UNKNOWN = ("[UNK]", "<unk>")  # in WordPiece and SentencePiece; byte-level vocabularies have no unknown tokens
+_REMOVED = re.compile(r"[\x0b\x0c\x1c-\x1f\x85]")  # BERT's cleaning removes these characters, but Python's `split` splits words at them
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokenised texts: the ids that the model reads, and how many each text has in all.
+    """Tokenised texts.
 
     Attributes:
-        texts: the strings, as they were tokenised.
-        ids: per text, at most the model's maximum of ids, special tokens included.
-        counts: per text, the number of ids before truncation.
-        unknown: how many of the ids stand for something that the vocabulary does not have.
+        texts: the strings.
+        ids: for each text the ids that the model reads, with special tokens, at most the model's maximum.
+        counts: for each text the number of ids before truncation.
+        unknown: number of ids for something that is not in the vocabulary.
     """
 
     texts: Sequence[str]
@@ -45,17 +45,17 @@ class Tokens:
 
     @property
     def read(self) -> int:
-        """How many tokens the model reads."""
+        """Number of tokens that the model reads."""
         return sum(map(len, self.ids))
 
     @property
     def unseen(self) -> int:
-        """How many tokens were cut off."""
+        """Number of tokens that were cut off."""
         return sum(self.counts) - self.read
 
 
 class Tokeniser:
-    """The fast tokeniser of a model, without padding and with a truncation that counts what it cuts. Thread-safe."""
+    """The fast tokeniser of a model, without padding. It counts the tokens that truncation cuts off. Thread-safe."""
 
     def __init__(self, model: Model) -> None:
         from tokenizers import Tokenizer
@@ -77,11 +77,11 @@ class Tokeniser:
 
     @property
     def specials(self) -> int:
-        """How many special tokens frame each text."""
+        """Number of special tokens around each text."""
         return sum(map(len, self.frame))
 
     def tokenise(self, texts: Sequence[str]) -> Tokens:
-        """Tokenise texts; the last id of a truncated text stays its closing special token."""
+        """Tokenise texts. A truncated text keeps its closing special token."""
         opening, closing = self.frame
         rows = self._table.tokenise(texts) if self._table else self._pieces(texts)
         room = self.max_length - self.specials
@@ -94,11 +94,11 @@ class Tokeniser:
         return [len(row) for row in self._pieces(texts)]
 
     def before(self, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> list[NDArray[np.int64]]:
-        """Return, per text, how many tokens stand before each of its words, and how many in all, ascending: [words + 1].
+        """Return for each text the number of tokens before each of its words, and the total, ascending: int64 [words + 1].
 
-        `spans` holds the words of each text, [start, end).
+        `spans` holds the words of each text as characters [start, end).
         """
-        if self._table and not any(map(is_unspaced, texts)):  # else words touch, and a token may belong to two
+        if self._table and not any(map(is_unspaced, texts)):  # in unspaced scripts a token may belong to two words
             lengths = self._table.lengths([text[start:end] for start, end in words] for text, words in zip(texts, spans, strict=True))
             return [np.cumsum([0, *row]) for row in lengths]
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
@@ -109,14 +109,14 @@ class Tokeniser:
         ]
 
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenise texts in parallel threads, without special tokens."""
+        """Tokenise texts without special tokens, in parallel threads."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 class WordTable:
-    """The tokens of every word met so far: texts of one field repeat their words, and looking one up is six times as fast as cutting it.
+    """Caches the tokens of words. Texts of one field repeat their words, and a look-up is six times as fast as tokenising.
 
-    Exact where a word's tokens do not depend on its neighbours; see `is_wordwise`.
+    The result is exact if a word's tokens do not depend on its neighbours; see `is_wordwise`.
     """
 
     def __init__(self, cut: Callable[[Sequence[str]], list[list[int]]]) -> None:
@@ -136,20 +136,20 @@ class WordTable:
         return [list(map(len, map(known.__getitem__, words))) for words in split]
 
     def _know(self, words: Iterable[str]) -> dict[str, list[int]]:
-        """Return the table, in which all these words now are."""
+        """Add words to the table and return it."""
         wanted, known = set(words), self._known
         missing = [word for word in wanted if word not in known]
-        if missing and len(known) + len(missing) > _MOST_WORDS:  # others may still be reading the full table
+        if missing and len(known) + len(missing) > _MOST_WORDS:  # replaced, not cleared: other threads may still read the old table
             known = self._known = {word: known[word] for word in wanted if word in known}
         known.update(zip(missing, self._cut(missing), strict=True))
         return known
 
 
 def is_wordwise(tokenizer: Tokenizer) -> bool:
-    """Whether the tokens of a text are those of its words between white space, one after another.
+    """Return whether the tokens of a text are the tokens of its white-space-separated words, one after another.
 
-    So it is for WordPiece after BERT's splitting at white space and punctuation (BERT, MPNet, DistilBERT): every rule looks at one word only.
-    Byte-level BPE and SentencePiece see the space before a word as a part of it.
+    This holds for WordPiece after BERT's splitting at white space and punctuation (BERT, MPNet, DistilBERT), because every rule looks at
+    one word only. In byte-level BPE and SentencePiece, the space before a word is part of it.
     """
     from tokenizers import models, normalizers, pre_tokenizers
 

@@ -1,1 +1,1 @@
-"""The forwards that osembed computes itself, for BERT's relatives."""
+"""osembed's own forward pass, for BERT and related architectures."""

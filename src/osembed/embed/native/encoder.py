@@ -1,4 +1,4 @@
-"""Tokens to vectors: cut the work into batches by tokens, run the forward, pool, normalise."""
+"""Embed tokens: divide them into batches, run the forward pass, pool, normalise."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from osembed.passages.tokens import Tokens
 Rows = list[list[int]]
 Result = TypeVar("Result")
 
-_CPU_BUDGET = 1536  # tokens per forward: activations stay in cache
-_LEAST = 256  # tokens below which a batch is not parted among cores
-_LARGE = 64 * 2**20  # bytes of weights that no cache holds: all cores read them for a batch that is alone
-_GPU_BUDGET = 65536
-_GPU_FLIGHTS = 2  # batches between launch and landing
+_CPU_BUDGET = 1536  # tokens per batch, so that activations stay in the cache
+_LEAST = 256  # batches smaller than this many tokens are not divided among cores
+_LARGE = 64 * 2**20  # weights of more bytes do not fit a cache, so all cores read them for a single batch
+_GPU_BUDGET = 65536  # tokens per batch
+_GPU_FLIGHTS = 2  # batches between launch and result
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class _Flight:
-    """A batch on its way: the places of its texts, and its vectors on the host with the event after which they are there."""
+    """A batch in progress: the places of its texts, and its vectors on the host with the event after which they are valid."""
 
     places: list[int]
     vectors: Future[tuple[Tensor, torch.cuda.Event | None]]
 
     def land(self) -> Vectors:
-        """Wait for the vectors; raises what their forward raised."""
+        """Wait for the vectors and return them. Raises the error of their forward pass."""
         vectors, landed = self.vectors.result()
         if landed:
             landed.synchronize()
@@ -53,7 +53,7 @@ class _Flight:
 class BatchEncoder(LocalEncoder):
     """Cuts tokenised texts into batches and runs them side by side; how a batch is laid out and computed is said by its children.
 
-    Between calls it holds no state but its token budget and the queries that wait.
+    Between calls its only state is its token budget and the waiting queries.
     """
 
     _graphs: Graphs | None = None
@@ -78,8 +78,8 @@ class BatchEncoder(LocalEncoder):
 
         Raises InterruptedError between two batches once `stopped` says so.
 
-        A CPU works on a batch per core; where the model is large, with all of them on a batch that is alone. A GPU works on one batch while the
-        next is launched and the last is copied back; out of its memory, a batch is halved, and the budget of those to come.
+        A CPU works on a batch per core; with a large model, all cores work on a single batch. A GPU works on one batch while the next one is
+        launched and the last one is copied back. If it runs out of memory, the batch and the budget of later batches are halved.
         """
         vectors = np.empty((len(tokens), self.model.spec.dimension), dtype=np.float32)
         waiting, flights = self._batches(tokens)[::-1], deque[_Flight]()
@@ -105,7 +105,7 @@ class BatchEncoder(LocalEncoder):
         return vectors
 
     def _batches(self, tokens: Tokens) -> list[list[int]]:
-        """Cut the places of texts, sorted by length, into batches of at most the budget of tokens (at least one text each)."""
+        """Divide the places of texts, sorted by length, into batches of at most the token budget, with at least one text each."""
         lengths = [len(ids) for ids in tokens.ids]
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         if not self._blocks:
@@ -119,10 +119,10 @@ class BatchEncoder(LocalEncoder):
 
     @torch.inference_mode()
     def _fly(self, rows: Rows) -> tuple[Tensor, torch.cuda.Event | None]:
-        """Run the forward of one batch, and on a GPU only start it and the copy of its vectors to the host."""
+        """Run the forward pass of one batch. On a GPU, only start it and the copy of its vectors to the host."""
         if self.device != "cuda":
             return self._run(self._lay_out(rows)), None
-        with self._launching:  # graphs have one set of buffers
+        with self._launching:  # CUDA graphs have only one set of buffers
             layout = self._lay_out(rows)
             pooled = self._graphs(layout) if self._graphs and isinstance(layout, Block) else self._run(layout)
             vectors = torch.empty(pooled.shape, pin_memory=True).copy_(pooled, non_blocking=True)
@@ -166,7 +166,7 @@ class NativeEncoder(BatchEncoder):
 
 
 def _start(threads: ThreadPoolExecutor | None, work: Callable[[Rows], Result], rows: Rows) -> Future[Result]:
-    """Run work in one of the threads, or here and now."""
+    """Run work in one of the threads, or immediately in this thread if there are none."""
     if threads:
         return threads.submit(work, rows)
     done = Future[Result]()

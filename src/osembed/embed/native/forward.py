@@ -1,7 +1,7 @@
-"""One encoder forward, for every layout of a batch.
+"""The forward pass of an encoder, for every layout of a batch.
 
-Post-norm transformer encoders of the BERT kind (Devlin et al. 2019), with MPNet's bucketed relative position bias (Song et al. 2020; buckets
-after Raffel et al. 2020).
+It computes post-norm transformer encoders like BERT (Devlin et al. 2019), with MPNet's bucketed relative position bias (Song et al. 2020;
+buckets after Raffel et al. 2020).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from osembed.embed.native.weights import Layer, Linear, Weights
 
 
 def forward(weights: Weights, layout: Layout) -> Tensor:
-    """Run the encoder over a batch; return the hidden states where its tokens lie: [tokens, hidden]."""
+    """Run the encoder over a batch. Returns the hidden states at the places of its tokens: [tokens, hidden]."""
     x = F.embedding(layout.ids, weights.words) + F.embedding(layout.positions, weights.positions)
     x = _norm(x, weights.norm, weights.epsilon)
     bias = None if weights.bias is None else weights.bias[:, : layout.longest, : layout.longest]

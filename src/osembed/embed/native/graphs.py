@@ -1,4 +1,4 @@
-"""CUDA graphs: a forward over a block of a shape seen before is replayed in one launch instead of a dozen per layer."""
+"""CUDA graphs: the forward pass of a block whose shape was seen before is replayed in one launch instead of a dozen per layer."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from osembed.embed.native.layout import Block, Layout
 
-_WARM_UPS = 2  # libraries choose kernels and allocate before the capture, which may do neither
+_WARM_UPS = 2  # libraries must choose kernels and allocate memory before the capture, because a capture may do neither
 
 
 class Graphs:
-    """One graph per shape of block. Not thread-safe: each has one input and one output."""
+    """One graph per block shape. Not thread-safe: each graph has one input and one output buffer."""
 
     def __init__(self, run: Callable[[Layout], Tensor]) -> None:
         self._run = run
@@ -21,10 +21,10 @@ class Graphs:
         self._captured: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Block, Tensor]] = {}
 
     def __call__(self, block: Block) -> Tensor:
-        """Run a block. The vectors are overwritten by the next block of its shape, in the order of the current stream."""
+        """Return the vectors of a block. The next block of the same shape on the current stream overwrites them."""
         shape = (len(block.sizes), block.longest)
         if shape not in self._captured:
-            if shape not in self._seen:  # the last batch of a bucket has a shape of its own, which may never come again
+            if shape not in self._seen:  # not captured at first sight: the shape of the last batch in a bucket may never recur
                 self._seen.add(shape)
                 return self._run(block)
             self._captured[shape] = self._capture(block)

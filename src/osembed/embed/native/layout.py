@@ -1,7 +1,7 @@
-"""How the texts of a batch lie in memory, and how they attend to themselves there.
+"""Layouts: how the texts of a batch are arranged in memory, and how attention runs on that arrangement.
 
-On a CPU and for fused attention over cumulative lengths, tokens lie in one row without padding. MPNet's attention adds a bias, which no kernel
-over cumulative lengths takes; on a GPU its texts lie in a block of one static length, which a CUDA graph can also replay.
+On a CPU, and for fused attention over cumulative lengths, tokens are in one row without padding. MPNet's attention adds a bias, which no
+kernel for cumulative lengths supports. So on a GPU its texts are in a block of one static length, which a CUDA graph can also replay.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every torch program gives it
 from torch import Tensor
 
-_PAD = 16  # tokens: kernels want attention's matrices in whole blocks, and the rows of a bias aligned
-_SHORT = 64  # tokens below which padding would cost more than it gains
-_GROUP = 8  # equal texts per attention call on a CPU: their scores still fit the cache
-# oneDNN compiles and keeps a kernel per matrix height. Heights in steps of 256 instead of any: measured 1.25 times the speed and a third of the
+_PAD = 16  # tokens: attention kernels need matrices in whole blocks and aligned rows of a bias
+_SHORT = 64  # for texts with fewer tokens, padding costs more than it gains
+_GROUP = 8  # equal texts per attention call on a CPU, so that their scores fit the cache
+# oneDNN compiles and keeps one kernel per matrix height. With heights in steps of 256, measurements show 1.25 times the speed and a third of the
 # memory (800 MB against 2.4 GB after 300 batches of MiniLM in bf16).
 _STEP = 256
 _BUCKETS: tuple[int, ...] = (16, 32, *range(64, 8193, 64))  # lengths of blocks: few enough to keep a graph for each
-_HIDE = 3e4  # takes a padded key out of the softmax, and fits fp16
+_HIDE = 3e4  # removes a padded key from the softmax, and fits fp16
 Attention = Callable[..., Tensor]
 
 
 class Layout(Protocol):
-    """Where the tokens of a batch are.
+    """The arrangement of a batch.
 
     Attributes:
-        ids: token ids, [tokens]; padding and filler included.
-        positions: place of each token in its text, [tokens].
-        longest: tokens of the longest text, padding included.
+        ids: token ids, [tokens], with padding and filler.
+        positions: position of each token in its text, [tokens].
+        longest: number of tokens of the longest text, with padding.
     """
 
     ids: Tensor
@@ -43,17 +43,17 @@ class Layout(Protocol):
         """Attend within each text: [tokens, 3, heads, head size] to [tokens, heads, head size]; `bias` is [heads, longest, longest]."""
 
     def pool(self, hidden: Tensor, pooling: str) -> Tensor:
-        """Reduce each text's hidden states, of [tokens, hidden], to one float32 vector: [texts, hidden]."""
+        """Return one float32 vector per text, [texts, hidden], from the hidden states [tokens, hidden]."""
 
 
 class _Row:
-    """Texts one after another in one row, each in a span at least as long as itself; then filler.
+    """Texts one after another in one row. Each has a span at least as long as the text; filler follows the last one.
 
     Args:
         rows: token ids of each text.
-        device: where they are to be.
-        spans: places of each text; what it does not need is padding.
-        filler: places after the last text.
+        device: the device for the tensors.
+        spans: number of places of each text; unused places are padding.
+        filler: number of places after the last text.
     """
 
     def __init__(self, rows: Sequence[Sequence[int]], device: str, spans: Sequence[int], filler: int = 0) -> None:
@@ -64,7 +64,7 @@ class _Row:
         places = _joined([*range(length), *[0] * gap] for length, gap in zip(lengths, gaps, strict=True))
         self.positions = _moved([*places, *[0] * filler], device)
         self.sizes = _moved(lengths, device)
-        # The text of each place; padding and filler belong to one more, which is thrown away.
+        # The text that each place belongs to. Padding and filler belong to an extra text, which is discarded.
         owners = _joined([*[text] * length, *[len(rows)] * gap] for text, (length, gap) in enumerate(zip(lengths, gaps, strict=True)))
         self._owners = _moved([*owners, *[len(rows)] * filler], device)
         self._starts = _moved([0, *accumulate(spans)][:-1], device)
@@ -82,11 +82,11 @@ class _Row:
 
 
 class Groups(_Row):
-    """A row whose neighbours of about one length attend together: for CPUs. Fastest when texts are sorted by length.
+    """A row in which neighbouring texts of similar length share an attention call, for CPUs. Fastest if texts are sorted by length.
 
     Args:
         rows: token ids of each text.
-        pad: whether longer texts get spans of whole steps. In bf16, torch's attention takes 1.5 times as long for 250 tokens as for 256.
+        pad: whether longer texts are padded to whole steps: in bf16, torch's attention takes 1.5 times as long for 250 tokens as for 256.
     """
 
     def __init__(self, rows: Sequence[Sequence[int]], *, pad: bool) -> None:
@@ -107,11 +107,11 @@ class Groups(_Row):
             attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
             mixed[start:stop] = attended.transpose(1, 2).reshape(stop - start, *mixed.shape[1:])
             start = stop
-        mixed[start:] = 0  # filler is computed like the rest, and thrown away
+        mixed[start:] = 0  # filler is computed like the rest and discarded
         return mixed
 
     def _make_masks(self, dtype: torch.dtype, bias: Tensor | None) -> list[Tensor | None]:
-        """Return what is added to the scores of each run: -∞ for padded keys, and the bias."""
+        """Return what is added to the attention scores of each run: -∞ for padded keys, and the bias."""
         masks, first = [], 0
         for span, count in self._runs:
             sizes = self.sizes[first : first + count]
@@ -125,7 +125,7 @@ class Groups(_Row):
 
 
 class Varlen(_Row):
-    """A row that one fused kernel attends over, told where each text begins: for GPUs and models without an attention bias."""
+    """A row for one fused attention kernel that gets the start of each text, for GPUs and models without an attention bias."""
 
     def __init__(self, rows: Sequence[Sequence[int]], device: str, kernel: Attention) -> None:
         super().__init__(rows, device, [len(row) for row in rows])
@@ -133,14 +133,14 @@ class Varlen(_Row):
         self._kernel = kernel
 
     def attend(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
-        """See Layout; takes no bias."""
+        """See Layout. `bias` must be None."""
         assert bias is None
         query, key, value = qkv.unbind(1)
         return self._kernel(query, key, value, self._bounds, self._bounds, self.longest, self.longest)
 
 
 class Block:
-    """Texts padded to one static length: for GPUs and models with an attention bias."""
+    """Texts padded to one static length, for GPUs and models with an attention bias."""
 
     def __init__(self, rows: Sequence[Sequence[int]], device: str, length: int) -> None:
         self.longest = length
@@ -150,14 +150,15 @@ class Block:
 
     @property
     def real(self) -> Tensor:
-        """Which places hold a token: [texts, longest]."""
+        """Which places hold a token: bool [texts, longest]."""
         return torch.arange(self.longest, device=self.sizes.device) < self.sizes[:, None]
 
     def attend(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
         """See Layout.
 
-        A mask of padded keys beside the bias would be a tensor [texts, heads, longest, longest]. Instead each key gets eight numbers more; the
-        first hides it if it is padding (every query has a 1 there). The bias stays one, broadcast, and fused kernels take it.
+        Adding a mask of padded keys to the bias would need a tensor [texts, heads, longest, longest]. Instead each key gets eight more
+        numbers, the first of which hides it if it is padding (every query has a 1 there). So one bias is broadcast, and fused kernels
+        accept it.
         """
         texts = len(self.sizes)
         query, key, value = qkv.view(texts, self.longest, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
@@ -181,17 +182,17 @@ class Block:
 
 
 def padded_length(length: int) -> int:
-    """Return the places that a text of this length gets where texts are padded to whole steps."""
+    """Return a length rounded up to whole steps of padding."""
     return -(-length // _PAD) * _PAD
 
 
 def bucket_of(length: int, longest: int) -> int:
-    """Return the length of the block that a text belongs in, at most the model's `longest`."""
+    """Return the block length for a text of this length, at most the model's `longest`."""
     return min(next(bucket for bucket in _BUCKETS if bucket >= length), longest)
 
 
 def varlen_kernel() -> Attention | None:
-    """Return torch's fused attention over cumulative lengths, which it has since 2.10; it takes fp16 and bf16 on a GPU."""
+    """Return torch's fused attention over cumulative lengths (since torch 2.10; fp16 and bf16 on a GPU), or None."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -200,7 +201,7 @@ def varlen_kernel() -> Attention | None:
 
 
 def _moved(values: Sequence[int], device: str) -> Tensor:
-    """Return whole numbers on a device; towards a GPU through pinned memory, without waiting."""
+    """Return integers as a tensor on a device. The copy to a GPU uses pinned memory and does not block."""
     tensor = torch.tensor(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
 

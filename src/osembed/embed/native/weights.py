@@ -1,6 +1,6 @@
-"""Read the weights of the encoder families that share one skeleton: BERT, RoBERTa and XLM-R, MPNet, DistilBERT.
+"""Read the weights of the encoder families with a common structure: BERT, RoBERTa and XLM-R, MPNet, DistilBERT.
 
-They differ in the names of their tensors and in how positions are counted; both are data here.
+They differ only in the names of their tensors and in how they count positions; both are data here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from osembed.embed.native.linear import pack_weights
 from osembed.errors import ModelError
 from osembed.models.folder import Model
 
-_PACKED = ("qkv", "out", "down")  # not `up`, which has an activation
+_PACKED = ("qkv", "out", "down")  # not `up`, whose layer has an activation
 
 
 class Linear(NamedTuple):
@@ -30,7 +30,7 @@ class Linear(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One encoder layer; `qkv` is the merged projection [3·hidden, hidden], `norm1` follows attention, `norm2` the feed-forward."""
+    """One encoder layer. `qkv` is the merged projection [3·hidden, hidden]; `norm1` follows attention, `norm2` the feed-forward layer."""
 
     qkv: Linear
     out: Linear
@@ -46,13 +46,13 @@ class Weights:
 
     Attributes:
         words: [vocabulary, hidden].
-        positions: [positions, hidden], the constant token type already added, the first row belonging to the first token.
-        norm: of the embeddings.
-        layers: in order.
-        bias: MPNet's attention bias [heads, longest, longest] for the longest text and its padding, else None.
+        positions: [positions, hidden], with the constant token type added; the first row is for the first token.
+        norm: layer norm of the embeddings.
+        layers: the layers in order.
+        bias: MPNet's attention bias [heads, longest, longest] for the longest padded text, else None.
         heads: number of attention heads.
-        epsilon: of every layer norm.
-        activation: of the feed-forward.
+        epsilon: the constant in every layer norm.
+        activation: name of the activation in the feed-forward layers.
     """
 
     words: Tensor
@@ -66,14 +66,14 @@ class Weights:
 
     @property
     def layer_bytes(self) -> int:
-        """Bytes of the layers' matrices, all of which every forward reads."""
+        """Bytes of the layers' matrices, which every forward pass reads completely."""
         linears = (linear for layer in self.layers for linear in (layer.qkv, layer.out, layer.up, layer.down))
         return sum(linear.weight.numel() * linear.weight.element_size() for linear in linears)
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one family names its tensors; `{i}` stands for the layer."""
+    """The tensor names of one family; `{i}` is the number of the layer."""
 
     query: str
     key: str
@@ -129,12 +129,12 @@ FAMILIES = {
 
 
 def activation_of(config: dict[str, Any]) -> str:
-    """Return the feed-forward activation that a configuration names."""
+    """Return the name of the feed-forward activation in a configuration."""
     return str(config.get("hidden_act") or config.get("activation") or "gelu")
 
 
 def read_weights(model: Model, dtype: torch.dtype, device: str, *, packed: bool = True) -> Weights:
-    """Read a model's tensors, `packed` as this machine's forward reads them fastest. Raises ModelError where one is missing."""
+    """Read a model's tensors, with `packed` in this machine's fastest format. Raises ModelError if one is missing."""
     config, family = model.config, FAMILIES[model.config["model_type"]]
     tensors = _Tensors(model.folder, dtype, device)
     count = int(config.get("num_hidden_layers") or config["n_layers"])
@@ -188,7 +188,7 @@ def _packed(layer: Layer) -> Layer:
 
 
 class _Tensors:
-    """The tensors of a folder's own safetensors files by name, whatever prefix the saved class gave them."""
+    """The tensors in a folder's safetensors files by name, without the prefix that the saved class gave them."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: str) -> None:
         self._folder, self._tensors = folder, {}
@@ -204,13 +204,13 @@ class _Tensors:
 
     def __getitem__(self, name: str) -> Tensor:
         found = self.find(name)
-        if found is None:  # old BERT checkpoints call weight and bias of a layer norm gamma and beta
+        if found is None:  # in old BERT checkpoints, weight and bias of a layer norm are called gamma and beta
             found = self.find(name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"))
         if found is None:
             raise ModelError(
                 f"{self._folder} has no tensor {name}.",
-                "The weights are not those of the architecture that config.json names.",
-                "Fetch the model again.",
+                "The weights do not match the architecture in config.json.",
+                "Download the model again.",
             )
         return found
 

@@ -1,1 +1,1 @@
-"""Files to records: folders, text, JSON lines, tables, each also packed."""
+"""Read files into records: folders, text, JSON lines, tables, also compressed."""

@@ -1,4 +1,4 @@
-"""Papers that a Python program hands over: dictionaries and Records, one after the other, each with its number as its source."""
+"""Papers passed from Python as dictionaries and Records. The source of each is its number."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from osembed.papers.records import Record, Rejected
 
 @dataclass
 class Dicts:
-    """Reads like a Reader of paths; how much there is in all is unknown.
+    """Has the same interface as a Reader of paths. The total size is unknown.
 
     Attributes:
-        papers: what is handed over; a generator is read as the work goes on.
-        names: osembed's field → the name that the dictionaries use.
+        papers: the papers; a generator is consumed as the work proceeds.
+        names: osembed's field → the name in the dictionaries.
     """
 
     papers: Iterable[object]
@@ -36,7 +36,7 @@ class Dicts:
 
     @classmethod
     def peek(cls, given: Any) -> Dicts | Any:
-        """Return papers as Dicts; whatever else is given, such as paths, as it is. Raises InputError where there is nothing at all."""
+        """Return papers as Dicts, and anything else, such as paths, unchanged. Raises InputError for an empty iterable."""
         if isinstance(given, Mapping | Record):
             return cls([given])
         if isinstance(given, str | bytes) or not isinstance(given, Iterable):
@@ -45,18 +45,18 @@ class Dicts:
         for first in rest:
             papers = chain([first], rest)
             return cls(papers) if isinstance(first, Mapping | Record) else papers
-        raise InputError("An empty list was given.", "It holds no papers.", "Hand over dictionaries, Records or paths.")
+        raise InputError("An empty list was given.", "It holds no papers.", "Pass dictionaries, Records or paths.")
 
     def __iter__(self) -> Iterator[Record | Rejected]:
         for number, paper in enumerate(self.papers, 1):
             yield self._record(paper, f"dict:{number}")
 
     def has(self, source: str) -> bool:
-        """Whether a source may be one of these."""
+        """Return whether a source belongs to papers from Python."""
         return source.startswith("dict:")
 
     def _record(self, paper: object, source: str) -> Record | Rejected:
-        """Return a paper as it would come out of a JSON file: its own copy, of JSON's types only."""
+        """Return a paper as if it came from a JSON file: a copy with JSON types only."""
         fields, source = (paper.fields, paper.source) if isinstance(paper, Record) else (paper, source)
         if not isinstance(fields, Mapping):
             return Rejected(f"not a dictionary but {type(fields).__name__}", source, {})

@@ -1,4 +1,4 @@
-"""Which files of a path are papers, which are passed over, which cannot be read."""
+"""Find the files of a path: which to read, which to skip, which cannot be read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Skip = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that is to be read.
+    """A file to read.
 
     Attributes:
-        root: the path that was named.
-        size: in bytes.
-        changed: when its content was, and when its content, name or rights were, in nanoseconds since 1970.
+        root: the path that the caller named.
+        size: its size in bytes.
+        changed: times of the last change of its content, and of its content, name or permissions, in nanoseconds since 1970.
     """
 
     root: Path
@@ -35,23 +35,23 @@ class FoundFile:
 
     @property
     def name(self) -> str:
-        """The file as messages show it."""
+        """The file's name for messages."""
         return shown(self.root, self.file)
 
     @property
     def inside(self) -> Path:
-        """The file's path inside what was named."""
+        """The file's path relative to the root."""
         return self.file.relative_to(self.root) if self.root != self.file else Path(self.file.name)
 
 
 @dataclass(frozen=True)
 class Root:
-    """A file or folder that was named, wherever a command was when it named it.
+    """A file or folder that the caller named, identified by its real path and so independent of the working folder.
 
     Attributes:
         path: the real path.
-        prefix: what the sources of its records begin with.
-        has_several: whether papers may come and go in it: it is a folder, or a file of several papers.
+        prefix: the beginning of its records' sources.
+        has_several: whether it is a folder or a file with several papers, from which papers can disappear.
     """
 
     path: str
@@ -60,24 +60,24 @@ class Root:
 
     @classmethod
     def of(cls, path: str) -> Root:
-        """Return what a path names."""
+        """Return the root of a path."""
         root = Path(path)
         inside = shown(root, root / "x")[:-1] if root.is_dir() else shown(root, root)
         several = root.is_dir() or kind_of(root) not in ONE_PAPER
         return cls(printable_name(os.path.realpath(root)), inside, several and root != STANDARD_INPUT)
 
     def holds(self, source: str) -> bool:
-        """Whether a source (file, or file and line) belongs to it."""
+        """Return whether a source (file, or file and line) belongs to it."""
         return is_inside(source, self.prefix)
 
 
 def is_inside(source: str, prefix: str) -> bool:
-    """Whether a source (file, or file and line) belongs to the folder or file with this prefix."""
+    """Return whether a source (file, or file and line) belongs to the folder or file with this prefix."""
     return source.startswith(prefix if prefix.endswith("/") else f"{prefix}:")
 
 
 def shown(root: Path, file: Path) -> str:
-    """Return a path as messages show it: from the folder that was named, whose name is the same for `.` and for its path."""
+    """Return a path for messages, starting with the name of the root folder, which is the same for `.` and for the full path."""
     if root == file:
         return printable_name(file.name)
     name = root.name if root.name not in ("", "..") else Path(os.path.realpath(root)).name
@@ -89,22 +89,22 @@ def find_files(path: str, skip: Skip) -> Iterator[FoundFile | Rejected]:
 
     Args:
         path: a file, a folder, or - for standard input.
-        skip: called with the reason and the name of each file that is passed over.
+        skip: called with the reason and the name of each skipped file.
 
     Raises:
-        InputError: there is nothing there, or nothing that could be read.
+        InputError: the path does not exist, or is of a kind that cannot be read.
     """
     root = Path(path)
     if root == STANDARD_INPUT:
         yield FoundFile(root, root)
     elif os.path.isdir(root):
         corpus = root / "corpus.jsonl"
-        beir = os.path.isfile(corpus) and os.path.isfile(root / "queries.jsonl")  # its queries are no papers
+        beir = os.path.isfile(corpus) and os.path.isfile(root / "queries.jsonl")  # BEIR layout: queries are not papers
         yield from [_look(root, corpus)] if beir else _walk(root, skip)
     elif os.path.isfile(root):
         if kind_of(root) not in READERS:
             raise InputError(
-                f"{printable_name(path)} is of a kind that osembed does not read.", "", "Use .txt, .md, .jsonl or .csv (also .gz, .zst)."
+                f"{printable_name(path)} is not a kind of file that osembed reads.", "", "Use .txt, .md, .jsonl or .csv (also .gz, .zst)."
             )
         yield _look(root, root)
     elif os.path.exists(root):
@@ -114,7 +114,7 @@ def find_files(path: str, skip: Skip) -> Iterator[FoundFile | Rejected]:
 
 
 def _walk(root: Path, skip: Skip) -> Iterator[FoundFile | Rejected]:
-    """Find the files below a folder. Links to folders are not followed, so that none is met twice."""
+    """Find the files below a folder. Links to folders are not followed, so that no file is found twice."""
     real, closed = Path(os.path.realpath(root)), list[OSError]()
     for folder, subfolders, names in os.walk(root, onerror=closed.append):
         for name in [name for name in subfolders if os.path.islink(os.path.join(folder, name))]:
@@ -123,7 +123,7 @@ def _walk(root: Path, skip: Skip) -> Iterator[FoundFile | Rejected]:
         for file in (Path(folder, name) for name in sorted(names)):
             try:
                 why = _unfit(file, real)
-            except OSError as error:  # a link to nothing or to itself; gone meanwhile
+            except OSError as error:  # a broken or circular link, or the file was just deleted
                 yield _lost(root, file, error)
                 continue
             if why:
@@ -147,7 +147,7 @@ def _lost(root: Path, file: Path, error: Exception) -> Rejected:
 
 
 def _unfit(file: Path, root: Path) -> str:
-    """Return why a file of a folder is passed over, or ''."""
+    """Return why a file in a folder is skipped; "" if it is not."""
     if file.name.startswith("."):
         return "hidden files"
     if kind_of(file) not in READERS:

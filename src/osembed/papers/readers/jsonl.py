@@ -1,4 +1,4 @@
-"""JSON lines: an object per line, or a dead letter that is fed in again."""
+"""Read JSON lines: one object per line, which may also be a dead letter that is ingested again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNREAD = ("not JSON", "not a JSON object", "not UTF-8")
 
 
 def read_lines(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
-    """Read JSON lines as records."""
+    """Yield the records of JSON lines."""
     number = 0
     while line := content.readline(MAX_RECORD + 1):
         number += 1
@@ -30,7 +30,7 @@ def read_lines(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
 
 
 def read_line(line: bytes, where: str, names: Mapping[str, str]) -> Record | Rejected:
-    """Read one JSON line."""
+    """Return the record of one JSON line."""
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -43,13 +43,13 @@ def read_line(line: bytes, where: str, names: Mapping[str, str]) -> Record | Rej
 
 
 def _unread(line: bytes, reason: str, where: str) -> Rejected:
-    """Keep a line as text, so that it can be mended."""
+    """Return a rejected line with its text, so that it can be fixed."""
     text, guessed = decoded_text(line)
     return Rejected("not UTF-8", where, {"raw": text}, f"read as {guessed}") if guessed else Rejected(reason, where, {"raw": text})
 
 
 def _mended(letter: dict[str, Any], line: bytes, where: str, names: Mapping[str, str]) -> Record | Rejected:
-    """Read a dead letter that is fed in again: what counts is the record inside. One that nobody mended stays what it is."""
+    """Return the record inside a dead letter that is ingested again. A letter that nobody has fixed is rejected again."""
     reason, source, check = str(letter[DEAD_LETTER])[:200], str(letter.get("source") or where), str(letter.get("check") or "")
     inner = letter.get("record")
     fields = inner if isinstance(inner, dict) else {}
@@ -61,7 +61,7 @@ def _mended(letter: dict[str, Any], line: bytes, where: str, names: Mapping[str,
 
 
 def _record(fields: dict[str, Any], line: bytes, where: str, names: Mapping[str, str], inside: tuple[str, ...] = ()) -> Record:
-    """Return a record whose id has the digits of its line: the parser makes floats of 2101.00010 and of integers beyond 64 bits."""
+    """Return a record whose id has exactly the digits of its line. The parser turns 2101.00010 and integers beyond 64 bits into floats."""
     name = name_of(fields, "id", names)
     if name is None or type(fields[name]) is not float:
         return Record(fields, where)

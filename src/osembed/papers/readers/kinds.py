@@ -1,4 +1,4 @@
-"""A file's suffix says what reads it."""
+"""Kinds of files: the suffix decides which reader is used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_PART_OF_IDS = (*ONE_PAPER, *_PACKED)
 
 
 def kind_of(file: Path) -> str:
-    """Return the suffix that says what a file holds, below that of its packing."""
+    """Return the suffix of a file's content, without a suffix of compression."""
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes and suffixes[-1] in _PACKED:
         suffixes.pop()
@@ -32,7 +32,7 @@ def kind_of(file: Path) -> str:
 
 
 def stem_of(inside: PurePath) -> str:
-    """Return the id of a file that holds one paper: its path inside the folder that was named, without suffix."""
+    """Return the id for a file that holds one paper: its path relative to the root, without suffix."""
     plain = inside.name
     for suffix in reversed(inside.suffixes):
         if suffix.lower() in _NO_PART_OF_IDS:

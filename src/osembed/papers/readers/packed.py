@@ -1,4 +1,4 @@
-"""Files as they lie on disk: opened, unpacked in pieces, UTF-16 turned into UTF-8."""
+"""Open files, decompress them in pieces, and turn UTF-16 into UTF-8."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAULTS = (OSError, EOFError, ValueError, zlib.error, zstd.ZstdError)
 
 
 def open_file(file: Path) -> IO[bytes]:
-    """Open a regular file. Raises OSError for any other: a pipe would be waited for, a device never ends."""
+    """Open a regular file. Raises OSError for anything else, because a pipe may block and a device never ends."""
     raw = os.fdopen(os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
     if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
         raw.close()
@@ -32,7 +32,7 @@ def open_file(file: Path) -> IO[bytes]:
 
 
 def unpacked_stream(raw: IO[bytes], file: Path) -> IO[bytes]:
-    """Return the content of an open file; what is damaged raises one of FAULTS where it is reached."""
+    """Return the decompressed content of an open file. Reading a damaged part raises one of FAULTS."""
     content: Any = raw
     if file.suffix.lower() == ".gz":
         content = gzip.GzipFile(fileobj=raw)
@@ -44,10 +44,10 @@ def unpacked_stream(raw: IO[bytes], file: Path) -> IO[bytes]:
 
 
 def explain_damage(error: Exception) -> str:
-    """Return what went wrong with a file, without its path."""
+    """Return the reason of a read error, without the path."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if "Frame requires too much memory" in text:
-        return f"its zstd window is longer than {2 ** (_LONGEST_WINDOW - 20)} MB: pack it again with a shorter --long"
+        return f"its zstd window is longer than {2 ** (_LONGEST_WINDOW - 20)} MB: compress it again with a shorter --long"
     return text
 
 

@@ -1,7 +1,7 @@
-"""Files to records: folders of .txt and .md, .jsonl, .csv, each also .gz or .zst, BEIR's corpus.jsonl, standard input.
+"""Read paths into records: folders of .txt and .md, .jsonl, .csv, each also .gz or .zst, BEIR's corpus.jsonl, standard input.
 
-A record is a plain dictionary with the line it came from. What cannot be read becomes a `Rejected`, never an exception: one bad line or file
-must not cost the others.
+A record is a plain dictionary with its source. Something that cannot be read becomes a `Rejected` and never an exception, because one bad
+line or file must not prevent the others from being read.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ Read = Iterator[Record | Rejected]
 
 @dataclass
 class Reader:
-    """Reads paths in order. `bytes_total` and `bytes_read` (of files as they lie on disk) serve progress;
-    the total is 0 where standard input is among them.
+    """Reads paths in order. Iterating yields records and rejected records.
 
     Attributes:
-        names: osembed's field → the name that the input uses: the id is text under whatever name it stands.
-        skipped: files of a folder that were passed over, by the reason.
-        skipped_names: the first of them.
-        only: files of the folders that are to be read; None stands for all.
-        may_be_empty: whether a folder without a file is in order.
-        roots: the folders, and the files of several papers, that were named.
-        root: that of the record which was read last, by its path; '' for standard input.
+        names: osembed's field → the name in the input. Needed here because ids must be read as text.
+        bytes_total, bytes_read: size of the files on disk, for progress. The total is 0 if standard input is among the paths.
+        skipped: reason → number of files in folders that were skipped.
+        skipped_names: reason → the first names.
+        only: the files of the folders to read; None for all.
+        may_be_empty: whether a folder without files is allowed.
+        roots: the named folders and files with several papers.
+        root: the path of the last record's root; "" for standard input.
 
     Raises:
-        InputError: a path is not there (NoPapersError: it is, and holds no file to read).
+        InputError: a path does not exist. NoPapersError: the paths exist but hold no file to read.
     """
 
     paths: Sequence[str]
@@ -69,7 +69,7 @@ class Reader:
             raise NoPapersError(
                 f"{', '.join(printable_name(str(path)) for path in self.paths) or 'Nothing'} holds no papers.",
                 "",
-                "Name folders of .txt or .md files, or .jsonl or .csv files (also .gz, .zst), or - for standard input.",
+                "Use folders of .txt or .md files, or .jsonl or .csv files (also .gz, .zst), or - for standard input.",
             )
 
     def __iter__(self) -> Read:
@@ -85,7 +85,7 @@ class Reader:
                 self.bytes_read = before + found.size
 
     def changed(self) -> Iterator[tuple[str, Rejected]]:
-        """Look again, and yield each root, by its path, that is not what it was, with the first place that differs."""
+        """Scan again, and yield the path of each root that has changed, with the first place that differs."""
         for path, (root, before) in self._looked:
             try:
                 now = list(find_files(str(path), lambda *_: None))
@@ -97,14 +97,14 @@ class Reader:
                 yield root.path, Rejected("it changed while the rest was read", min(one.name for one in differing), {})
 
     def covers(self, file: Path) -> bool:
-        """Whether a file is, or once it is there will be, among what is read."""
+        """Return whether a file, even if it does not exist yet, belongs to the input."""
         real = Path(os.path.realpath(file))
         roots = [root for root in map(os.path.realpath, self.paths) if real.is_relative_to(root)]
         hidden = [any(part.startswith(".") for part in real.relative_to(root).parts) for root in roots]
         return kind_of(real) in READERS and not all(hidden)
 
     def has(self, source: str) -> bool:
-        """Whether a place (file and line) belongs to this input."""
+        """Return whether a source (file and line) belongs to this input."""
         return source.rpartition(":")[0] in self._names or source in self._names
 
     def _read_file(self, found: FoundFile) -> Read:
@@ -126,7 +126,7 @@ def _files(found: Iterable[FoundFile | Rejected]) -> set[FoundFile]:
 
 
 def _guarded(name: str, read: Callable[[], Iterable[Record | Rejected]]) -> Read:
-    """Read a file to its end or to where it is damaged, which costs what follows and is said."""
+    """Yield the records of a file up to its end, or up to the first damage, which is yielded as a rejected record."""
     last = name
     try:
         for record in read():

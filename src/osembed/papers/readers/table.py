@@ -1,4 +1,4 @@
-"""Tables of text: a row per record, its columns named by the first row, separated by commas, semicolons or tabs."""
+"""Read tables: one record per row, columns named in the first row, separated by commas, semicolons or tabs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import IO, Any
 from osembed.papers.fields import TEXTS, name_of
 from osembed.papers.records import Place, Record, Rejected, decoded_text, too_large
 
-MAX_ROW = 16 * 2**20  # the parser takes up to some twenty times as much memory
-_LINE_OVERHEAD = 64
-_REREADS = 16  # of what a quote that never closes has swallowed; each costs a row's limit
+MAX_ROW = 16 * 2**20  # bytes; the parser needs up to about twenty times as much memory
+_LINE_OVERHEAD = 64  # bytes of memory that each kept line costs in addition
+_REREADS = 16  # how often lines after an unclosed quote are read again; each time may cost a row of the largest size
 _SEPARATORS = ",;\t"
 _EXTRA = "extra columns"
 _SKIPPED_AT_ONCE = 2**20
@@ -21,7 +21,7 @@ _LINE = re.compile(rb"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 
 def read_table(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
-    """Read a table as records. Numbers get their type back, but never in the id, title or text."""
+    """Yield the records of a table. Numeric values become numbers, except in the id, title and text."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW))
     rows = _Rows(content)
     columns: list[str] = []
@@ -44,7 +44,7 @@ def read_table(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
 
 
 class _Lines:
-    """Lines for the parser, those of the current row kept. `guessed` is the encoding of those that are not UTF-8."""
+    """Lines for the parser; the lines of the current row are kept. `guessed` is the encoding of lines that are not UTF-8."""
 
     def __init__(self, content: IO[bytes]) -> None:
         self._pieces, self._waiting, self._size = _cut(content), deque[bytes](), 0
@@ -54,7 +54,7 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        """Return the next line. Raises OverflowError where the row has become too large."""
+        """Return the next line. Raises OverflowError if the row has become too large."""
         line = self._waiting.popleft() if self._waiting else next(self._pieces, b"")
         if not line:
             self.ended = True
@@ -69,11 +69,11 @@ class _Lines:
         return text
 
     def begin(self) -> None:
-        """Begin a row."""
+        """Start a new row."""
         self.row, self._size, self.guessed = [], 0, ""
 
     def read_again(self) -> None:
-        """Give all lines of the row but the first back, to be read as rows of their own."""
+        """Put back all lines of the row except the first, to read them as separate rows."""
         again = self.row[1:]
         self._waiting.extendleft(reversed(again))
         self.number -= len(again)
@@ -81,7 +81,7 @@ class _Lines:
 
 
 def _cut(content: IO[bytes]) -> Iterator[bytes]:
-    r"""Cut a file into lines, which end with \n, \r\n or a lone \r; one that is too large is cut short."""
+    r"""Yield the lines of a file, which end with \n, \r\n or a single \r. Lines that are too large are truncated."""
     tail = b""
     while data := content.readline(MAX_ROW + 1 - len(tail)):
         data, tail = tail + data, b""
@@ -99,11 +99,12 @@ def _cut(content: IO[bytes]) -> Iterator[bytes]:
 
 
 class _Rows:
-    """Rows of a table.
+    """The rows of a table.
 
     Attributes:
-        line: where the last row begins.
-        fault: what is wrong with it; guessed: its encoding where it is not UTF-8.
+        line: number of the last row's first line.
+        fault: what is wrong with that row; "" for nothing.
+        guessed: its encoding if it is not UTF-8.
     """
 
     def __init__(self, content: IO[bytes]) -> None:
@@ -132,7 +133,7 @@ class _Rows:
         return self._broken() if self._lines.ended else row
 
     def _header(self) -> list[str]:
-        """Read the first row by the separator that gives most columns."""
+        """Return the column names, using the separator that gives the most columns."""
         line = next(self._lines).removeprefix("\ufeff")
         rows = {separator: next(csv.reader([line], delimiter=separator), []) for separator in _SEPARATORS}
         separator = max(rows, key=lambda separator: len(rows[separator]))
@@ -141,7 +142,7 @@ class _Rows:
         return [name.strip() for name in rows[separator]]
 
     def _broken(self) -> list[str]:
-        """Give up a row that does not end: only its first line, as long as reading the others again does not cost too much."""
+        """Reject a row that does not end. Only its first line is lost, unless reading the others again would cost too much."""
         lines, ended = len(self._lines.row), self._lines.ended
         if lines == 1 and not ended:
             self.fault = too_large(MAX_ROW)
@@ -155,7 +156,7 @@ class _Rows:
 
 
 def _fields(columns: Sequence[str], row: Sequence[str]) -> dict[str, Any]:
-    """Return what there is of a row by the names of the columns."""
+    """Return the values of a row by column name."""
     fields: dict[str, Any] = {name: value for name, value in zip(columns, row, strict=False) if name}
     return {**fields, _EXTRA: list(row[len(columns) :])} if len(row) > len(columns) else fields
 
@@ -170,7 +171,7 @@ def _record(columns: Sequence[str], row: Sequence[str], where: str, place: Place
 
 
 def _typed(value: str) -> Any:
-    """CSV knows only strings: give numbers back their type, but keep 007 and the like."""
+    """Return a number for text that is a number, but keep text like 007. CSV itself has only strings."""
     text = value.strip()
     if text.isdecimal() and (text == "0" or not text.startswith("0")) and len(text) < 16:
         return int(text)

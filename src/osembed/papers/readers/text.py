@@ -1,4 +1,4 @@
-"""One paper per file: the first line is its title."""
+"""Read text files: one paper per file, whose first line is the title."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _MARK = b"\xef\xbb\xbf"
 
 
 def read_text(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
-    """Read a text file as a record."""
+    """Yield the record of a text file."""
     data, named = content.read(MAX_RECORD + 1), {"id": place.stem}
-    paper_id = place.stem if name_of(named, "id", place.names) else ""  # another field may name it
+    paper_id = place.stem if name_of(named, "id", place.names) else ""  # with --field the id may be another field
     if len(data) > MAX_RECORD:
         yield Rejected(too_large(MAX_RECORD), place.name, {}, paper_id=paper_id)
         return
@@ -25,7 +25,7 @@ def read_text(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
 
 
 def read_markdown(content: IO[bytes], place: Place) -> Iterator[Record | Rejected]:
-    """Read a Markdown file as a record: its title is a heading."""
+    """Yield the record of a Markdown file, whose title is a heading."""
     for record in read_text(content, place):
         if record.fields:
             record.fields["title"] = record.fields["title"].lstrip("#").strip()
