@@ -15,22 +15,22 @@ from osembed import Collection, Evaluation
 HEAD = """# Search quality
 
 Written by `benchmarks/quality.py`; do not edit. nDCG@10, MRR@10, MAP@100 and recall@100 over all judged queries of each collection, with
-all-MiniLM-L6-v2 and osembed's defaults. *both*: words are looked for in whole papers, meaning in chunks, fused per paper on the client (the
+all-MiniLM-L6-v2 and osembed's defaults. *both*: words are searched in whole papers and meaning in chunks, fused per paper on the client (the
 default of `osembed search`). *papers*, *chunks*: OpenSearch's native hybrid query on one index. The default is the first hybrid row.
 
-Reproduce one table: `osembed ingest DIR --min-words 0 --collection X && osembed eval DIR --collection X`.
+To reproduce one table: `osembed ingest DIR --min-words 0 --collection X && osembed eval DIR --collection X`.
 """
 NOTES = """
-## Why the defaults are what they are
+## Reasons for the defaults
 
-- **One field that holds title and text, and `title^0.3` besides** (`most_fields`): 2 to 4 points above `best_fields` over the parts.
-- **min_max, equal weights.** Within a point of the best on every collection and the only technique without a special case for one hit
-  (z_score hands a single hit's raw score through); rrf throws away how much better the first hit is.
-- **200 candidates a leg.** More costs time and gains less than half a point; fewer loses a point.
-- **Both levels.** On short papers the same as one level. On long papers clearly better: words count over the whole paper, meaning in
-  passages that the model sees whole. Vector search over chunks sees what lies beyond the model's window of the paper (SciFact: compare the
-  vector rows of *both* and *papers*; the latter is the published way of one vector per document, 0.645).
-- **Windows that the model sees whole, title included.** Of a 512-word chunk all-MiniLM-L6-v2 reads a third.
+- **One field with title and text, plus `title^0.3`** (`most_fields`): 2 to 4 points better than `best_fields` over the separate fields.
+- **min_max with equal weights.** Within a point of the best on every collection, and the only fusion without a special case for a single hit
+  (z_score returns its raw score). rrf ignores how much better the first hit is.
+- **200 candidates per leg.** More candidates cost time and gain less than half a point; fewer lose a point.
+- **Both levels.** On short papers this equals one level. On long papers it is clearly better, because words are searched in the whole paper and
+  meaning in passages that fit the model. Vector search over chunks also covers text beyond the model's window of the paper (for SciFact,
+  compare the vector rows of *both* and *papers*; the latter is the published setup with one vector per document, 0.645).
+- **Windows that fit the model together with the title.** all-MiniLM-L6-v2 reads only a third of a 512-word chunk.
 """
 
 

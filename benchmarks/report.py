@@ -14,9 +14,9 @@ from osembed.opensearch.schema import read_mapping
 
 HEAD = """# Speed and memory
 
-Written by `benchmarks/report.py` from `benchmarks/results/`; do not edit. Measure again with the project's environment and `OSEMBED_DATA` naming
-the collections: `python benchmarks/embed.py`, `int8.py`, `compare.py`, `ingest.py`, `search.py`, `migrate.py`, then `report.py`; where there is
-a GPU also `gpu.py`. `benchmarks/check.py`, a part of `scripts/test`, refuses a change that loses half of a ratio.
+Written by `benchmarks/report.py` from `benchmarks/results/`; do not edit. To measure again, set `OSEMBED_DATA` to
+the folder of the collections and run `python benchmarks/embed.py`, `int8.py`, `compare.py`, `ingest.py`, `search.py`, `migrate.py`, then
+`report.py`; with a GPU also `gpu.py`. `benchmarks/check.py`, which is part of `scripts/test`, fails if a ratio drops to half.
 """
 SCALE = "<!-- measured -->"
 
@@ -26,7 +26,10 @@ def main() -> None:
     embed, int8, compare, ingest, search, migrate = (json.loads((RESULTS / f"{name}.json").read_text()) for name in names)
     facts = ingest["machine"]
     text = [HEAD, f"\nMachine: {facts['cores']} cores of {facts['cpu']} ({', '.join(facts['instructions'])}), {facts['memory_gb']} GB; "]
-    text.append(f"torch {facts['torch']}, OpenSearch 3.6.0 on the same cores (embedded node). Shared and noisy: read ratios, not digits.\n")
+    text.append(
+        f"torch {facts['torch']}, OpenSearch 3.6.0 on the same cores (embedded node). The machine is shared and noisy: compare ratios, "
+        "not absolute numbers.\n"
+    )
     text += [compare_part(compare), embed_part(embed), int8_part(int8), ingest_part(ingest), search_part(search), migrate_part(migrate)]
     (ROOT / "docs" / "performance.md").write_text("".join(text))
     plot(compare, embed)
@@ -61,10 +64,10 @@ def compare_part(figures: dict) -> str:
     return f"""
 ## From a file to a searchable index, all-MiniLM-L6-v2
 
-The same texts into the same embedded node, each program with its model loaded, until all are searchable; medians of
-{figures["rounds"]} rounds in turns. *Tuned*: the model in bf16, all texts in one call, one bulk load. Everybody embeds the same tokens: the
-abstracts are those of SciFact that the model sees whole; of the full papers the others get osembed's own chunks, cut beforehand.
-osembed writes two indexes, papers and chunks, the others one.
+The same texts are loaded into the same embedded node until all are searchable, by each program with its model loaded; medians of
+{figures["rounds"]} rounds in turns. *Tuned*: the model in bf16, all texts in one call, one bulk load. All programs embed the same tokens: the
+abstracts are those of SciFact that fit the model; for full papers, the other programs get osembed's chunks, cut beforehand.
+osembed writes two indexes (papers and chunks), the others write one.
 
 {chr(10).join(tables)}
 ![documents and chunks per second](performance.svg)
@@ -83,7 +86,7 @@ def embed_part(figures: dict) -> str:
     return f"""
 ## Texts in, vectors out, all-MiniLM-L6-v2
 
-Each encoder in a process that stays alive, in turns, medians of {figures["rounds"]} rounds; texts/s.
+Each encoder runs in a process that stays alive, in turns; medians of {figures["rounds"]} rounds, in texts/s.
 
 {table(("", *(f"{count:,} {what}" for what, count in texts.items())), *rows)}
 On chunks osembed reaches {gemm["share"]:.0%} of this machine's measured matrix product ({gemm["gflops"]:,} GFLOP/s in the
@@ -102,9 +105,9 @@ def int8_part(figures: dict) -> str:
     return f"""
 ## In int8, through OpenVINO
 
-`osembed models quantise` on passages of full papers (not of the collections that judge), against osembed's own forward in the precision that
-it chooses there; texts/s, in turns, medians of {figures["rounds"]} rounds. Older CPUs are imitated: oneDNN, which both compute with, is held to
-their instructions. Where there is bf16, int8 does not pay. Vectors to fp32: cosine {cosine["mean"]:.4f} on average, {cosine["min"]:.4f} at
+`osembed models quantise` on passages of full papers (not of the collections used to evaluate), compared with osembed's own forward pass in its
+default precision; texts/s, in turns, medians of {figures["rounds"]} rounds. Older CPUs are simulated by limiting oneDNN, which both use, to
+their instructions. On CPUs with bf16, int8 is not faster. Vectors to fp32: cosine {cosine["mean"]:.4f} on average, {cosine["min"]:.4f} at
 least; nDCG@10 on SciFact by exact search: {ndcg}.
 
 {table(("CPU", *(f"{count:,} {what}" for what, count in texts.items())), *rows)}"""
@@ -132,8 +135,8 @@ def ingest_part(figures: dict) -> str:
     return f"""
 ## Ingest: {figures["papers"]} full papers (median 6,200 words), all-MiniLM-L6-v2, both levels
 
-The papers once, three and ten times under other ids. Shares are of wall time; stages overlap, so they sum to more than one.
-*Unchanged* is the first input once more: {runs["unchanged"]["seconds"]["wall"]:.1f} s. Ten times the papers take
+The papers once, three and ten times under different ids. Shares are of wall time; stages overlap, so they sum to more than one.
+*Unchanged* is the first input again: {runs["unchanged"]["seconds"]["wall"]:.1f} s. Ten times the papers take
 {most["peak_mb"] / once["peak_mb"]:.2f} times the peak memory, at {most["tokens_per_s"] / once["tokens_per_s"]:.2f} times the rate.
 
 {table(head, *rows)}
@@ -182,7 +185,7 @@ def search_part(figures: dict) -> str:
     together = ", ".join(f"{name} {rate:,.0f}" for name, rate in figures["queries_per_s"].items())
     lines.append(
         f"The default search takes {figures['to_bare_and_embedding']:.2f} times the bare request and one query embedding (p50). "
-        f"Queries embedded per second by {figures['threads']} threads: {together}.\n"
+        f"Queries embedded per second with {figures['threads']} threads: {together}.\n"
     )
     shell = ", ".join(f"`{name}` {seconds:.2f} s" for name, seconds in figures["shell_s"].items())
     lines.append(f"From the shell, against a warm node, median of 5: {shell}.\n")
@@ -195,27 +198,30 @@ def migrate_part(figures: dict) -> str:
     again = ", ".join(f"{kill['embedded_again']} of {kill['embedded_before']} done" for kill in figures["killed"]["kills"])
     lines = ["\n## Migration, all-MiniLM-L6-v2 to its mirror image (the same cost), both levels\n"]
     lines.append(
-        f"Full speed: {rates['copy']:.0f} documents/s copied, against {rates['ingest']:.0f} of plain ingest of the same texts in turns: "
-        f"{speed['copy_share']:.2f} of it; {speed['whole_share']:.2f} with plan, verification and swap ({speed['documents']:,} documents).\n"
+        f"Full speed: {rates['copy']:.0f} documents/s copied, compared with {rates['ingest']:.0f} in a plain ingest of the same texts, "
+        f"in turns: {speed['copy_share']:.2f} times; {speed['whole_share']:.2f} times with plan, verification and swap "
+        f"({speed['documents']:,} documents).\n"
     )
     copied = gentle["documents_per_s"]
     rows = [
         (way, f"{row['p50_ms']:.1f} ms", f"{row['p99_ms']:.1f} ms", row["searches"], f"{copied[way]:.0f}" if way in copied else "")
         for way, row in latency.items()
     ]
-    lines.append(table(("searches of another process meanwhile", "p50", "p99", "searches", "documents/s copied"), *rows))
-    lines.append(f"`--gentle` against idle, in the same run: p50 {gentle['p50_ratio']:.2f} times, p99 {gentle['p99_ratio']:.2f} times.\n")
+    lines.append(table(("searches by another process at the same time", "p50", "p99", "searches", "documents/s copied"), *rows))
     lines.append(
-        f"{fences['swaps']} swaps and rollbacks under writers (library, bypassing, 250 a second in bulk): "
+        f"`--gentle` compared with idle, in the same run: p50 {gentle['p50_ratio']:.2f} times, p99 {gentle['p99_ratio']:.2f} times.\n"
+    )
+    lines.append(
+        f"{fences['swaps']} swaps and rollbacks with concurrent writers (osembed, bypassing, 250 documents a second in bulk): "
         f"fence p50 {fences['fence_p50_ms']:.0f} ms, longest {fences['fence_max_ms']:.0f} ms; "
-        f"{fences['given_up']} fences given up and tried again. "
-        f"{fences['acknowledged_operations']:,} acknowledged operations looked for at the end: {fences['lost']} lost. "
-        f"{fences['searches']:,} searches, all in the right space; "
-        f"{fences['failed_library_requests']} failed library requests.\n"
+        f"{fences['given_up']} swaps postponed and tried again. "
+        f"{fences['acknowledged_operations']:,} acknowledged operations checked at the end: {fences['lost']} lost. "
+        f"{fences['searches']:,} searches, all in the right vector space; "
+        f"{fences['failed_library_requests']} failed requests by osembed.\n"
     )
     runs = ", ".join(f"{run['peak_mb']:,} MB for {run['documents']:,} documents" for run in memory["runs"].values())
     lines.append(f"Peak memory of the migrating process: {runs} ({memory['ratio']:.2f} times). ")
-    lines.append(f"Killed while copying and run again, embedded twice: {again}.\n")
+    lines.append(f"Documents embedded twice after a kill during the copy and a second run: {again}.\n")
     rows = []
     for name, way in (("better", "half the layers → all-MiniLM-L6-v2"), ("worse", "all-MiniLM-L6-v2 → half the layers")):
         judged = figures["gate"][name]

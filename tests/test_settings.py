@@ -469,10 +469,10 @@ def table() -> str:
     rows = []
     for name in sorted(found):
         setting, commands = found[name], where[name]
-        kind = "a list of texts, in the variable parted by `;`" if setting.kind == list[str] else limits.describe(setting.kind)
+        kind = "a list of texts, separated by `;` in the variable" if setting.kind == list[str] else limits.describe(setting.kind)
         shown = ", ".join(commands) if len(commands) <= 5 else f"{', '.join(commands[:3])} and {len(commands) - 3} more"
         rows.append(f"| `{name}` | {'the command line only' if setting.consent else f'`{setting.variable}`'} | {kind} | {shown} |")
-    return "\n".join(["| option | variable | may be | commands |", "|---|---|---|---|", *rows])
+    return "\n".join(["| option | variable | allowed values | commands |", "|---|---|---|---|", *rows])
 
 
 if __name__ == "__main__":

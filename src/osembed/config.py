@@ -144,7 +144,7 @@ def _defaults(
             raise InputError(f"{where} is a table, not a setting.", "", f"Write [{'.'.join([*place, name])}] above its settings.")
         given[name] = _value(where, name, value, known, [*known, *schema.steps])
     defaults = {schema.settings[name].field: value for name, value in given.items() if name in schema.settings}
-    for name, step in schema.steps.items():
+    for name, step in schema.steps.items():  # steps inherit the settings of their command
         defaults[name] = _defaults(file, table.get(name, {}), step, given, [*place, name])
     return defaults
 

@@ -104,7 +104,7 @@ def export(file: str, as_json: bool, where: tuple[str, ...], **given: Any) -> No
     osembed export backup.jsonl.gz
     osembed export --where 'year>=2015' | jq -r .title
     """
-    to_stdout = file == "-"
+    to_stdout = file == "-"  # then everything else goes to stderr
     if to_stdout and as_json:
         raise InputError("--json would print the summary into the papers on standard output.", "", "Name a file, like papers.jsonl.")
     collection = options.open_collection(given)

@@ -26,7 +26,7 @@ REFUSED, WAITING = 4, 5
 @where_text
 @pace_text
 @proof_text
-@options.option("--no-swap", is_flag=True, help="Stop when ready; `osembed migrate swap` goes on.")
+@options.option("--no-swap", is_flag=True, help="Stop when ready; `osembed migrate swap` continues.")
 @options.compute
 @options.as_json
 @click.pass_context
@@ -46,7 +46,7 @@ def migrate(context: click.Context, /, no_swap: bool, as_json: bool, **given: An
 
     Exit codes: 0 done, 3 another process is running it, 4 refused by verification or gate, 5 ready and waiting for `swap`.
     """
-    if context.invoked_subcommand:
+    if context.invoked_subcommand:  # click calls the group before its step
         return None
     spec, (collection, chosen) = _spec(given), _open(given)
     with Meter("starting…", given.pop("progress")) as meter:

@@ -57,6 +57,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, rig
     for row in rows:
         table.add_row(*(Text(safe_text(cell)) for cell in row))
     stream = sys.stderr if err else sys.stdout
+    # A fixed width for pipes: rich would otherwise cut or wrap columns at 80.
     Console(width=None if stream.isatty() else 200, highlight=False, stderr=err).print(table)
 
 

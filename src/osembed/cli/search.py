@@ -75,7 +75,7 @@ def search(context: click.Context, /, query: str, print_request: bool, weights: 
     given |= {"weights": _weights(weights), "fields": _fields(given["fields"])}
     if given["facets"] and how not in ("table", "json"):
         raise click.UsageError(f"--format {how} cannot show facets: use table or json.", context)
-    given["collection"], *also = (name.strip() for name in given["collection"].split(","))
+    given["collection"], *also = (name.strip() for name in given["collection"].split(","))  # `also` is searched together with the first one
     collection = options.open_collection(given)
     if print_request and also:
         raise click.UsageError("--print-request works with one collection only.", context)

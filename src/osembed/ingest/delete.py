@@ -45,7 +45,7 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
         loop: sends the deletes.
         ids: ids of papers.
     """
-    until_settled(lambda: sight.prove(client, [target.place for target in targets().values()]))
+    until_settled(lambda: sight.prove(client, [target.place for target in targets().values()]))  # hidden chunks would become orphans
     found: dict[str, bool] = {}
     pending, fence_wait = list(dict.fromkeys(ids)), None
     while pending:
@@ -54,6 +54,7 @@ def delete_papers(client: OpenSearch, targets: Callable[[], Targets], loop: Bulk
             found[paper_id] = found.get(paper_id, False) or paper_id in papers
         chunks = [key for paper_id in pending for key in _chunks_of(paper_id, papers.get(paper_id, []), tallies.get(paper_id))]
         before = _delete(now["chunks"], loop, until_settled(partial(_copies, client, now["chunks"], chunks)))
+        # A paper whose chunks could not all be deleted keeps its document, so that the next round finds it.
         again = set(map(paper_of, (*before.conflicts, *before.blocked)))
         after = _delete(now["papers"], loop, {paper_id: same for paper_id, same in papers.items() if paper_id not in again})
         pending = [*again, *after.conflicts, *after.blocked]

@@ -59,7 +59,7 @@ class Intake:
 
     def __init__(self, papers: Sequence[str] | Dicts, options: IngestOptions, collection: str, only: Container[Path] | None = None) -> None:
         self.options = options
-        self._name = "What was handed over" if isinstance(papers, Dicts) else ", ".join(printable_name(str(path)) for path in papers)
+        self._name = "The given data" if isinstance(papers, Dicts) else ", ".join(printable_name(str(path)) for path in papers)
         self._reader: Reader | Dicts = (
             replace(papers, names=options.names)
             if isinstance(papers, Dicts)

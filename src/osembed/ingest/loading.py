@@ -64,7 +64,7 @@ def open_collection(
     first = indexes.resolve(client, collection)
     if first is None:
         return _open_first(client, server, collection, spec, encoders, sample)
-    entry, _ = enter_process(client, collection, "writers")
+    entry, _ = enter_process(client, collection, "writers")  # first register, then resolve again: a drop may have happened in between
     try:
         targets = indexes.resolve(client, collection)  # while this entry beats, nobody drops it
         if targets is not None:
@@ -128,6 +128,7 @@ def _open_first(
     check_profile(server, profile)
     language = spec.language or recognise_language(sample)
     analyzer = analyzer_for(client, language)
+    # Models, profile and language are checked before the plan is entered in the journal.
     metas = {
         level: replace(describe_index(collection, level, model, spec.rule(), profile, encoders), analyzer=analyzer)
         for level, model in models.items()

@@ -107,6 +107,7 @@ def prepare_window(
     late = {paper.id for paper in waiting}
     changed = [paper for paper in changed if paper.id not in late]
     types = _wanted_types(targets, changed)
+    # Map before cutting: another writer may have mapped a field differently, and documents must fit the actual mapping.
     targets = {level: add_meta_fields(client, targets[level], types) for level in LEVELS}
     window = Window(targets, unchanged=sorted(unchanged), waiting=waiting)
     started = time.perf_counter()
@@ -167,6 +168,7 @@ def _work(paper: Paper, chunks: list[Chunk], readings: Mapping[Level, Reading], 
 def _keep_vectors(client: OpenSearch, window: Window, tallies: Mapping[str, Tally], stored: Mapping[str, StoredDocument]) -> None:
     """Read back the vectors of known papers, keep those of unchanged passages, note the chunks that are to go."""
     papers, chunks = window.targets["papers"], window.targets["chunks"]
+    # A paper without a document may still have chunks, left by a run that was killed before the commit.
     known = [work for work in window.works if work.seen or work.paper.id in tallies]
     ids = [key for work in known for key in documents.chunk_ids(work.paper.id, stored.get(work.paper.id), tallies.get(work.paper.id))]
     old_papers = documents.read_documents(client, papers, [work.paper.id for work in known if work.seen], _WITH_VECTOR)

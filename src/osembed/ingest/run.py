@@ -61,7 +61,7 @@ class Ingest:
             encoder = self._encoder(level)
             summary.models[level], summary.backends[level] = self._targets[level].meta.model, encoder.backend
         self._prove_sight()
-        self._pruner.load()
+        self._pruner.load()  # before the input is read: see `Pruner.load`
         loop = BulkLoop(self._client, report=report)
         self._writer = Writer(loop, self._intake, Witnesses(self._client), self._settled)
         try:
@@ -141,6 +141,7 @@ class Ingest:
     def _compare(self, targets: Targets, papers: Sequence[Paper]) -> Window:
         waits = (lambda *_: False) if self._late else self._intake.comes_later
         window = prepare_window(self._client, targets, self._readings(targets), papers, waits)
+        # Papers may be stored under an id from an earlier version; an equal title confirms that it is the same paper.
         former = {paper.former: paper for paper in papers if paper.former}
         if former:
             stored = read_documents(self._client, targets["papers"], list(former), ["title"])

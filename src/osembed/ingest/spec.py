@@ -67,7 +67,7 @@ def check_spec(targets: Targets, spec: CollectionSpec) -> None:
     """Raise IdentityError or InputError if a spec contradicts the stored collection, naming the first difference."""
     for level, name in (("papers", spec.paper_model), ("chunks", spec.chunk_model)):
         meta = targets[level].meta  # type: ignore[index] # the two literals are the levels
-        if name is None or name == meta.model:
+        if name is None or name == meta.model:  # the same name needs no model files on this machine
             continue
         difference = meta.identity.difference(identify(open_model(name)))
         if difference:
@@ -105,7 +105,7 @@ def describe_index(collection: str, level: Level, model: Model, rule: ChunkRule,
         "backend": encoder.backend,
         "osembed": _version(),
     }
-    if model.spec.assumed:
+    if model.spec.assumed:  # recorded, so that a later doubt about the settings can be resolved
         provenance["assumed"] = ", ".join(model.spec.assumed)
     return IndexMeta(collection, level, 1, identify(model), rule, profile, provenance)
 

@@ -96,7 +96,7 @@ class Direction:
         with self._swap_context() as at:
             self._converge(at)
             self._serve(at)
-            self._converge(at)
+            self._converge(at)  # writes arrived while the indexes were put into service
             if not self._complete() or not self._verified(at) or not (judged or self._judged(at)):
                 return self._finished()
         self._lease.note("ready", phase="ready")
@@ -137,7 +137,7 @@ class Direction:
             at.copier.catch_up(lambda: {level: move.marks for level, move in self._lease.state.moves.items()})
             self._mend(at)
             left = self._pending(at)
-            grown = grown + 1 if left >= 0.9 * before and left > _SMALL else 0
+            grown = grown + 1 if left >= 0.9 * before and left > _SMALL else 0  # passes without real progress
             self._progress.lag, self._progress.converging = left, grown < 3
             if grown == 3:
                 self._report(f"Not converging: writes arrive as fast as they are embedded ({left:,} documents behind).")

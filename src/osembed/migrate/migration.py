@@ -74,7 +74,7 @@ class Migration:
             plan = make_plan(self._client, self._server, route, self._encoders) if route else None
         except AuthError as error:
             raise (permissions.refusal(lack) if lack else error) from error
-        if plan and lack:
+        if plan and lack:  # a plan only reads, so it is shown even if the migration itself would be refused
             plan.problems.insert(0, str(permissions.refusal(lack)))
         return plan
 
@@ -104,7 +104,7 @@ class Migration:
             return new_state(route, token, state)
 
         with self._claimed(begin, asked=True) as lease:
-            settle(lease)
+            settle(lease)  # an earlier process may have swapped without recording it
             if lease.state.phase not in BEFORE_SWAP:
                 return self._result(lease)
             lease.update(rate=options.rate)
@@ -162,7 +162,7 @@ class Migration:
                     "Swap first: osembed migrate swap",
                 )
             left = grace_s - (reads.server_clock(self._client) - state.swapped_at)
-            if left > 0 and state.phase == "swapped":
+            if left > 0 and state.phase == "swapped":  # after a rollback nobody reads the new indexes, so there is no grace period
                 raise InputError(
                     f"The swap was {grace_s - left:.0f} s ago.",
                     "Searches that started before it may still read the old indexes.",

@@ -71,6 +71,7 @@ def swap(at: SwapContext) -> Swapped:
     """
     lease, client = at.lease, at.client
     lease.check()
+    # In the journal before the block: if this process dies, any client can tell that the block is a fence.
     state = lease.note("fencing", phase=_fencing(lease.state), fence=secrets.token_hex(8))
     began, blocked = time.monotonic(), False
     sources = [state.source(level) for level in state.moves]
@@ -123,6 +124,7 @@ def _catch_up_and_prove(at: SwapContext, began: float) -> int:
         while any(point.safe != point.highest for point in read_checkpoints(client, level_copy.source.index).values()):
             _in_time(began)
             time.sleep(0.02)
+    # Without writes the counts are exact, so even a single hidden document is noticed.
     sight.prove(client, [level_copy.source.place for level_copy in at.level_copies], quiet=True)
     last = at.copier.catch_up(lambda: {level: move.marks for level, move in lease.state.moves.items()}).written
     _in_time(began)

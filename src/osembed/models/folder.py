@@ -105,7 +105,7 @@ def _checked_model(folder: Path, spec: ModelSpec | None) -> Model:
     config = _read_json(folder / "config.json", folder)
     if not isinstance(config.get("model_type", ""), str):
         raise ModelError(f"{folder}/config.json states no model_type.", "The architecture is unknown.", "Download the model again.")
-    if config.get("auto_map"):
+    if config.get("auto_map"):  # refused although it is never run: without its code the model would compute something else
         raise ModelError(
             f"{folder}/config.json requires its own code (auto_map).",
             "osembed runs no remote code.",
@@ -193,6 +193,7 @@ def _stated_length(folder: Path, config: dict[str, Any]) -> int:
     positions = int(config.get("max_position_embeddings") or 512)
     if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         positions -= 2  # in these families, positions start after the padding index
+    # Some tokenisers state a huge number for "unlimited", hence the minimum below.
     tokenizer = _optional_json(folder / "tokenizer_config.json").get("model_max_length") or positions
     return min(int(stated or tokenizer), positions)
 

@@ -55,7 +55,7 @@ def find_model(weights_hash: str, name: str) -> Model | None:
         try:
             if hash_files(weight_files(folder)) == weights_hash:
                 return read_model(folder, spec)
-        except ModelError:
+        except ModelError:  # a damaged folder must not hide a good copy elsewhere
             continue
     return None
 
@@ -73,7 +73,7 @@ def _locate(name: str) -> tuple[ModelSpec | None, Path]:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return None, folder.resolve()
-    if name.startswith((".", "/", "~")):
+    if name.startswith((".", "/", "~")):  # clearly a path: do not search the hub for it
         raise ModelError(f"There is no folder {name}.", "A model's files are needed.", "Check the path.")
     spec = _registered(name)
     found = local_folder(spec) if spec else _named_folder(name)
@@ -142,7 +142,7 @@ def _hub_folder(hub: str, *, offline: bool) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+        wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]  # no pickled weights, no code
         path = Path(snapshot_download(hub, allow_patterns=wanted, local_files_only=offline))
     except Exception:  # the hub client raises its own errors, OSError and those of its HTTP library: the model is not available
         return None

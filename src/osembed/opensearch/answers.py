@@ -37,7 +37,7 @@ def whole(answer: Answer, where: str, *, copies: bool = False) -> Answer:
         raise explain_failure(reason, where, f"{shards['failed']} of {shards['total']} shards of {where} failed")
     if not shards["total"]:  # a security plugin that leaves out forbidden indexes answers for no shard at all
         raise UnsettledError(f"The server answered for no shard of {where}.", "This user may not see it, or its shards are unavailable.")
-    if copies and shards["successful"] < shards["total"]:
+    if copies and shards["successful"] < shards["total"]:  # unassigned shards are neither successful nor failed
         raise UnsettledError(f"{shards['total'] - shards['successful']} of {shards['total']} shards of {where} did not answer.")
     return answer
 
@@ -88,6 +88,7 @@ def documents(answer: Any, index: str, keys: Sequence[str]) -> list[Answer]:
     Raises AuthError for a refused item, MissingError if the index is gone, UnsettledError if a part is unavailable.
     """
     items = answer.get("docs") if isinstance(answer, dict) else None
+    # Items come in the order of the request; anything else is a response to another request.
     if not isinstance(items, list) or [item.get("_id") for item in items] != list(keys):
         raise UnsettledError(f"{len(items or [])} items from {index} do not match the {len(keys)} requested documents.")
     there = []

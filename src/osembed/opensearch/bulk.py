@@ -108,7 +108,7 @@ class BulkLoop:
 
         Raises AuthError immediately, ClusterError if the server has accepted nothing for the loop's patience.
         """
-        outcome, running = Outcome(), set[Future[Outcome]]()
+        outcome, running = Outcome(), set[Future[Outcome]]()  # batches are made lazily, so at most a few are in memory
         for batch in self._batches(operations):
             if len(running) == _IN_FLIGHT:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -149,7 +149,7 @@ class BulkLoop:
                 self._grow()
                 patience.renew()
                 continue
-            if len(unsettled) < len(part):
+            if len(unsettled) < len(part):  # some operations succeeded, so the server is making progress
                 patience.renew()
             if unsettled:
                 waiting.append(unsettled)
@@ -175,6 +175,7 @@ class BulkLoop:
         except TransportError as error:
             return self._refused(part, error, outcome)
         items = [next(iter(item.values())) for item in answer.get("items", [])] if isinstance(answer, Mapping) else []
+        # Items carry no reference to their operation except the order, so the ids must match exactly.
         if [item.get("_id") for item in items] != [operation.id for operation in part]:
             return part, UnavailableError(f"The server returned {len(items)} items that do not match {len(part)} operations.")
         return self._settle(part, items, outcome)

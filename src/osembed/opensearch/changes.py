@@ -22,7 +22,7 @@ _EXISTS = "resource_already_exists_exception"
 
 def create_index(client: OpenSearch, name: str, body: Mapping[str, Any]) -> bool:
     """Create an index; return False if it already exists. Raises RefusedError if the server does not accept it."""
-    created = True
+    created = True  # unless a response says that it exists; then another process created it
 
     def send() -> Any:
         nonlocal created
@@ -94,12 +94,12 @@ def lift_block(client: OpenSearch, names: Sequence[str]) -> None:
 
     A block that not every shard confirmed has a UUID, and no setting lifts it: it must be completed first.
     """
-    there = sorted(reads.indexes(client, names, "*.settings.index.uuid"))
+    there = sorted(reads.indexes(client, names, "*.settings.index.uuid"))  # a deleted index would fail the whole request
     if not there:
         return
     put_settings(client, there, {"blocks.write": None})
     left = _half_blocked(client, there)
-    if left:
+    if left:  # incomplete blocks: complete them, then lift them
         block_writes(client, left, 30)
         put_settings(client, left, {"blocks.write": None})
         left = _half_blocked(client, left)

@@ -44,7 +44,7 @@ def examine_server(client: OpenSearch, server: Server, collection: str) -> list[
     Recreates the search pipeline, repairs the indexes' default pipeline and deletes old scratch indexes; changes nothing else. Something that
     this user may not see is reported as a warning, never as missing.
     """
-    pipeline, finding = _pipeline(client)
+    pipeline, finding = _pipeline(client)  # first, because the checks of the collection depend on it
     found = [*_collection(client, collection, pipeline), *_leftovers(client, collection)]
     return [*_server(client, server), *_permissions(client, collection), finding, *found, *_resources(client)]
 

@@ -133,6 +133,7 @@ def drop(client: OpenSearch, plan: DropPlan) -> DropResult:
     """
     if plan.is_empty:
         return DropResult(plan.collection, "nothing to do")
+    # The lease keeps migrations away, the tombstone keeps ingests away.
     lease = claim_lease(client, plan.collection, lambda state: state or _no_migration(plan.collection), dropping=True)
     try:
         dead = _refuse_busy(client, plan.collection, DEAD_S, but=lease.token)

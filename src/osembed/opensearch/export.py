@@ -79,7 +79,7 @@ class Export:
             try:
                 marks = self._list(listing)
                 changed = self._read(listing, done, write, progress)
-                for key, _ in self._later(marks):
+                for key, _ in self._later(marks):  # changes during the export, for the report
                     if listing.has(key):
                         changed.add(key)
                     else:

@@ -29,7 +29,7 @@ def resolve(client: OpenSearch, collection: str) -> Targets | None:
     """
     names: dict[Level, str] = {level: alias_name(collection, level) for level in LEVELS}
     found = _read_indexes(client, list(names.values()))
-    for name in names.values():
+    for name in names.values():  # the result is keyed by index, so an alias never appears as a key
         if name in found:
             raise CollectionError(
                 f"'{name}' is an index, not an alias.",

@@ -206,6 +206,7 @@ def find_lacks(client: OpenSearch, collection: str, roles: list[Role]) -> dict[R
     """Test the permissions of several roles, each permission once; return what is missing for each role."""
     if not is_secured(client):
         return {role: Lack(role, collection) for role in roles}
+    # A dictionary as an ordered set: roles share many permissions.
     wanted = dict.fromkeys((scope, action) for role in roles for scope, actions in NEEDS[role].items() for action in actions)
     missing, unknown = _Questions(client, collection).ask(list(wanted))
     found = {}
@@ -303,7 +304,7 @@ class _Questions:
         made = {("data", _CREATE), ("data", "indices:admin/get")} <= self._allowed
         if may_clean and made and {("data", _DELETE), ("scratch", _DELETE)} & self._allowed:
             with _scratch(self._client, self._absent) as index:
-                for action in sorted(actions, key=lambda action: action == _BLOCKING):
+                for action in sorted(actions, key=lambda action: action == _BLOCKING):  # the block last: it would refuse the writes
                     self._put("data", action, _SHARD_ASKS[action], index)
             return
         with suppress(AuthError):

@@ -287,6 +287,7 @@ def write_blocks(client: OpenSearch, names: Sequence[str]) -> dict[str, list[str
     """
     path = f"/_cluster/state/blocks,routing_table/{quote(','.join(names))}?ignore_unavailable=true&expand_wildcards=all"
     found = retry_read(lambda: _state(client.transport.perform_request("GET", path)))
+    # Names may be aliases; the routing table has the indexes behind them.
     meant, blocked = found["routing_table"]["indices"], found["blocks"].get("indices", {})
     held: dict[str, list[str]] = {}
     for index in sorted(meant.keys() & blocked.keys()):

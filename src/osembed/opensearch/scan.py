@@ -42,6 +42,7 @@ def scan(  # noqa: PLR0913 - where, from where to where, how much
             "_source": {"excludes": list(excluded)},
         }
         page = [read_hit(hit) for hit in reads.search_shard(client, index, shard, body)["hits"]["hits"]]
+        # After the search: if the term is still the same, the page came from the primary of the checkpoint.
         if reads.primary_terms(client, index).get(shard) != at.term:
             raise UnsettledError(f"Shard {shard} of {index} has a new primary.")
         if not page:

@@ -106,7 +106,7 @@ def hidden_documents(client: OpenSearch, names: Sequence[str], *, quiet: bool = 
             break
         time.sleep(0.02 * attempt)
         changes.refresh(client, *left)
-        before = _shards(client, left)
+        before = _shards(client, left)  # before and after the count, to detect writes in between
         visible = dict(zip(before, _count(client, list(before)), strict=True))
         after = _shards(client, left)
         for name in left:

@@ -153,6 +153,7 @@ def _chunk(number: int, source: Mapping[str, Any], state: tuple[Any, str]) -> St
 
 def _alike(client: OpenSearch, index: str, paper_id: str) -> list[str]:
     """Return some ids with the same prefix, ignoring case."""
+    # Two thirds of the id, so that a typo near its end still finds candidates.
     start = {"value": paper_id[: max(1, len(paper_id) * 2 // 3)], "case_insensitive": True}
     body = {"size": _LOOKED_AT, "track_total_hits": False, "_source": False, "query": {"prefix": {"paper_id": start}}}
     return [hit["_id"] for hit in reads.search(client, index, body)["hits"]["hits"]]

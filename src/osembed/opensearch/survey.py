@@ -101,7 +101,7 @@ def survey_indexes(client: OpenSearch, collection: str) -> Survey:
     known = {key.partition(":")[2] for key, entry in kept.items() if entry["meta"].get("collection") == collection}
     uuids = sorted({*known, *state.get("dropped", {}).get("uuids", [])})
     keys = [f"{kind}:{collection}" for kind in _OF_COLLECTION] + [f"{kind}:{uuid}" for uuid in uuids for kind in OF_INDEX]
-    there = journal.read_several(keys)
+    there = journal.read_several(keys)  # realtime reads: the search in `_kept` may lag behind
     ours = tuple(one for one in indexes if is_ours(one, collection))
     return Survey(
         collection=collection,

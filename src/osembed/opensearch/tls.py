@@ -48,6 +48,7 @@ def explain_connection(error: object, access: Access) -> ClusterError | None:
     if access.encrypted:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return explain_tls(cause, access, Seen(certificate=_presented_certificate(access)))
+        # Not a bad certificate: the port may speak plain http.
         if isinstance(cause, ssl.SSLError) or (isinstance(cause, TimeoutError) and "handshake" in str(cause)):
             return explain_tls(cause, access, Seen(answers_http=_answers_http(access)))
     elif isinstance(cause, ConnectionError | BadStatusLine) and not isinstance(cause, ConnectionRefusedError) and _speaks_tls(access):

@@ -94,7 +94,7 @@ class Ranker:
                     raise
                 self.give_up_native()
                 ranked, full = self._rank_legs(question, depth, targets)
-            if len(ranked) >= WINDOW or not full:
+            if len(ranked) >= WINDOW or not full:  # no leg was full, so a deeper search would find nothing new
                 break
         return ranked[:WINDOW]
 
@@ -163,7 +163,7 @@ class Ranker:
                 body = bodies.nearest(question.vector, depth, where)
             requests.append((targets[level], bodies.leg(body, depth)))
         found = self._ids(requests)
-        full = any(len(hits) >= depth for hits in found)
+        full = any(len(hits) >= depth for hits in found)  # a full leg may hide further papers
         if question.options.level == "both":  # the paper is the only key that both indexes share
             legs, chunks = [], dict[str, str]()
             for (target, _), hits in zip(requests, found, strict=True):

@@ -38,6 +38,7 @@ class SeveralSearcher(Searcher):
     def _ask(self, text: str, options: SearchOptions, targets: Targets) -> tuple[Question, tuple[str, ...]]:
         conditions = [condition.field for condition in filters.parse_filters(options.where) if condition.field != "id"]
         others = [name.removeprefix("meta.") for name in (*options.facets, options.sort.partition(":")[0])]
+        # Checked first, because the server would mix types silently.
         lacking = joint.require_one_type(targets["papers"], list(dict.fromkeys((*conditions, *others))))
         question, notices = super()._ask(text, options, targets)
         return question, (*notices, *lacking)

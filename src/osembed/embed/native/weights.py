@@ -138,7 +138,7 @@ def read_weights(model: Model, dtype: torch.dtype, device: str, *, packed: bool 
     config, family = model.config, FAMILIES[model.config["model_type"]]
     tensors = _Tensors(model.folder, dtype, device)
     count = int(config.get("num_hidden_layers") or config["n_layers"])
-    first = int(config.get("pad_token_id", 1)) + 1 if family.offset_positions else 0
+    first = int(config.get("pad_token_id", 1)) + 1 if family.offset_positions else 0  # rows before it are never used
     positions = tensors["embeddings.position_embeddings.weight"][first:]
     types = tensors.find("embeddings.token_type_embeddings.weight")
     relative = tensors.find("encoder.relative_attention_bias.weight")

@@ -84,8 +84,8 @@ class Copier:
             try:
                 for window in prepared:
                     self._between()
-                    self._embedded(window)
-                    if pending:
+                    self._embedded(window)  # while the previous window is written
+                    if pending:  # windows are settled in order, so a mark never passes an unfinished window
                         total.add(pending.result())
                     pending = writer.submit(self._write, window)
                 if pending:
@@ -102,7 +102,7 @@ class Copier:
             changes.refresh(self._client, index)
             for shard, point in sorted(at.items()):
                 mark = marks[level_copy.level].get(str(shard), -1)
-                last, excluded = mark, () if level_copy.carries else ("embedding",)
+                last, excluded = mark, () if level_copy.carries else ("embedding",)  # old vectors are read only if they can be reused
                 for page in scan.scan(self._client, index, shard, mark, point, size=PAGE[level_copy.level], excluded=excluded):
                     last = page[-1].seq
                     yield Window(level_copy, shard, last, page, seen=len(page))
@@ -154,7 +154,7 @@ class Copier:
             chosen = self._witnesses.choose(level_copy.target.place, sent)
             routings = {doc.id: doc.routing for doc in window.docs}
             self._witnesses.leave(level_copy.target.place, {key: sent[key] for key in chosen}, outcome.versions, routings)
-            copied.written = outcome.done + len(outcome.conflicts)
+            copied.written = outcome.done + len(outcome.conflicts)  # a conflict means that the target has this or a newer version
             copied.failed.update(outcome.rejected)
             self._take_out(level_copy, [doc for doc in window.docs if doc.id in copied.failed])
         self._settle(window, copied)

@@ -61,6 +61,7 @@ def judge_models(
 
     Raises ModelError if the new model is not available. A vector search is never replaced by a lexical one.
     """
+    # Words alone would find titles and sentences in their own papers, so known items are searched by vector only.
     mode: Mode = options.mode or ("hybrid" if options.qrels else "vector")
     level = answering_level(moving)
     way = SearchOptions(mode=mode, size=WINDOW, level="papers" if level == "papers" else "both", strict=True)
@@ -122,6 +123,7 @@ def _compare(answers: _Answers, options: GateOptions, mode: str) -> Gate:
     }
     metrics = [_verdict(name, both, options.max_drop.get(name)) for name, both in values.items()] if asked else []
     doubt = _doubt(answers, options, mode, metrics)
+    # With enough queries, "worse" takes precedence over "inconclusive".
     worse = asked >= ENOUGH and not all(metric.passed for metric in metrics)
     return Gate(
         kind=_kind(options),
@@ -183,7 +185,7 @@ def known_items(client: OpenSearch, papers: Target, level: Level) -> Judged:
     """
     findable = {"exists": {"field": "embedding"}} if level == "papers" else {"range": {"chunk_count": {"gte": 1}}}
     docs = [doc for page in scan.sample(client, papers.index, _KNOWN_ITEMS // 2, 100, findable) for doc in page]
-    each = min(10, max(1, -(-2 * ENOUGH // max(1, len(docs)))))
+    each = min(10, max(1, -(-2 * ENOUGH // max(1, len(docs)))))  # more queries per paper if there are few papers
     queries: dict[str, str] = {}
     judgments: dict[str, dict[str, int]] = {}
     for doc in docs:

@@ -22,7 +22,7 @@ def check_integrity(client: OpenSearch, sides: Sequence[Side], still: Sequence[T
     """Return the check of chunks against papers. Faults that the old indexes have too are inherited; changing papers are skipped."""
     now = {target.meta.level: target.index for target in (*still, *(side.target for side in sides))}
     level_copies = {side.level: side.pair.level_copy for side in sides if side.pair}
-    if len(now) < 2:
+    if len(now) < 2:  # chunks and papers can only be compared if both levels are known
         return []
     found = dict(find_faults(client, now["papers"], now["chunks"]))
     inherited: dict[str, str] = {}
@@ -68,6 +68,7 @@ def find_faults(client: OpenSearch, papers: str, chunks: str) -> Iterator[tuple[
             if stated != number:
                 yield key, f"{number} chunks, but the paper states {stated}"
     yield from _shared(client, papers)
+    # A full scan for papers without chunks is needed only if the counts do not add up.
     query = {"range": {"chunk_count": {"gte": 1}}}
     if reads.count(client, papers, query) > matched:
         yield from _without_chunks(client, papers, chunks)

@@ -43,6 +43,7 @@ def _recall(client: OpenSearch, target: Target, vector: NDArray[np.float32]) -> 
     found, best = _ids(client, target, near, _K), _ids(client, target, exact, _K * 3)
     if not best:
         return None
+    # Ties with the exact tenth neighbour count as found.
     bar = sorted(best.values(), reverse=True)[min(_K, len(best)) - 1] - _EPSILON
     good = {key for key, score in best.items() if score >= bar}
     return min(1.0, len(good & found.keys()) / min(_K, len(best)))

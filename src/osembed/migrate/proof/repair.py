@@ -179,6 +179,7 @@ class _Level:
         vectors.tokenise(self._encoder.tokeniser, (passage for _, passage in stale if passage))
         vectors.embed(self._encoder)
         for doc, passage in stale:
+            # `origin` pairs the document with the other side of a migration, so it must survive.
             fields = {name: value for name, value in doc.fields.items() if name not in OWN or name == "origin"}
             if passage:
                 if not vectors.is_usable(passage):

@@ -94,13 +94,14 @@ def _ids(client: OpenSearch, pair: Pair) -> Check:
     for shard, mark in pair.marks.items():
         base = pair.bases.get(shard, (-1, -1))
         found = until_settled(partial(pairs.compare_shard, client, level_copy, int(shard), mark, base))
+        # Both sides may have changed since the comparison: realtime reads of the source decide what is a fault.
         now = until_settled(partial(_now, client, level_copy, found.missing))
         alive = until_settled(partial(_now, client, level_copy, found.extra))
         for key, number in found.missing:
             if f"{level_copy.level}/{key}" not in pair.failed and key in now and now[key].seq == number:
                 faults.append(f"{key} is missing or outdated")
         for key, number in found.extra:
-            if number < 0:
+            if number < 0:  # no origin: another program wrote it
                 faults.append(f"{key} was not written by this migration")
             elif key not in alive:
                 pending += 1

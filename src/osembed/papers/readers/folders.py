@@ -119,6 +119,7 @@ def _walk(root: Path, skip: Skip) -> Iterator[FoundFile | Rejected]:
     for folder, subfolders, names in os.walk(root, onerror=closed.append):
         for name in [name for name in subfolders if os.path.islink(os.path.join(folder, name))]:
             skip("links to folders", shown(root, Path(folder, name)))
+        # Changed in place: `os.walk` then visits only these, in a fixed order.
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for file in (Path(folder, name) for name in sorted(names)):
             try:

@@ -63,7 +63,7 @@ class Reader:
         if self.only is not None:
             self._found = [(root, one) for root, one in self._found if isinstance(one, FoundFile) and one.file in self.only]
             files = [found for found in files if found.file in self.only]
-        endless = any(found.file == STANDARD_INPUT for found in files)
+        endless = any(found.file == STANDARD_INPUT for found in files)  # its size is unknown, and so is the total
         self.bytes_total = 0 if endless else sum(found.size for found in files)
         if not self._found and not (self.may_be_empty and self.roots) and self.only is None:
             raise NoPapersError(
@@ -100,7 +100,7 @@ class Reader:
         """Return whether a file, even if it does not exist yet, belongs to the input."""
         real = Path(os.path.realpath(file))
         roots = [root for root in map(os.path.realpath, self.paths) if real.is_relative_to(root)]
-        hidden = [any(part.startswith(".") for part in real.relative_to(root).parts) for root in roots]
+        hidden = [any(part.startswith(".") for part in real.relative_to(root).parts) for root in roots]  # hidden files are not read
         return kind_of(real) in READERS and not all(hidden)
 
     def has(self, source: str) -> bool:
@@ -111,7 +111,7 @@ class Reader:
         place, before = Place(found.name, printable_name(stem_of(found.inside)), self.names), self.bytes_read
         with open_file(found.file) as raw:
             for record in READERS[kind_of(found.file)](unpacked_stream(raw, found.file), place):
-                self.bytes_read = before + min(raw.tell(), found.size)
+                self.bytes_read = before + min(raw.tell(), found.size)  # the file may grow while it is read
                 yield record
 
     def _skip(self, why: str, name: str) -> None:
