@@ -19,9 +19,9 @@ from common import data_folder, read_papers, save
 from osembed.embed.load import has_bf16, load_encoder
 from osembed.evaluate import metrics
 from osembed.evaluate.judged import read_judged
-from osembed.models.folder import Model
 from osembed.models.identity import row_cosines
 from osembed.models.registry import open_model
+from osembed.models.spec import Model
 from osembed.papers.paper import Paper
 from osembed.passages.chunk import ChunkRule, cut_papers
 from osembed.passages.tokens import Tokeniser

@@ -19,9 +19,10 @@ import torch
 from common import read_papers, save
 from embed import Worker, chunks, in_turns, ratio, work_of
 
-from osembed.models.folder import Model, read_model
+from osembed.models.folder import read_model
 from osembed.models.identity import row_cosines
 from osembed.models.registry import open_model
+from osembed.models.spec import Model
 
 PEAK = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10G": 70, "RTX 4090": 165, "RTX 3090": 71}  # dense fp16 TFLOP/s
 ROUNDS = 5

@@ -19,7 +19,7 @@ from osembed.errors import AuthError, BusyError, CollectionError, DroppedError, 
 from osembed.ingest.spec import CollectionSpec
 from osembed.migrate import migration as migrations
 from osembed.migrate.proof.verdict import GateOptions
-from osembed.opensearch import changes, documents, indexes, reads
+from osembed.opensearch import changes, documents, drop_plan, indexes, reads
 from osembed.opensearch import drop as drops
 from osembed.opensearch.client import connect
 from osembed.opensearch.coordination.journal import JOURNAL, Journal
@@ -49,7 +49,7 @@ def live(collection, small, write) -> Collection:
 def impatient(monkeypatch) -> None:
     """A drop of this process believes after three seconds that a silent process is dead; the real time is twelve."""
     monkeypatch.setattr(drops, "DEAD_S", 3.0)
-    monkeypatch.setattr(drops, "_EARLY_S", 3.0)
+    monkeypatch.setattr(drop_plan, "_EARLY_S", 3.0)
 
 
 def there(client, name: str) -> set[str]:

@@ -16,9 +16,10 @@ from osembed.embed.load import load_encoder
 from osembed.embed.quantise import quantise, sample_passages
 from osembed.embed.traced import graph_of, save_graph
 from osembed.errors import IdentityError, InputError, ModelError
-from osembed.models.folder import GRAPH, read_model
+from osembed.models.folder import read_model
 from osembed.models.identity import identify
 from osembed.models.registry import open_model
+from osembed.models.spec import GRAPH
 from osembed.papers.paper import Paper
 from tests.conftest import EXAMPLES, TEXT
 from tests.forking import command

@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     from osembed.opensearch.collections import CollectionInfo
     from osembed.opensearch.coordination.migration_state import LevelMove, MigrationState
     from osembed.opensearch.doctor import Finding
-    from osembed.opensearch.drop import DroppedIndex, DropPlan, DropResult
+    from osembed.opensearch.drop import DropResult
+    from osembed.opensearch.drop_plan import DroppedIndex, DropPlan
     from osembed.opensearch.export import Exported
     from osembed.opensearch.status import LevelStatus
     from osembed.opensearch.stored_papers import StoredChunk, StoredPaper
@@ -73,10 +74,10 @@ _HOMES = {
     "CollectionSpec": "ingest.spec",
     "ConflictError": "errors",
     "CopyCounts": "migrate.copy.window",
-    "DropPlan": "opensearch.drop",
+    "DropPlan": "opensearch.drop_plan",
     "DropResult": "opensearch.drop",
     "DroppedError": "errors",
-    "DroppedIndex": "opensearch.drop",
+    "DroppedIndex": "opensearch.drop_plan",
     "Evaluation": "evaluate.evaluation",
     "EvaluationRow": "evaluate.evaluation",
     "Exported": "opensearch.export",

@@ -30,12 +30,13 @@ from osembed.migrate.progress import Progress
 from osembed.migrate.proof.repair import Repair, repair
 from osembed.migrate.proof.verification import Verification
 from osembed.migrate.readiness import Announcer
-from osembed.opensearch import changes, drop, indexes, node
+from osembed.opensearch import changes, drop, drop_plan, indexes, node
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import Access, OpenSearch, Server, connect, handshake
 from osembed.opensearch.coordination.registration import telling
 from osembed.opensearch.doctor import Finding, examine_server
-from osembed.opensearch.drop import DropPlan, DropResult
+from osembed.opensearch.drop import DropResult
+from osembed.opensearch.drop_plan import DropPlan
 from osembed.opensearch.export import Export, Exported
 from osembed.opensearch.names import missing_collection
 from osembed.opensearch.patience import Report, until_settled
@@ -305,7 +306,7 @@ class Collection:
 
     def plan_drop(self, *, leftovers: bool = False) -> DropPlan:
         """Return what a drop would delete; with `leftovers` only what interrupted work left behind. Changes nothing."""
-        plan = drop.plan_clearing if leftovers else drop.plan_drop
+        plan = drop_plan.plan_clearing if leftovers else drop_plan.plan_drop
         return plan(self.client, self.name)
 
     def drop(self, plan: DropPlan | None = None) -> DropResult:

@@ -12,7 +12,7 @@ from osembed.cli.output import print_json, print_table, safe_text
 from osembed.errors import InputError
 
 if TYPE_CHECKING:
-    from osembed.opensearch.drop import DropPlan
+    from osembed.opensearch.drop_plan import DropPlan
 
 
 @click.command()

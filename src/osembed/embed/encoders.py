@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from osembed.embed.protocol import Encoder, Vectors
 from osembed.errors import IdentityError, ModelError
-from osembed.models.folder import Model, ModelSpec
 from osembed.models.identity import WITNESS_TEXTS, Identity, StoredModel, admit_backend, identify
 from osembed.models.registry import find_model
+from osembed.models.spec import Model, ModelSpec
 
 
 class Encoders:

@@ -10,7 +10,7 @@ import numpy as np
 
 from osembed.embed.protocol import LocalEncoder, Vectors
 from osembed.errors import ModelError
-from osembed.models.folder import Model
+from osembed.models.spec import Model
 from osembed.passages.tokens import Tokens
 
 

@@ -11,7 +11,7 @@ from osembed.embed.native.weights import FAMILIES, activation_of
 from osembed.embed.openvino import OpenvinoEncoder
 from osembed.embed.protocol import Encoder
 from osembed.errors import InputError
-from osembed.models.folder import Model
+from osembed.models.spec import Model
 
 
 def load_encoder(model: Model, *, device: str = "auto", precision: str = "auto") -> Encoder:

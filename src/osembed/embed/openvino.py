@@ -15,7 +15,7 @@ from torch import Tensor
 from osembed.embed.native.encoder import BatchEncoder
 from osembed.embed.native.layout import Block, Layout, padded_length
 from osembed.errors import ModelError
-from osembed.models.folder import Model
+from osembed.models.spec import Model
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osembed.embed.batching import QueryBatcher
-from osembed.models.folder import Model
+from osembed.models.spec import Model
 from osembed.passages.tokens import Tokeniser, Tokens
 from osembed.stream import staged
 

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from osembed.errors import InputError, ModelError
-from osembed.models.folder import Model, read_model
+from osembed.models.folder import read_model
 from osembed.models.identity import row_cosines
+from osembed.models.spec import Model
 from osembed.papers.paper import Paper
 from osembed.passages.chunk import ChunkRule, cut_papers, start_of
 from osembed.passages.tokens import Tokeniser, Tokens

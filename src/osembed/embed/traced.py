@@ -18,7 +18,8 @@ from torch import Tensor
 from osembed.embed.native.forward import forward
 from osembed.embed.native.weights import Weights, read_weights
 from osembed.embed.openvino import load_openvino
-from osembed.models.folder import GRAPH, SETTINGS, Model, settings_of
+from osembed.models.folder import SETTINGS, settings_of
+from osembed.models.spec import GRAPH, Model
 
 _KEPT = ("*.json", "*.txt", "*.model", "1_Pooling/*.json", "2_Normalize/*.json", "LICENSE*", "README*")
 _LEFT = ("*.index.json",)  # indexes of weight files, which are not copied

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from osembed.embed.passage_vectors import PassageVectors
 from osembed.ingest.summary import Counts
-from osembed.models.folder import ModelSpec
+from osembed.models.spec import ModelSpec
 from osembed.opensearch import documents
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.documents import StoredDocument, Tally

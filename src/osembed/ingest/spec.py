@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from osembed.embed.encoders import Encoders
 from osembed.errors import IdentityError, InputError
 from osembed.limits import check_fields
-from osembed.models.folder import Model
 from osembed.models.identity import identify
 from osembed.models.registry import open_model
+from osembed.models.spec import Model
 from osembed.opensearch import reads
 from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.schema import IndexMeta

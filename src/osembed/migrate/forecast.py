@@ -12,7 +12,7 @@ from osembed.embed.encoders import spec_of, witness_passages
 from osembed.embed.protocol import Encoder
 from osembed.errors import ModelError
 from osembed.migrate.route import LevelPlan, Route
-from osembed.models.folder import ModelSpec
+from osembed.models.spec import ModelSpec
 from osembed.opensearch import answers, indexes, reads
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.doctor import forecast_bytes

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from osembed.embed.encoders import Encoders, model_of
 from osembed.errors import InputError
 from osembed.ingest.spec import CollectionSpec, analyzer_for, check_profile, describe_index
-from osembed.models.folder import Model
 from osembed.models.identity import identify
 from osembed.models.registry import open_model
+from osembed.models.spec import Model
 from osembed.opensearch import indexes
 from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.coordination.migration_state import MigrationState

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from osembed.errors import IdentityError
-from osembed.models.folder import Model
+from osembed.models.spec import Model
 
 WITNESS_COSINE = 0.999
 WITNESS_TEXTS = (

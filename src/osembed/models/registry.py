@@ -14,7 +14,8 @@ from typing import Any
 
 from osembed.errors import InputError, ModelError
 from osembed.limits import check_fields, guess_name
-from osembed.models.folder import Model, ModelSpec, hash_files, read_model, weight_files
+from osembed.models.folder import hash_files, read_model, weight_files
+from osembed.models.spec import Model, ModelSpec
 from osembed.paths import data_folder
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from osembed.errors import InputError
 from osembed.limits import checked_value
-from osembed.models.folder import ModelSpec
+from osembed.models.spec import ModelSpec
 from osembed.papers.paper import Paper
 from osembed.papers.words import word_spans
 from osembed.passages.tokens import Tokeniser

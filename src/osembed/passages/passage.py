@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from osembed.models.folder import ModelSpec
+from osembed.models.spec import ModelSpec
 from osembed.papers.levels import Level
 from osembed.papers.paper import to_text
 from osembed.passages.chunk import start_of

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from osembed.models.folder import Model
+from osembed.models.spec import Model
 from osembed.papers.words import is_unspaced
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from osembed.embed.native.layout import Attention, Block, Groups, Layout, Varlen
 from osembed.embed.native.threads import worker_threads
 from osembed.embed.native.weights import read_weights
 from osembed.embed.protocol import LocalEncoder, Vectors
-from osembed.models.folder import Model
+from osembed.models.spec import Model
 from osembed.passages.tokens import Tokens
 
 Rows = list[list[int]]

@@ -17,7 +17,7 @@ from torch import Tensor
 from osembed.embed.native.layout import padded_length
 from osembed.embed.native.linear import pack_weights
 from osembed.errors import ModelError
-from osembed.models.folder import Model
+from osembed.models.spec import Model
 
 _PACKED = ("qkv", "out", "down")  # not `up`, whose layer has an activation
 
