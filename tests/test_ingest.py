@@ -15,9 +15,9 @@ import pytest
 from osembed.cli.output import print_json
 from osembed.collection import Collection
 from osembed.errors import BusyError, CollectionError, IdentityError, InputError, NoPapersError
-from osembed.ingest.run import Ingest
 from osembed.ingest.spec import CollectionSpec
 from osembed.ingest.summary import Summary
+from osembed.ingest.write import Writer
 from osembed.models.folder import read_model
 from osembed.models.identity import identify
 from osembed.opensearch import indexes
@@ -159,17 +159,17 @@ def test_duplicate_ids_the_last_wins(collection, client, small, write):
 
 def test_what_redone_papers_lose_is_counted_once(collection, small, write, monkeypatch):
     """A paper that somebody else changed meanwhile is done again; its losses are not lost twice."""
-    genuine, refused = Ingest._sort_out, []
+    genuine, refused = Writer._sort_out, []
 
     def conflict(self, outcome, papers, owner):
         failed = genuine(self, outcome, papers, owner)
         if not refused:
             refused.extend(papers)
-            self._redo.update(papers)
+            self.redo.papers.update(papers)
             return set(papers)
         return failed
 
-    monkeypatch.setattr(Ingest, "_sort_out", conflict)
+    monkeypatch.setattr(Writer, "_sort_out", conflict)
     records = [paper(1, 900, year=2001), paper(2, 900, year="n/a")]
     summary = collection.ingest(write(records), replace(small, chunk_words=40, max_chunks=3))
     assert (summary.indexed, len(refused)) == (2, 2)

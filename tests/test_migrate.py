@@ -172,7 +172,7 @@ def test_f6_two_at_once(started, proxy, name, url, models):
     for step in ([], ["rollback"], ["finish"]):
         more = arguments[1:3] if not step else []
         second = run("migrate", *step, *more, "--collection", name, "--url", url)
-        assert (second.returncode, f"process {first.pid}" in second.stderr) == (3, True), second.stderr
+        assert (second.returncode, f"Process {first.pid}" in second.stderr) == (3, True), second.stderr
     go.set()
     assert first.wait(60) == 0
 
