@@ -129,7 +129,7 @@ def test_signals_leave_things_clean(name, url, write, small, number, code):
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code
-    assert b"the same command goes on from here" in said
+    assert b"run the same command again to continue" in said
     assert b"Traceback" not in said
     state = journal.read(f"collection:{name}")
     assert state is not None

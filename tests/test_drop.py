@@ -16,10 +16,11 @@ import pytest
 
 from osembed.collection import Collection
 from osembed.errors import AuthError, BusyError, CollectionError, DroppedError, InputError, OsembedError
+from osembed.ingest import delete as deletes
 from osembed.ingest.spec import CollectionSpec
 from osembed.migrate import migration as migrations
 from osembed.migrate.proof.verdict import GateOptions
-from osembed.opensearch import changes, documents, drop_plan, indexes, reads
+from osembed.opensearch import changes, drop_plan, indexes, reads
 from osembed.opensearch import drop as drops
 from osembed.opensearch.client import connect
 from osembed.opensearch.coordination.journal import JOURNAL, Journal
@@ -448,7 +449,7 @@ def test_a_search_object_that_remembers_the_old_index(live, client, name, url):
 def test_a_delete_a_verification_and_a_repair_that_meet_it(live, client, name, url, small, write, monkeypatch):
     """In the middle of each the collection goes: dropped, exit code 1, and nothing is made anew."""
     other, records = Collection(name, url), write([paper(n, 150) for n in range(3)])
-    places = [(documents, "tally_chunks", lambda: live.delete("p1")), (migrations, "verify", live.verify)]
+    places = [(deletes, "tally_chunks", lambda: live.delete("p1")), (migrations, "verify", live.verify)]
     for where, function, act in places:
         with monkeypatch.context() as patch:
             before_first(patch, where, function, other.drop)

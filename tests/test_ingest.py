@@ -300,7 +300,7 @@ def test_backends_must_reproduce_the_witness_vectors(collection, client, small, 
 
     ingest(collection, [paper(1)], write, small)
     real = NativeEncoder.embed
-    monkeypatch.setattr(NativeEncoder, "embed", lambda self, tokens: real(self, tokens)[:, ::-1])
+    monkeypatch.setattr(NativeEncoder, "embed", lambda self, tokens, *rest: real(self, tokens, *rest)[:, ::-1])
     other = Collection(collection.name, collection._url)
     for _ in range(2):  # a second try in the same process is no way in
         with pytest.raises(IdentityError, match="witness vectors with cosine"):

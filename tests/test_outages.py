@@ -40,8 +40,8 @@ def test_f10_noise_of_the_arithmetic_is_no_fault(noise, phase, started, models, 
     """Vectors are compared with a tolerance: half precision's noise passes, another vector does not."""
     genuine, chooser = NativeEncoder.embed, np.random.default_rng(3)
 
-    def noisy(self, tokens):
-        vectors = genuine(self, tokens)
+    def noisy(self, tokens, *rest):
+        vectors = genuine(self, tokens, *rest)
         return (vectors + chooser.normal(0, noise / vectors.shape[1] ** 0.5, vectors.shape)).astype(np.float32)
 
     before_first(monkeypatch, Copier, "catch_up", lambda: monkeypatch.setattr(NativeEncoder, "embed", noisy))

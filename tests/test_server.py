@@ -132,7 +132,7 @@ def older(version: str, lacking: str = ""):
 
 @pytest.mark.parametrize(
     ("rule", "message"),
-    [(older("3.4.0"), "drops top documents"), (older("3.6.0", "opensearch-neural-search"), "neural-search plugin is missing")],
+    [(older("3.4.0"), "drops top documents"), (older("3.6.0", "opensearch-neural-search"), "opensearch-neural-search is missing")],
     ids=["3.4", "no-neural-search"],
 )
 def test_older_servers_are_fused_for_on_the_client(proxy, filled, rule, message):
