@@ -131,7 +131,7 @@ def test_words_alone_judge_no_model(filled, models):
     """A lexical search finds the same with any model."""
     filled.migrate(str(models.mirror), swap=False, gate=UNJUDGED, gentle=False)
     gate = judged(filled, GateOptions(mode="lexical"))
-    assert (gate.verdict, "neither model" in gate.reason) == ("inconclusive", True)
+    assert (gate.verdict, "use no model" in gate.reason) == ("inconclusive", True)
 
 
 def test_indexes_that_answer_nothing_pass_nothing(filled, models, client):

@@ -205,7 +205,7 @@ def test_a_vector_that_is_not_finite_is_refused(spread, client, monkeypatch):
     client.index(index=spread.name, id="own", body={"title": "Own", "body": "By others."}, refresh=True)
     encoder = spread._encoders.of(spread._searcher.resolve()["papers"].meta.stored_model)
     genuine = encoder.embed
-    monkeypatch.setattr(encoder, "embed", lambda tokens: genuine(tokens) * float("nan"))
+    monkeypatch.setattr(encoder, "embed", lambda tokens, *rest: genuine(tokens, *rest) * float("nan"))
     assert spread.repair().refused == {"papers/own": "its vector is zero or not finite"}
     monkeypatch.setattr(encoder, "embed", genuine)
     assert spread.repair().refused == {}
