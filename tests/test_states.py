@@ -73,12 +73,12 @@ class Migrations(RuleBasedStateMachine):
         self.notes: dict[str, int] = {}
         self.number, self.owner, self.dead = itertools.count(), "", set()
         # each command of this one process enters the lease as a process of its own, so that it can die alone
-        self.register, self.is_dead = leases.register, leases.is_surely_dead
-        leases.register = lambda: {**self.register(), "owner": self.owner}
+        self.new_entry, self.is_dead = leases.new_entry, leases.is_surely_dead
+        leases.new_entry = lambda: {**self.new_entry(), "owner": self.owner}
         leases.is_surely_dead = lambda entry: entry.get("owner") in self.dead or self.is_dead(entry)
 
     def teardown(self) -> None:
-        leases.register, leases.is_surely_dead = self.register, self.is_dead
+        leases.new_entry, leases.is_surely_dead = self.new_entry, self.is_dead
         with suppress(AttributeError):
             client = self.writers[0].client
             for index in client.indices.get(index=f"{self.name}*", params={"expand_wildcards": "all"}):
