@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from osembed.arguments import choose_models
 from osembed.collection import Collection
-from osembed.errors import ClusterError, InputError, OsembedError
+from osembed.errors import ClusterError, InputError, LastingError, OsembedError
 from osembed.ingest.spec import CollectionSpec
 from osembed.migrate.proof.verdict import GateOptions
 from osembed.opensearch import indexes
@@ -52,7 +52,7 @@ class Mortal(Collection):
                 if fault == "applied" and number == at:
                     with suppress(Exception):
                         genuine(*given, **named)
-                raise ClusterError("The process is dead.", "", "")
+                raise LastingError("The process is dead.", "", "")  # the dead wait for nothing
             return genuine(*given, **named)
 
         self.client.transport.perform_request = perform_request
