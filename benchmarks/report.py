@@ -212,7 +212,7 @@ def migrate_part(figures: dict) -> str:
         f"`--gentle` compared with idle, in the same run: p50 {gentle['p50_ratio']:.2f} times, p99 {gentle['p99_ratio']:.2f} times.\n"
     )
     lines.append(
-        f"{fences['swaps']} swaps and rollbacks with concurrent writers (osembed, bypassing, 250 documents a second in bulk): "
+        f"{fences['swaps']} swaps and rollbacks with concurrent writers (osembed, programs that bypass it, 250 documents a second in bulk): "
         f"fence p50 {fences['fence_p50_ms']:.0f} ms, longest {fences['fence_max_ms']:.0f} ms; "
         f"{fences['given_up']} swaps postponed and tried again. "
         f"{fences['acknowledged_operations']:,} acknowledged operations checked at the end: {fences['lost']} lost. "

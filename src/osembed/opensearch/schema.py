@@ -70,7 +70,7 @@ def check_name(collection: str) -> str:
 
 
 def alias_name(collection: str, level: Level) -> str:
-    """Return the alias that readers use, bypassing writers that bypass osembed."""
+    """Return the alias that readers use, and writers that bypass osembed."""
     return collection if level == "papers" else f"{collection}-chunks"
 
 

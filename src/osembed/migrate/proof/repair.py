@@ -202,7 +202,7 @@ class _Level:
 
 
 def _stale(target: Target, level: Level, spec: Any, page: Sequence[StoredDocument]) -> Iterator[tuple[StoredDocument, PassageText | None]]:
-    """Yield documents whose vector is missing or outdated, with their text; "" its passage (None has a vector but no text."""
+    """Yield documents whose vector is missing or outdated, with their text; None if the document has a vector but no text."""
     mine = target.meta.identity
     for doc in page:
         passage, stored = stored_passage(spec, level, doc.fields), doc.fields.get("embedding")

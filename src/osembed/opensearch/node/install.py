@@ -69,21 +69,18 @@ def installed_home(cache: Path) -> Path:
     if home.is_dir():
         return home
     cache.mkdir(parents=True, exist_ok=True)
-    _check_space(cache)
+    check_space(cache, _UNPACKED_MB, f"The embedded OpenSearch needs {_UNPACKED_MB} MB.", "OSEMBED_CACHE")
     with FileLock(cache / "install.lock"):
         if not home.is_dir():
             _unpack(home)
     return home
 
 
-def _check_space(folder: Path) -> None:
+def check_space(folder: Path, least_mb: int, why: str, variable: str) -> None:
+    """Raise NodeError if a folder's disk has less free space than this; `variable` is what sets another folder."""
     free_mb = shutil.disk_usage(folder).free // 2**20
-    if free_mb < _UNPACKED_MB:
-        raise NodeError(
-            f"{folder} has {free_mb} MB free.",
-            f"The embedded OpenSearch needs {_UNPACKED_MB} MB.",
-            "Free some space, or set OSEMBED_CACHE to a folder on another disk.",
-        )
+    if free_mb < least_mb:
+        raise NodeError(f"{folder} has {free_mb} MB free.", why, f"Free some space, or set {variable} to a folder on another disk.")
 
 
 def _unpack(home: Path) -> None:

@@ -7,7 +7,6 @@ stale file or a reused process id does no harm. A file lock makes two commands t
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import time
 import urllib.error
@@ -21,7 +20,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from osembed.errors import BusyError, NodeError
-from osembed.opensearch.node.install import CLUSTER_NAME, VERSION, installed_home
+from osembed.opensearch.node.install import CLUSTER_NAME, VERSION, check_space, installed_home
 from osembed.opensearch.node.java import find_java
 from osembed.opensearch.node.launch import config_of, launch_node, log_of
 from osembed.opensearch.patience import Report
@@ -116,7 +115,8 @@ def _start_locked(report: Report) -> None:
     if process is not None:  # an earlier command was killed while its node was starting: wait for that node
         _wait_ready(process, _saved().get("url", ""), report)
         return
-    _check_space()
+    why = f"OpenSearch needs at least {_FREE_MB} MB to start; on a full disk it accepts no writes."
+    check_space(_folder(), _FREE_MB, why, "OSEMBED_HOME")
     for attempt in range(_PORT_TRIES):
         port = _free_port(_saved().get("port", _FIRST_PORT) if attempt == 0 else 0)
         process = launch_node(home, java, _folder(), _settings(port))
@@ -133,16 +133,6 @@ def _installed(report: Report) -> Path:
     if not (cache_folder() / f"opensearch-{VERSION}").is_dir():
         report(f"Installing OpenSearch {VERSION} (180 MB, once)…")
     return installed_home(cache_folder())
-
-
-def _check_space() -> None:
-    free_mb = shutil.disk_usage(_folder()).free // 2**20
-    if free_mb < _FREE_MB:
-        raise NodeError(
-            f"{_folder()} has {free_mb} MB free.",
-            f"OpenSearch needs at least {_FREE_MB} MB to start; on a full disk it accepts no writes.",
-            "Free some space, or set OSEMBED_HOME to a folder on another disk.",
-        )
 
 
 def _free_port(wanted: int) -> int:
