@@ -30,7 +30,7 @@ from osembed.migrate.progress import Progress
 from osembed.migrate.proof.repair import Repair, repair
 from osembed.migrate.proof.verification import Verification
 from osembed.migrate.readiness import Announcer
-from osembed.opensearch import changes, drop, drop_plan, indexes, node
+from osembed.opensearch import changes, drop, drop_plan, node
 from osembed.opensearch.bulk import BulkLoop
 from osembed.opensearch.client import Access, OpenSearch, Server, connect, handshake
 from osembed.opensearch.coordination.registration import telling
@@ -38,7 +38,7 @@ from osembed.opensearch.doctor import Finding, examine_server
 from osembed.opensearch.drop import DropResult
 from osembed.opensearch.drop_plan import DropPlan
 from osembed.opensearch.export import Export, Exported
-from osembed.opensearch.names import missing_collection
+from osembed.opensearch.names import find_published
 from osembed.opensearch.patience import Report, until_settled
 from osembed.opensearch.schema import check_name
 from osembed.opensearch.status import LevelStatus, read_status
@@ -299,10 +299,7 @@ class Collection:
 
     def status(self) -> list[LevelStatus]:
         """Return the status of each level. Raises CollectionError if the collection is missing or contradictory."""
-        targets = indexes.resolve(self.client, self.name)
-        if targets is None:
-            raise missing_collection(self.client, self.name)
-        return read_status(self.client, self.name, targets)
+        return read_status(self.client, self.name, find_published(self.client, self.name))
 
     def plan_drop(self, *, leftovers: bool = False) -> DropPlan:
         """Return what a drop would delete; with `leftovers` only what interrupted work left behind. Changes nothing."""

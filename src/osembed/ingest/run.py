@@ -27,6 +27,7 @@ from osembed.opensearch.coordination.fence import FenceWait
 from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.documents import read_documents
 from osembed.opensearch.patience import Report, until_settled
+from osembed.opensearch.schema import IndexMeta
 from osembed.opensearch.sight import Witnesses
 from osembed.opensearch.target import Targets
 from osembed.papers.levels import LEVELS, Level
@@ -58,7 +59,7 @@ class Ingest:
         self._report, self._started = report, time.monotonic()
         summary = self.summary
         for level in LEVELS:
-            encoder = self._encoder(level)
+            encoder = self._encoder(self._targets[level].meta)
             summary.models[level], summary.backends[level] = self._targets[level].meta.model, encoder.backend
         self._prove_sight()
         self._pruner.load()  # before the input is read: see `Pruner.load`
@@ -107,8 +108,8 @@ class Ingest:
         """Run an attempt, waiting and reporting while the server is unavailable."""
         return until_settled(attempt, report=lambda text: self._report(text))
 
-    def _encoder(self, level: Level) -> Encoder:
-        return self._settled(lambda: self._encoders.of(self._targets[level].meta.stored_model, self._journal.recall_witness))
+    def _encoder(self, meta: IndexMeta) -> Encoder:
+        return self._settled(partial(self._encoders.of, meta.stored_model, self._journal.recall_witness))
 
     def _refresh(self) -> None:
         """Refresh the indexes, so that tallies of chunks see what was written. Indexes deleted by a migration are skipped."""
@@ -151,14 +152,13 @@ class Ingest:
         return window
 
     def _readings(self, targets: Targets) -> dict[Level, Reading]:
-        encoders = {level: self._encoders.of(targets[level].meta.stored_model, self._journal.recall_witness) for level in LEVELS}
+        encoders = {level: self._encoder(targets[level].meta) for level in LEVELS}
         return {level: Reading(encoder.model.spec, encoder.tokeniser) for level, encoder in encoders.items()}
 
     def _embed(self, window: Window) -> Window:
         started = time.perf_counter()
         for level in LEVELS:
-            meta = window.targets[level].meta
-            encoder = self._settled(partial(self._encoders.of, meta.stored_model, self._journal.recall_witness))
+            encoder = self._encoder(window.targets[level].meta)
             tokens = window.vectors_of(level).embed(encoder, self._ended.is_set)
             if tokens is None:
                 continue

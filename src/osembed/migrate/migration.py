@@ -31,7 +31,7 @@ from osembed.opensearch.coordination.journal import Journal
 from osembed.opensearch.coordination.lease import Lease, claim_lease, settle, take_tokens
 from osembed.opensearch.coordination.migration_state import BEFORE_SWAP, OVER, MigrationState, migration_key, read_state
 from osembed.opensearch.coordination.registration import telling
-from osembed.opensearch.names import missing_collection
+from osembed.opensearch.names import find_published
 from osembed.opensearch.patience import until_settled
 from osembed.opensearch.schema import staging_alias
 from osembed.opensearch.sight import Place
@@ -201,9 +201,7 @@ class Migration:
     def _sides(self) -> tuple[list[Side], list[Target], list[Place]]:
         """Return the indexes to verify, the live indexes of levels that do not move, and all indexes that must be fully visible."""
         state, encoders = self.state, self._encoders
-        targets = indexes.resolve(self._client, self._collection)
-        if targets is None:
-            raise missing_collection(self._client, self._collection)
+        targets = find_published(self._client, self._collection)
         if state is not None and state.phase in BEFORE_SWAP and all(move.green_uuid for move in state.moves.values()):
             level_copies = make_copies(self._client, state, encoders)
             sides = [

@@ -10,10 +10,9 @@ from osembed.ingest.spec import CollectionSpec, analyzer_for, check_profile, des
 from osembed.models.identity import identify
 from osembed.models.registry import open_model
 from osembed.models.spec import Model
-from osembed.opensearch import indexes
 from osembed.opensearch.client import OpenSearch, Server
 from osembed.opensearch.coordination.migration_state import MigrationState
-from osembed.opensearch.names import missing_collection
+from osembed.opensearch.names import find_published
 from osembed.opensearch.schema import IndexMeta
 from osembed.opensearch.target import Targets
 from osembed.papers.levels import Level
@@ -100,9 +99,7 @@ def find_route(
 
     Raises CollectionError or InputError, with a hint, if something prevents it.
     """
-    targets = indexes.resolve(client, collection)
-    if targets is None:
-        raise missing_collection(client, collection)
+    targets = find_published(client, collection)
     names: dict[Level, str | None] = {"papers": spec.paper_model, "chunks": spec.chunk_model}
     if not any(names.values()) and spec.profile is None and spec.language is None:
         raise InputError("No model, profile or language was given.", "A migration needs a target.", "Like: osembed migrate --model MODEL")

@@ -11,6 +11,7 @@ from osembed.opensearch import indexes, permissions, reads
 from osembed.opensearch.client import OpenSearch
 from osembed.opensearch.coordination.journal import Journal, State
 from osembed.opensearch.coordination.registration import collection_key, read_drop
+from osembed.opensearch.target import Targets
 
 _SHOWN = 8
 
@@ -46,6 +47,14 @@ def unpublished_load(client: OpenSearch, collection: str) -> State | None:
     """Return the journal's plan of a first generation whose indexes exist but are not published; else None."""
     state = Journal(client).read(collection_key(collection))
     return state if state and indexes.exist(client, state.get("indexes", {}).values()) else None
+
+
+def find_published(client: OpenSearch, collection: str) -> Targets:
+    """Return the indexes that a collection's aliases point to. Raises CollectionError if it is not published."""
+    targets = indexes.resolve(client, collection)
+    if targets is None:
+        raise missing_collection(client, collection)
+    return targets
 
 
 def missing_collection(client: OpenSearch, collection: str) -> CollectionError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,10 +27,10 @@ from osembed.errors import (
     UnsettledError,
 )
 from osembed.limits import checked_value
-from osembed.opensearch import documents, indexes, reads, sight
+from osembed.opensearch import documents, reads, sight
 from osembed.opensearch.client import Access, OpenSearch, Server
 from osembed.opensearch.coordination.journal import Journal
-from osembed.opensearch.names import missing_collection
+from osembed.opensearch.names import find_published
 from osembed.opensearch.patience import retry_seconds
 from osembed.opensearch.refusals import reason_of
 from osembed.opensearch.stored_papers import StoredPaper, read_paper
@@ -60,7 +61,7 @@ class Searcher:
         self, client: OpenSearch, server: Server, collection: str, encoders: Encoders, resolve: Callable[[], Targets] | None = None
     ) -> None:
         """Search a collection where its aliases point, or the indexes that `resolve` returns, published or not."""
-        self._find = resolve or self._find_published
+        self._find = resolve or partial(find_published, client, collection)
         self._client, self._server, self._collection, self._encoders = client, server, collection, encoders
         self._resolved: tuple[float, Targets] | None = None
         self._vectors: dict[tuple[str, str], NDArray[np.float32]] = {}
@@ -218,12 +219,6 @@ class Searcher:
     def admit(self, level: Level) -> None:
         """Load the model of a level and test it against the witness vectors. Raises ModelError if this machine lacks the model."""
         self._encoders.of(self.targets()[level].meta.stored_model, Journal(self._client).recall_witness)
-
-    def _find_published(self) -> Targets:
-        targets = indexes.resolve(self._client, self._collection)
-        if targets is None:
-            raise missing_collection(self._client, self._collection)
-        return targets
 
     def _on_targets(self, attempt: Callable[[Targets], T]) -> T:
         """Run an attempt on the resolved indexes. If an index or its shards became unavailable, resolve the alias again and retry."""

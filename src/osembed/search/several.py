@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osembed.embed.encoders import Encoders
-from osembed.opensearch import indexes, joint
+from osembed.opensearch import joint
 from osembed.opensearch.client import OpenSearch, Server
-from osembed.opensearch.names import missing_collection
+from osembed.opensearch.names import find_published
 from osembed.opensearch.target import Target, Targets
 from osembed.search import filters
 from osembed.search.options import SearchOptions
@@ -22,18 +22,8 @@ class SeveralSearcher(Searcher):
     """Searches several collections as one. Lexical search always works; vector search needs the same model in all of them."""
 
     def __init__(self, client: OpenSearch, server: Server, collections: Sequence[str], encoders: Encoders) -> None:
-        super().__init__(client, server, collections[0], encoders)
-        self._collections = tuple(collections)
-
-    def _find_published(self) -> Targets:
-        """Return the current indexes of all collections. Raises CollectionError for the first one that is missing."""
-        found = []
-        for name in self._collections:
-            targets = indexes.resolve(self._client, name)
-            if targets is None:
-                raise missing_collection(self._client, name)
-            found.append(targets)
-        return joint.join(found)
+        names = tuple(collections)
+        super().__init__(client, server, names[0], encoders, resolve=lambda: joint.join([find_published(client, name) for name in names]))
 
     def _ask(self, text: str, options: SearchOptions, targets: Targets) -> tuple[Question, tuple[str, ...]]:
         conditions = [condition.field for condition in filters.parse_filters(options.where) if condition.field != "id"]

@@ -90,8 +90,9 @@ def _embed(encoders: Encoders, target: Target, title: str, text: str) -> tuple[N
     encoder = encoders.of(target.meta.stored_model)
     spec = encoder.model.spec
     passage = paper_passage(spec, title, "", text)
-    vector = np.asarray(encoder.encode([passage.text])[0], np.float32)
+    tokens = encoder.tokeniser.tokenise([passage.text])
+    vector = encoder.embed(tokens)[0]
     if not is_usable(vector):
         raise ModelError(f"{target.meta.model} gives this text a vector that is zero or not finite.", "It cannot be compared with others.")
-    cut = len(start_of(text, spec.max_length)) < len(text) or encoder.tokeniser.tokenise([passage.text]).unseen > 0
+    cut = len(start_of(text, spec.max_length)) < len(text) or tokens.unseen > 0
     return vector, cut
